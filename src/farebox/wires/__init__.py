@@ -1,0 +1,1 @@
+"""Wires: how an API is spoken, in both directions, without I/O."""
