@@ -1,0 +1,1 @@
+"""Providers: where a vendor lives and what is odd about it. Mostly one row each."""
