@@ -1,0 +1,141 @@
+"""Pricing: usage × rates → money, exactly, with one rounding. Pure integers; see billing.md §1 and §2.
+
+A `Quote` freezes everything that decides a charge when the hold is made: the price version, its rate vectors and the
+markup. Settlement uses the quote even if prices change meanwhile.
+"""
+
+import msgspec
+
+from farebox.catalog.price import Price, Rates, Schedule
+from farebox.money import BASIS_POINTS, PICO_PER_NANO, divide_half_even, round_charge
+from farebox.wires.usage import Usage
+
+MINUTES_PER_DAY = 1440
+
+
+def cost_pico(usage: Usage, rates: Rates) -> int:
+    """Σ units × rate, in pico-dollars, without the per-request fee's markup or any rounding."""
+    total = usage.input * rates.input + usage.output * rates.output + rates.request
+    if usage.cache_read:
+        total += usage.cache_read * rates.cache_read
+    if usage.reasoning:
+        total += usage.reasoning * rates.reasoning
+    if usage.cache_write_5m:
+        total += usage.cache_write_5m * rates.cache_write_5m
+    if usage.cache_write_1h:
+        total += usage.cache_write_1h * rates.cache_write_1h
+    if usage.audio_input:
+        total += usage.audio_input * rates.audio_input
+    if usage.image_input:
+        total += usage.image_input * rates.image_input
+    if usage.audio_output:
+        total += usage.audio_output * rates.audio_output
+    if usage.image_output:
+        total += usage.image_output * rates.image_output
+    if usage.web_searches:
+        total += usage.web_searches * rates.web_searches
+    return total
+
+
+def side_costs_pico(usage: Usage, rates: Rates) -> tuple[int, int]:
+    """The cost split as OpenRouter's `cost_details` does: (prompt side, completion side), fees with the prompt."""
+    output = (
+        usage.output * rates.output
+        + usage.reasoning * rates.reasoning
+        + usage.audio_output * rates.audio_output
+        + usage.image_output * rates.image_output
+    )
+    return cost_pico(usage, rates) - output, output
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """One offer's price as frozen into a hold."""
+
+    price_version: str
+    schedule: Schedule
+    """The service tier asked for, or the standard one."""
+    markup_bp: int
+    service_tiers: dict[str, Schedule]
+    """Other tiers of the same version: the provider's answer says which one it served (providers.md §2.1)."""
+
+    def rates_for(self, prompt_tokens: int, service_tier: str | None = None) -> Rates:
+        """The vector that a finished attempt bills at."""
+        schedule = self.schedule
+        if service_tier is not None:
+            schedule = self.service_tiers.get(service_tier, schedule)
+        return schedule.at(prompt_tokens)
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What one attempt costs us and the customer, in nano-dollars."""
+
+    rates: Rates
+    cost_nano: int
+    charge_nano: int
+
+
+def in_peak(peak_minutes_utc: tuple[tuple[int, int], ...], weekends_off_peak: bool, now_us: int) -> bool:
+    """Whether a moment lies in a price's peak hours."""
+    minutes = now_us // 60_000_000
+    day = (minutes // MINUTES_PER_DAY + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    if weekends_off_peak and day >= 5:
+        return False
+    minute = minutes % MINUTES_PER_DAY
+    return any(start <= minute < end for start, end in peak_minutes_utc)
+
+
+def quote(price: Price, *, markup_bp: int, service_tier: str | None, now_us: int) -> Quote:
+    """Freeze a price for a call that starts now. An unknown service tier bills as standard until the provider names one."""
+    standard = price.standard
+    off_peak = price.off_peak
+    if off_peak is not None and not in_peak(off_peak.peak_minutes_utc, off_peak.weekends_off_peak, now_us):
+        standard = off_peak.schedule
+    schedule = standard
+    tiers = price.service_tiers
+    if tiers:
+        if service_tier is not None:
+            schedule = tiers.get(service_tier, standard)
+        tiers = {"default": standard, "standard": standard, **tiers}
+    return Quote(price.version, schedule, markup_bp, tiers)
+
+
+def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bill:
+    """The exact cost and charge of a usage under a quote, each rounded once."""
+    rates = quoted.rates_for(usage.prompt_tokens, service_tier)
+    pico = cost_pico(usage, rates)
+    cost = divide_half_even(pico, PICO_PER_NANO)
+    charge = cost if quoted.markup_bp == 0 else round_charge(pico, quoted.markup_bp)
+    return Bill(rates, cost, charge)
+
+
+def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, requests: int = 1, web_searches: int = 0) -> int:
+    """The most that a call with these bounds can be charged: the dearest input and output class of every reachable tier.
+
+    Rounded up, so that the hold is never below the charge it must cover.
+    """
+    worst = 0
+    for schedule in (quoted.schedule, *quoted.service_tiers.values()):
+        for rates in schedule.reachable(input_tokens):
+            pico = (
+                input_tokens * rates.dearest_input
+                + output_tokens * rates.dearest_output
+                + requests * rates.request
+                + web_searches * rates.web_searches
+            )
+            worst = max(worst, pico)
+    return -(-worst * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO))
+
+
+def affordable_output_tokens(quoted: Quote, *, input_tokens: int, available_nano: int, web_searches: int = 0, choices: int = 1) -> int:
+    """The largest output cap whose worst case fits `available_nano`; 0 when not even the input fits."""
+    low, high = 0, 2**31
+    if worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=0, web_searches=web_searches) > available_nano:
+        return 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        cost = worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=middle * choices, web_searches=web_searches)
+        if cost <= available_nano:
+            low = middle
+        else:
+            high = middle - 1
+    return low
