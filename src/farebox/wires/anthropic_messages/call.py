@@ -1,0 +1,100 @@
+"""Anthropic messages: the quick read of a request, and its body for a provider that speaks the same wire."""
+
+import re
+
+import msgspec
+
+from farebox.errors import invalid
+from farebox.wires import call as calls
+from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.media import survey
+
+WIRE = "anthropic_messages"
+OUTPUT_CAP_MAX = 2**31
+WEB_SEARCHES_MAX = 10
+"""Searches assumed for the hold when a search tool states no `max_uses`."""
+WEB_SEARCHES_LIMIT = 1000
+
+EXTENSIONS = frozenset({"models", "provider", "usage", "max_output_to_balance", "stream_recovery"})
+"""Fields addressed to the gateway, not to the model."""
+
+_SEARCH_TOOL = re.compile(rb'"web_search_\d+"')
+_MAX_USES = re.compile(rb'"max_uses"\s*:\s*(\d{1,4})')
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_ROUTINE = frozenset({"model", "messages", "stream", "max_tokens", "temperature", "top_p", "system"})
+
+
+def read_call(body: bytes) -> Call:
+    """The request as routing and money need it. `FareboxError` (400) names the field that is wrong."""
+    fields, layout = calls.read_fields(body)
+    model = calls.model_name(fields)
+    messages = calls.required_array(fields, "messages")
+    cap = calls.integer(fields, "max_tokens", minimum=1, maximum=OUTPUT_CAP_MAX)
+    if cap is None:
+        raise invalid("`max_tokens` is missing", param="max_tokens")
+    if is_plain_text(messages):
+        media = Media(len(body))
+        needs: set[str] = set()
+    else:
+        media = survey(messages, body_bytes=len(body), param="messages")
+        needs = {name for name, count in (("vision", media.images), ("pdf", media.documents)) if count}
+    searches = 0
+    tier = end_user = None
+    to_balance = False
+    if not _ROUTINE.issuperset(fields):
+        searches = _tool_needs(fields, needs)
+        if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
+            needs.add("json_schema")
+        tier = calls.text(fields, "service_tier", length_max=32)
+        to_balance = calls.flag(fields, "max_output_to_balance")
+        end_user = _end_user(fields)
+    return Call(
+        wire=WIRE,
+        body=body,
+        fields=fields,
+        model=model,
+        stream=calls.flag(fields, "stream"),
+        include_usage=True,
+        output_cap=cap,
+        choices=1,
+        media=media,
+        needs=frozenset(needs),
+        web_searches_max=searches,
+        service_tier=tier if tier not in ("auto", "standard_only") else None,
+        max_output_to_balance=to_balance,
+        end_user=end_user or "",
+        layout=layout,
+    )
+
+
+def _tool_needs(fields: Fields, needs: set[str]) -> int:
+    raw = fields.get("tools")
+    if raw is None or bytes(raw) in (calls.NULL, b"[]"):
+        return 0
+    needs.add("tools")
+    data = bytes(raw)
+    if _SEARCH_TOOL.search(data) is None:
+        return 0
+    needs.add("web_search")
+    stated = _MAX_USES.search(data)
+    return min(int(stated[1]), WEB_SEARCHES_LIMIT) if stated else WEB_SEARCHES_MAX
+
+
+def _end_user(fields: Fields) -> str | None:
+    raw = fields.get("metadata")
+    if raw is None or bytes(raw) == calls.NULL:
+        return None
+    try:
+        return calls.text(_decode_map(raw), "user_id")
+    except msgspec.DecodeError:
+        raise invalid("`metadata` must be an object", param="metadata") from None
+
+
+def forward_body(call: Call, *, model: bytes, output_cap: int | None) -> bytes:
+    """The client's bytes for a provider that speaks messages: only the model and a lowered cap change."""
+    replace: dict[str, bytes] = {"model": model}
+    if output_cap is not None:
+        replace["max_tokens"] = b"%d" % output_cap
+    fields = call.fields
+    remove = EXTENSIONS.intersection(fields) if not fields.keys().isdisjoint(EXTENSIONS) else ()
+    return calls.splice(call, replace, remove)

@@ -1,0 +1,222 @@
+"""Call: what routing and money need of a request, read once; every other field stays the client's raw bytes.
+
+A body is decoded into its top-level fields as `msgspec.Raw`, so a 10 MB prompt is scanned once and copied never. When the
+provider speaks the client's wire, the body is forwarded with only named values changed (`splice`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from farebox.errors import FareboxError, Kind, invalid
+
+Fields = dict[str, msgspec.Raw]
+
+BODY_DEPTH_MAX = 64
+"""Nesting allowed in a request (security.md §3); checked on the slow path that looks inside messages."""
+
+_decode_fields = msgspec.json.Decoder(Fields).decode
+_decode_str = msgspec.json.Decoder(str).decode
+_decode_int = msgspec.json.Decoder(int).decode
+_encode = msgspec.json.Encoder().encode
+NULL = b"null"
+
+
+class Media(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the messages carry besides text; `billing.bounds` turns it into tokens."""
+
+    text_bytes: int
+    """Bytes of JSON that can become text tokens: never fewer than the tokens (a token covers at least one byte)."""
+    images: int = 0
+    documents: int = 0
+    audio_bytes: int = 0
+    """Decoded bytes of audio."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request as the pipeline sees it."""
+
+    wire: str
+    body: bytes
+    fields: Fields
+    model: str
+    stream: bool
+    include_usage: bool
+    """The client wants the usage chunk at the end of its stream."""
+    output_cap: int | None
+    """Output tokens per choice as the client capped them; None = no cap."""
+    choices: int
+    media: Media
+    needs: frozenset[str]
+    """Capabilities that the request uses, by the names of `catalog.model.CAPABILITIES`."""
+    web_searches_max: int = 0
+    service_tier: str | None = None
+    max_output_to_balance: bool = False
+    """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
+    end_user: str = ""
+    layout: bytes | None = None
+    """What stands behind a top-level colon (`` or a space) in a body whose values can be replaced in place; None = not so."""
+
+
+def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
+    """The top-level fields, and the layout in which the body's bytes can be spliced, if any.
+
+    A body whose length is exactly that of its fields in compact or in `", "`/`": "` layout has no duplicate name and no
+    escaped one. Any other layout is legal, too, but is forwarded re-assembled from the fields that we read, so that the
+    provider can never see a duplicate that we did not.
+    """
+    try:
+        fields = _decode_fields(body)
+    except msgspec.ValidationError:
+        raise invalid("the request body must be a JSON object") from None
+    except msgspec.DecodeError as error:
+        raise invalid(f"the request body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise invalid("the request body is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise invalid("the request body is not valid UTF-8") from None
+    count = len(fields)
+    size = sum(map(len, fields)) + sum(map(_raw_length, fields.values()))
+    compact = size + 4 * count + 1
+    if len(body) == compact:
+        return fields, b""
+    return fields, b" " if len(body) == compact + 2 * count - 1 else None
+
+
+def _raw_length(raw: msgspec.Raw) -> int:
+    return len(memoryview(raw))
+
+
+def text(fields: Mapping[str, msgspec.Raw], name: str, *, length_max: int = 512) -> str | None:
+    """A string field; absent and null are None."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        value = _decode_str(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        if bytes(raw) == NULL:
+            return None
+        raise invalid(f"`{name}` must be a string", param=name) from None
+    if len(value) > length_max:
+        raise invalid(f"`{name}` is longer than {length_max} characters", param=name)
+    return value
+
+
+def flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    """A boolean field; absent and null are False."""
+    raw = fields.get(name)
+    if raw is None:
+        return False
+    value = bytes(raw)
+    if value == b"true":
+        return True
+    if value in (b"false", NULL):
+        return False
+    raise invalid(f"`{name}` must be true or false", param=name)
+
+
+def integer(fields: Mapping[str, msgspec.Raw], name: str, *, minimum: int, maximum: int) -> int | None:
+    """A whole number within bounds; absent and null are None."""
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        value = _decode_int(raw)
+    except msgspec.DecodeError:
+        if bytes(raw) == NULL:
+            return None
+        raise invalid(f"`{name}` must be a whole number", param=name) from None
+    if not minimum <= value <= maximum:
+        raise invalid(f"`{name}` must be from {minimum} to {maximum}, not {value}", param=name)
+    return value
+
+
+def required_array(fields: Mapping[str, msgspec.Raw], name: str) -> memoryview:
+    """The raw bytes of a field that must be a non-empty array."""
+    raw = fields.get(name)
+    if raw is None:
+        raise invalid(f"`{name}` is missing", param=name)
+    view = memoryview(raw)
+    if view[0] != 0x5B:
+        raise invalid(f"`{name}` must be an array", param=name)
+    if not bytes(view[1:-1]).strip():
+        raise invalid(f"`{name}` must not be empty", param=name)
+    return view
+
+
+def model_name(fields: Mapping[str, msgspec.Raw]) -> str:
+    """The `model` field: required, a non-empty string."""
+    name = text(fields, "model", length_max=256)
+    if not name:
+        raise FareboxError(
+            Kind.INVALID_REQUEST, "`model` is missing; `GET /v1/models` lists what can be called", param="model"
+        )
+    return name
+
+
+def check_depth(value: object, depth_max: int = BODY_DEPTH_MAX) -> None:
+    """Refuse what is nested deeper than `depth_max`; iterative, so the check itself cannot overflow."""
+    level: list[object] = [value]
+    for _ in range(depth_max):
+        following: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                following.extend(item.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+            elif isinstance(item, list):
+                following.extend(item)  # pyright: ignore[reportUnknownArgumentType]
+        if not following:
+            return
+        level = following
+    raise invalid(f"the request is nested deeper than {depth_max} levels")
+
+
+def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ()) -> bytes:
+    """The call's body with some top-level values replaced or added and some removed; all other bytes as they came.
+
+    Replacing one value in place is two searches; anything that the quick way cannot prove unique goes through the fields,
+    whose values are still the client's bytes.
+    """
+    fields = call.fields
+    removed = [name for name in remove if name in fields]
+    layout = call.layout
+    if layout is not None and not removed:
+        body = call.body
+        added: list[bytes] = []
+        for name, value in replace.items():
+            raw = fields.get(name)
+            quoted = b'"%b":' % name.encode()
+            if raw is None:
+                added.append(quoted + value)
+                continue
+            old = bytes(raw)
+            if old == value:
+                continue
+            pattern = quoted + layout + old
+            if body.count(pattern) != 1:
+                break
+            end = body.index(pattern) + len(pattern)
+            # A number or a name may go on behind the match (`"n":1` in `"n":12`): only a delimiter proves the value whole.
+            if body[end : end + 1] not in _DELIMITERS:
+                break
+            body = body[: end - len(old)] + value + body[end:]
+        else:
+            if added:
+                return b"{" + b",".join(added) + b"," + body[1:]
+            return body
+    merged: Fields = {name: raw for name, raw in fields.items() if name not in removed}
+    for name, value in replace.items():
+        merged[name] = msgspec.Raw(value)
+    return _encode(merged)
+
+
+_DELIMITERS = (b",", b"}")
+
+_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
+
+
+def is_plain_text(messages: memoryview | bytes) -> bool:
+    """Whether messages certainly hold nothing but strings: no typed parts, and no escape that could hide the word."""
+    data = bytes(messages)
+    return b'"type"' not in data and _ESCAPED_ASCII.search(data) is None

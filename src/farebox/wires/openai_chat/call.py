@@ -1,0 +1,187 @@
+"""OpenAI chat completions: the quick read of a request, and its body for a provider that speaks the same wire."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from farebox.errors import invalid
+from farebox.wires import call as calls
+from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.dialect import Dialect
+from farebox.wires.media import survey
+
+WIRE = "openai_chat"
+CHOICES_MAX = 128
+"""OpenAI's own limit of `n`."""
+OUTPUT_CAP_MAX = 2**31
+WEB_SEARCHES_MAX = 10
+"""Searches that one request may run at the provider, for the hold."""
+
+EXTENSIONS = frozenset(
+    {"models", "route", "provider", "plugins", "transforms", "usage", "session_id", "trace", "fallbacks", "num_retries",
+     "max_output_to_balance", "stream_recovery", "include_reasoning"}
+)  # fmt: skip
+"""Fields addressed to the gateway, not to the model; forwarded only where the provider is a gateway with the same dialect."""
+
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_strings = msgspec.json.Decoder(list[str]).decode
+_ROUTINE = frozenset(
+    {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
+)
+_INCLUDE_USAGE = b'{"include_usage":true}'
+
+
+def read_call(body: bytes) -> Call:
+    """The request as routing and money need it. `FareboxError` (400) names the field that is wrong."""
+    fields, layout = calls.read_fields(body)
+    model = calls.model_name(fields)
+    messages = calls.required_array(fields, "messages")
+    stream = calls.flag(fields, "stream")
+    cap = calls.integer(fields, "max_completion_tokens", minimum=1, maximum=OUTPUT_CAP_MAX)
+    older_cap = calls.integer(fields, "max_tokens", minimum=1, maximum=OUTPUT_CAP_MAX)
+    if cap is not None and older_cap is not None and cap != older_cap:
+        raise invalid("`max_tokens` and `max_completion_tokens` differ; send one of them", param="max_completion_tokens")
+    if is_plain_text(messages):
+        media = Media(len(body))
+        needs: frozenset[str] = frozenset()
+    else:
+        media = survey(messages, body_bytes=len(body), param="messages")
+        needs = _media_needs(media)
+    choices = 1
+    searches = 0
+    tier = end_user = None
+    to_balance = False
+    include_usage = False
+    if not _ROUTINE.issuperset(fields):
+        choices = calls.integer(fields, "n", minimum=1, maximum=CHOICES_MAX) or 1
+        tier = calls.text(fields, "service_tier", length_max=32)
+        end_user = calls.text(fields, "user")
+        to_balance = calls.flag(fields, "max_output_to_balance")
+        needs |= _feature_needs(fields)
+        if "web_search" in needs:
+            searches = WEB_SEARCHES_MAX
+        include_usage = _option(fields, "usage", "include")
+    if stream:
+        include_usage = include_usage or _option(fields, "stream_options", "include_usage")
+    elif "stream_options" in fields and bytes(fields["stream_options"]) != calls.NULL:
+        raise invalid("`stream_options` is only allowed with `stream: true`", param="stream_options")
+    return Call(
+        wire=WIRE,
+        body=body,
+        fields=fields,
+        model=model,
+        stream=stream,
+        include_usage=include_usage,
+        output_cap=cap if cap is not None else older_cap,
+        choices=choices,
+        media=media,
+        needs=needs,
+        web_searches_max=searches,
+        service_tier=tier if tier not in ("auto", "default") else None,
+        max_output_to_balance=to_balance,
+        end_user=end_user or "",
+        layout=layout,
+    )
+
+
+def _option(fields: Fields, name: str, key: str) -> bool:
+    """A flag inside an object field, e.g. `stream_options.include_usage`."""
+    raw = fields.get(name)
+    if raw is None or bytes(raw) == calls.NULL:
+        return False
+    try:
+        inner = _decode_map(raw)
+    except msgspec.DecodeError:
+        raise invalid(f"`{name}` must be an object", param=name) from None
+    return calls.flag(inner, key)
+
+
+def _media_needs(media: Media) -> frozenset[str]:
+    needs: set[str] = set()
+    if media.images:
+        needs.add("vision")
+    if media.documents:
+        needs.add("pdf")
+    if media.audio_bytes:
+        needs.add("audio_input")
+    return frozenset(needs)
+
+
+def _present(fields: Fields, name: str) -> bool:
+    raw = fields.get(name)
+    return raw is not None and bytes(raw) not in (calls.NULL, b"[]")
+
+
+def _feature_needs(fields: Fields) -> set[str]:
+    needs: set[str] = set()
+    if _present(fields, "tools") or _present(fields, "functions"):
+        needs.add("tools")
+    if _present(fields, "response_format"):
+        try:
+            kind = calls.text(_decode_map(fields["response_format"]), "type")
+        except msgspec.DecodeError:
+            raise invalid("`response_format` must be an object", param="response_format") from None
+        if kind == "json_schema":
+            needs.add("json_schema")
+        elif kind == "json_object":
+            needs.add("json_mode")
+    if _present(fields, "web_search_options"):
+        needs.add("web_search")
+    if _present(fields, "modalities"):
+        try:
+            modalities = _decode_strings(fields["modalities"])
+        except msgspec.DecodeError:
+            raise invalid("`modalities` must be a list of strings", param="modalities") from None
+        if "audio" in modalities:
+            needs.add("audio_output")
+    return needs
+
+
+def forward_body(call: Call, *, model: bytes, dialect: Dialect, output_cap: int | None) -> bytes:
+    """The client's bytes for a provider that speaks chat completions.
+
+    `model` is the upstream id as JSON; `output_cap` is written when the client sent none or it was lowered, since what is
+    held must be what the provider enforces. In streams usage is always asked for.
+    """
+    fields = call.fields
+    replace: dict[str, bytes] = {"model": model}
+    remove: list[str] = []
+    if call.stream and dialect.stream_usage_option:
+        replace["stream_options"] = _stream_options(fields)
+    spelling = dialect.output_limit_field
+    if output_cap is not None or spelling != "as_sent":
+        cap = output_cap if output_cap is not None else call.output_cap
+        if cap is not None:
+            name = spelling
+            if name == "as_sent":
+                name = "max_tokens" if "max_tokens" in fields else "max_completion_tokens"
+            replace[name] = b"%d" % cap
+            remove += [other for other in ("max_tokens", "max_completion_tokens") if other != name and other in fields]
+    if not dialect.extensions and not fields.keys().isdisjoint(EXTENSIONS):
+        remove += EXTENSIONS.intersection(fields)
+    if not dialect.developer_role and b'"developer"' in call.body:
+        replace["messages"] = _developer_to_system(fields["messages"])
+    return calls.splice(call, replace, remove)
+
+
+def _stream_options(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    raw = fields.get("stream_options")
+    if raw is None or bytes(raw) == calls.NULL:
+        return _INCLUDE_USAGE
+    options = _decode_map(raw)
+    if calls.flag(options, "include_usage"):
+        return bytes(raw)
+    return msgspec.json.encode({**options, "include_usage": True})
+
+
+def _developer_to_system(raw: msgspec.Raw) -> bytes:
+    """Rename the role of `developer` messages; the messages' other fields stay raw."""
+    try:
+        messages = msgspec.json.decode(raw, type=list[dict[str, msgspec.Raw]])
+    except msgspec.DecodeError:
+        raise invalid("`messages` must be a list of objects", param="messages") from None
+    for message in messages:
+        role = message.get("role")
+        if role is not None and bytes(role) == b'"developer"':
+            message["role"] = msgspec.Raw(b'"system"')
+    return msgspec.json.encode(messages)

@@ -1,0 +1,73 @@
+"""Relay: what the pipeline needs of a stream on its way to the client, whatever wires the two sides speak.
+
+Two kinds do this: same-wire relays (`openai_chat.relay`, `anthropic_messages.relay`) scan the provider's bytes and forward
+them; a translation (`translate`) reads events on one wire and writes them on another. Both are pure: bytes in, bytes out.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from farebox.errors import FareboxError
+from farebox.wires.usage import Usage, UsageReport
+
+TAIL_BYTES_MAX = 4 * 2**20
+"""The largest unfinished event; a provider that sends a longer one is broken."""
+ESTIMATE_BYTES_PER_TOKEN = 4
+"""Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
+
+Extra = Mapping[str, msgspec.Raw]
+"""Encoded fields that the gateway adds to the usage object: `cost`, `cost_usd`, `cost_details`."""
+
+
+class Relay(Protocol):
+    """One stream from a provider to a client."""
+
+    content_started: bool
+    """Something of the answer may reach the client: from here on no other provider can take over unnoticed."""
+    finished: bool
+    """The provider said that the answer is complete."""
+    failure: bytes | None
+    """The error object that came inside the stream, as it came."""
+    malformed: int
+    """Events that were no valid JSON and were skipped."""
+    finish_reason: str
+    native_finish_reason: str
+    upstream_id: str
+
+    def feed(self, data: bytes) -> bytes:
+        """The provider's bytes → what goes to the client now; nothing before the first content, nothing of the end."""
+        ...
+
+    def end(self) -> bytes:
+        """The provider's body is over; bytes that were still being held."""
+        ...
+
+    def report(self) -> UsageReport | None:
+        """The provider's usage, once it was seen."""
+        ...
+
+    def observed_output_tokens(self) -> int:
+        """An estimate of the output so far, from what was seen."""
+        ...
+
+    def observed_input(self) -> Usage | None:
+        """The input side, exact, where the provider reports it at the start of a stream."""
+        ...
+
+    def finish(self, usage: Usage, extra: Extra) -> bytes:
+        """The last bytes, to be sent after the settlement was written: usage, terminal marker."""
+        ...
+
+    def fail(self, error: FareboxError) -> bytes:
+        """An in-stream error; no terminal success marker follows."""
+        ...
+
+    def keepalive(self) -> bytes:
+        """Something that clients skip, to keep intermediaries from closing an idle connection."""
+        ...
+
+
+class MalformedStream(Exception):
+    """The provider's bytes are no stream of this wire."""
