@@ -1,0 +1,266 @@
+"""Holds: money set aside in memory, out of allotments that the database has already set aside for this process.
+
+A **purse** is this process's allotment of one scope: granted − held − spent is free. A call's hold is taken from the purse of
+every scope that applies, all or nothing, without I/O. When a purse runs low it is refilled in the background; when it is
+too small for a call, the call waits for one database statement. So a budget is exact over any number of processes, and the
+hot path touches no database.
+
+When nothing more is to be had, other processes may still sit on unused slices: they are asked once to return them
+(`want`), for at most `RECLAIM_WAIT_S`, before the call is refused.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from farebox.billing.budgets import Scope
+from farebox.ports import Clock
+
+WISH_HOLDS = 32
+"""A refill asks for this many holds of the size at hand, so that one statement serves many calls."""
+REFILL_BELOW_HOLDS = 8
+"""Free money for fewer holds than this starts a refill in the background."""
+RECLAIM_WAIT_S = 1.0
+RECLAIM_POLL_S = 0.1
+REFUSED_MEMORY_US = 200_000
+"""How long a refusal that the database gave stands for calls that need at least as much, unless money comes back."""
+IDLE_RETURN_US = 5_000_000
+"""A purse not touched for this long returns what is free."""
+PURSES_MAX = 200_000
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What the database granted now (0: not even the need fits) and how the scope stands."""
+
+    granted_nano: int
+    limit_nano: int
+    posted_nano: int
+    allotted_nano: int
+
+
+class AllotmentStore(Protocol):
+    """The database's side; each method is one transaction, called in a thread."""
+
+    def take(self, scope: Scope, need_nano: int, wish_nano: int) -> Taken: ...
+
+    def give_back(self, scope_id: str, granted_nano: int) -> None:
+        """Set this life's grant to an absolute value; what is above it returns to the scope."""
+        ...
+
+    def want(self, scope_id: str, until_us: int) -> None: ...
+
+    def wanted(self) -> Sequence[str]:
+        """Scopes of this life that another process asks to be returned."""
+        ...
+
+
+class Insufficient(Exception):
+    """A scope cannot cover the hold. All amounts in nano-dollars."""
+
+    def __init__(self, scope: Scope, need_nano: int, limit_nano: int, posted_nano: int, held_nano: int) -> None:
+        super().__init__(scope.id)
+        self.scope = scope
+        self.need_nano = need_nano
+        self.limit_nano = limit_nano
+        self.posted_nano = posted_nano
+        self.held_nano = held_nano
+
+    @property
+    def available_nano(self) -> int:
+        return max(self.limit_nano - self.posted_nano - self.held_nano, 0)
+
+
+class Purse:
+    """This process's allotment of one scope."""
+
+    __slots__ = ("granted", "held", "lock", "refilling", "refused_need", "refused_until_us", "scope", "spent", "touched_us")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.granted = 0
+        self.held = 0
+        self.spent = 0
+        self.touched_us = 0
+        self.refilling = False
+        self.refused_need = 0
+        self.refused_until_us = 0
+        self.lock = asyncio.Lock()
+
+    @property
+    def free(self) -> int:
+        return self.granted - self.held - self.spent
+
+
+class Reserved:
+    """An open hold. Settled exactly once; a second settlement is a bug and asserts."""
+
+    __slots__ = ("amount_nano", "open", "purses")
+
+    def __init__(self, amount_nano: int, purses: tuple[Purse, ...]) -> None:
+        self.amount_nano = amount_nano
+        self.purses = purses
+        self.open = True
+
+
+class Holds:
+    """Every purse of this process. Lives on the event loop; the store is called in a thread."""
+
+    def __init__(self, store: AllotmentStore, clock: Clock, run: Callable[..., "asyncio.Future[object]"]) -> None:
+        """`run(function, *arguments)` runs a store call off the loop, e.g. `loop.run_in_executor` bound to one thread."""
+        self._store = store
+        self._clock = clock
+        self._run = run
+        self._purses: dict[str, Purse] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open_nano = 0
+        self.open_count = 0
+
+    def try_reserve(self, scopes: Sequence[Scope], amount_nano: int) -> Reserved | None:
+        """Take the amount from every scope's purse at once, or take nothing. No I/O."""
+        purses: list[Purse] = []
+        for scope in scopes:
+            purse = self._purses.get(scope.id)
+            if purse is None or purse.granted - purse.held - purse.spent < amount_nano:
+                return None
+            purses.append(purse)
+        for purse in purses:
+            purse.held += amount_nano
+            if not purse.refilling and purse.free < amount_nano * REFILL_BELOW_HOLDS:
+                self._refill(purse, amount_nano)
+        self.open_nano += amount_nano
+        self.open_count += 1
+        return Reserved(amount_nano, tuple(purses))
+
+    async def reserve(self, scopes: Sequence[Scope], amount_nano: int) -> Reserved:
+        """Take the amount, asking the database as far as needed. Raises `Insufficient` for the first scope that cannot."""
+        assert amount_nano >= 0, "a hold is never negative"
+        while True:
+            reserved = self.try_reserve(scopes, amount_nano)
+            if reserved is not None:
+                return reserved
+            for scope in scopes:
+                await self._fill(self._purse(scope), amount_nano)
+
+    def settle(self, reserved: Reserved, charge_nano: int) -> None:
+        """End a hold: the charge is spent, the rest is free again, here, at once."""
+        assert reserved.open, "a hold is settled exactly once (I3)"
+        assert 0 <= charge_nano <= reserved.amount_nano, "a charge never exceeds its hold"
+        reserved.open = False
+        now_us = self._clock.monotonic_us()
+        for purse in reserved.purses:
+            purse.held -= reserved.amount_nano
+            purse.spent += charge_nano
+            purse.touched_us = now_us
+            purse.refused_until_us = 0
+        self.open_nano -= reserved.amount_nano
+        self.open_count -= 1
+
+    def _purse(self, scope: Scope) -> Purse:
+        purse = self._purses.get(scope.id)
+        if purse is None:
+            assert len(self._purses) < PURSES_MAX, "idle purses are dropped by `return_idle`"
+            purse = self._purses[scope.id] = Purse(scope)
+        return purse
+
+    async def _fill(self, purse: Purse, need_nano: int) -> None:
+        """Bring a purse's free money up to the need, or raise `Insufficient`."""
+        async with purse.lock:
+            missing = need_nano - purse.free
+            if missing <= 0:
+                return
+            taken = await self._take(purse, missing, need_nano)
+            if taken.granted_nano:
+                return
+            ours = purse.granted - purse.spent
+            elsewhere = taken.allotted_nano - ours
+            now_us = self._clock.monotonic_us()
+            remembered = now_us < purse.refused_until_us and need_nano >= purse.refused_need
+            if elsewhere > 0 and not remembered and taken.posted_nano + need_nano <= taken.limit_nano:
+                taken = await self._reclaim(purse, need_nano)
+                if taken.granted_nano or purse.free >= need_nano:
+                    return
+                purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
+                purse.refused_need = need_nano
+            if purse.free >= need_nano:
+                return
+            raise Insufficient(purse.scope, need_nano, taken.limit_nano, taken.posted_nano, taken.allotted_nano)
+
+    async def _take(self, purse: Purse, missing_nano: int, need_nano: int) -> Taken:
+        wish = max(missing_nano, need_nano * WISH_HOLDS)
+        taken = await self._run(self._store.take, purse.scope, missing_nano, wish)
+        assert isinstance(taken, Taken)
+        purse.granted += taken.granted_nano
+        purse.touched_us = self._clock.monotonic_us()
+        return taken
+
+    async def _reclaim(self, purse: Purse, need_nano: int) -> Taken:
+        """Ask other processes for their unused slices and wait a little for them."""
+        deadline_us = self._clock.monotonic_us() + int(RECLAIM_WAIT_S * 1_000_000)
+        while True:
+            until_us = self._clock.now_us() + int(2 * RECLAIM_WAIT_S * 1_000_000)
+            await self._run(self._store.want, purse.scope.id, until_us)
+            await asyncio.sleep(RECLAIM_POLL_S)
+            missing = need_nano - purse.free
+            if missing <= 0:
+                return Taken(0, 0, 0, 0)
+            taken = await self._take(purse, missing, missing)
+            if taken.granted_nano or self._clock.monotonic_us() >= deadline_us:
+                return taken
+
+    def _refill(self, purse: Purse, size_nano: int) -> None:
+        """Top a purse up in the background, so that calls seldom wait."""
+        if self._clock.monotonic_us() < purse.refused_until_us:
+            return
+        purse.refilling = True
+
+        async def refill() -> None:
+            try:
+                async with purse.lock:
+                    taken = await self._take(purse, size_nano, size_nano)
+                    if not taken.granted_nano:
+                        purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
+                        purse.refused_need = size_nano
+            except Exception:
+                # A background refill only saves time: the call that needs the money asks again and reports the failure.
+                purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
+            finally:
+                purse.refilling = False
+
+        task = asyncio.get_running_loop().create_task(refill())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def return_wanted(self) -> None:
+        """Give back what other processes ask for; called a few times a second."""
+        scopes = await self._run(self._store.wanted)
+        assert isinstance(scopes, (list, tuple))
+        for scope_id in scopes:  # pyright: ignore[reportUnknownVariableType]
+            purse = self._purses.get(str(scope_id))  # pyright: ignore[reportUnknownArgumentType]
+            if purse is not None:
+                await self._return(purse)
+
+    async def return_idle(self, *, everything: bool = False) -> None:
+        """Give back what lies idle, and forget purses with nothing in them; called now and then and at shutdown."""
+        before_us = self._clock.monotonic_us() - IDLE_RETURN_US
+        for scope_id, purse in list(self._purses.items()):
+            if not everything and purse.touched_us > before_us:
+                continue
+            await self._return(purse)
+            if not purse.held and not purse.free and not purse.lock.locked() and not purse.refilling:
+                del self._purses[scope_id]
+
+    async def _return(self, purse: Purse) -> None:
+        async with purse.lock:
+            free = purse.free
+            if free <= 0:
+                return
+            # Less in memory before less in the database: whatever happens to the statement, nothing is spent twice.
+            purse.granted -= free
+            await self._run(self._store.give_back, purse.scope.id, purse.granted)
+
+    async def close(self) -> None:
+        """Wait for refills under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
