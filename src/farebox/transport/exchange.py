@@ -1,0 +1,66 @@
+"""One request in flight: what its connection and its `Response` share."""
+
+import asyncio
+from typing import Protocol
+
+from .errors import TransportError
+from .limits import Timeouts
+from .reader import ResponseReader
+
+WAKE_ON_HEAD = 0
+"""Value of `Exchange.wanted`: wake when the head is there."""
+WAKE_ON_DATA = 1
+"""Value of `Exchange.wanted`: wake for any piece of body. Greater values wait until so many bytes are buffered."""
+
+
+class Carrier(Protocol):
+    """What an exchange asks of its connection."""
+
+    def abort(self) -> None:
+        """Close the socket at once and give up the slot in the pool."""
+        ...
+
+    def resume_reading(self) -> None:
+        """The reader has room again."""
+        ...
+
+
+class Exchange(ResponseReader):
+    """A request, and the answer that is arriving.
+
+    `carrier` is the connection while it works for this exchange and None from the end of the response on. `waiter` is the
+    future of the one task that waits for the head or for body, `wanted` what it waits for. `error` is why no more bytes
+    will come; bytes that came before it are still delivered.
+    """
+
+    error: TransportError | None = None
+    wanted = WAKE_ON_HEAD
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, carrier: Carrier, timeouts: Timeouts, *, head_only: bool) -> None:
+        super().__init__(head_only=head_only)
+        self.loop = loop
+        self.carrier: Carrier | None = carrier
+        self.timeouts = timeouts
+        self.waiter: asyncio.Future[None] | None = loop.create_future()
+
+    def wake(self) -> None:
+        """Let the waiting task look."""
+        waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            if not waiter.done():  # done: its task was cancelled in this turn of the loop
+                waiter.set_result(None)
+
+    def finish(self, error: TransportError | None = None) -> None:
+        """No more bytes will come: the response is complete, or `error` is why it is not."""
+        self.carrier = None
+        self.error = error
+        self.drop_parser()
+        self.wake()
+
+    def abandon(self, error: TransportError) -> None:
+        """The owner wants no more. An unfinished response costs the connection, at once."""
+        carrier = self.carrier
+        if carrier is not None:
+            self.finish(error)
+            carrier.abort()
