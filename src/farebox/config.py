@@ -44,6 +44,8 @@ class Server(_Section, frozen=True):
     """How long a client may take to send a request's head."""
     metrics_public: bool = True
     """Whether `/metrics` answers without a key."""
+    access_log: bool = False
+    """A JSON line per call on standard error: no prompt, no key."""
 
 
 class Database(_Section, frozen=True):

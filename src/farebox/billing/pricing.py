@@ -91,12 +91,18 @@ def quote(price: Price, *, markup_bp: int, service_tier: str | None, now_us: int
     if off_peak is not None and not in_peak(off_peak.peak_minutes_utc, off_peak.weekends_off_peak, now_us):
         standard = off_peak.schedule
     schedule = standard
-    tiers = price.service_tiers
-    if tiers:
+    served: dict[str, Schedule] = {}
+    if price.service_tiers:
         if service_tier is not None:
-            schedule = tiers.get(service_tier, standard)
-        tiers = {"default": standard, "standard": standard, **tiers}
-    return Quote(price.version, schedule, markup_bp, tiers)
+            schedule = price.service_tiers.get(service_tier, standard)
+        tiers = {"default": standard, "standard": standard, **price.service_tiers}
+        # A provider may serve with less than was asked for, never bill more than was: only such tiers are billed, and held.
+        served = {name: tier for name, tier in tiers.items() if _not_dearer(tier.rates, schedule.rates)}
+    return Quote(price.version, schedule, markup_bp, served)
+
+
+def _not_dearer(rates: Rates, than: Rates) -> bool:
+    return rates.dearest_input <= than.dearest_input and rates.dearest_output <= than.dearest_output
 
 
 def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bill:
@@ -126,7 +132,9 @@ def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, req
     return -(-worst * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO))
 
 
-def affordable_output_tokens(quoted: Quote, *, input_tokens: int, available_nano: int, web_searches: int = 0, choices: int = 1) -> int:
+def affordable_output_tokens(
+    quoted: Quote, *, input_tokens: int, available_nano: int, web_searches: int = 0, choices: int = 1
+) -> int:
     """The largest output cap whose worst case fits `available_nano`; 0 when not even the input fits."""
     low, high = 0, 2**31
     if worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=0, web_searches=web_searches) > available_nano:

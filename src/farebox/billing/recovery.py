@@ -12,7 +12,6 @@ from farebox.billing import pricing
 from farebox.billing.records import Attempt, Dispatch, Hold, Opened, Progress, Record, Settle
 from farebox.catalog.price import Schedule
 from farebox.ports import Clock
-from farebox.wires.usage import Usage
 
 
 class _Open(msgspec.Struct):

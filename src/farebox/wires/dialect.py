@@ -17,7 +17,7 @@ class UsageRules(msgspec.Struct, frozen=True):
     cache_inside_input: bool = True
     """OpenAI: cached and cache-write tokens are part of the input count. Anthropic: they stand beside it."""
     reasoning: Literal["inside", "outside", "hidden"] = "inside"
-    """`inside` the output count; `outside`, beside it (xAI chat); `hidden`: only in total − prompt − completion (Gemini compat)."""
+    """`inside` the output count; `outside`, beside it (xAI chat); `hidden`: total − prompt − completion (Gemini compat)."""
     audio_inside_input: bool = True
     """Mistral reports audio tokens outside `prompt_tokens`."""
     cache_read_paths: tuple[Path, ...] = (("prompt_tokens_details", "cached_tokens"),)
@@ -36,7 +36,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
     usage: UsageRules = UsageRules()
     output_limit_field: Literal["as_sent", "max_tokens", "max_completion_tokens"] = "as_sent"
-    """The only spelling of the output cap that the vendor accepts; `as_sent` accepts both, and ours is `max_completion_tokens`."""
+    """The only spelling of the output cap that is accepted; `as_sent` accepts both, and ours is `max_completion_tokens`."""
     developer_role: bool = True
     """False: a `developer` message must be sent as `system`."""
     stream_usage_option: bool = True
@@ -72,4 +72,4 @@ class Dialect(msgspec.Struct, frozen=True):
     error_in_200: Literal["none", "base_resp", "error_object"] = "none"
     """A failure may come with status 200: MiniMax's `base_resp`, OpenRouter's `error` in the body."""
     extensions: bool = False
-    """True: understands OpenRouter's request extensions (`models`, `provider`, `plugins`…); false: they are ours, not forwarded."""
+    """True: understands OpenRouter's extensions (`models`, `provider`, `plugins`…); false: they are ours, not forwarded."""

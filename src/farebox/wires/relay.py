@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from farebox.errors import FareboxError
+from farebox.wires.neutral import UpstreamError
 from farebox.wires.usage import Usage, UsageReport
 
 TAIL_BYTES_MAX = 4 * 2**20
@@ -28,8 +29,10 @@ class Relay(Protocol):
     """Something of the answer may reach the client: from here on no other provider can take over unnoticed."""
     finished: bool
     """The provider said that the answer is complete."""
-    failure: bytes | None
-    """The error object that came inside the stream, as it came."""
+    done: bool
+    """The terminal marker came: nothing of interest follows."""
+    failure: bytes | UpstreamError | None
+    """The error that came inside the stream: as it came, or as the reader understood it."""
     malformed: int
     """Events that were no valid JSON and were skipped."""
     finish_reason: str
@@ -67,6 +70,32 @@ class Relay(Protocol):
     def keepalive(self) -> bytes:
         """Something that clients skip, to keep intermediaries from closing an idle connection."""
         ...
+
+
+class Reply(Protocol):
+    """One whole answer from a provider to a client."""
+
+    failure: bytes | UpstreamError | None
+    """The error that came with a success status: as it came, or as the reader understood it."""
+    finish_reason: str
+    native_finish_reason: str
+    upstream_id: str
+
+    def report(self) -> UsageReport | None:
+        """The provider's usage; None when it said nothing."""
+        ...
+
+    def observed_output_tokens(self) -> int:
+        """An estimate of the output, for answers without usage."""
+        ...
+
+    def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
+        """The body for the client."""
+        ...
+
+
+class NotACompletion(Exception):
+    """A success status with a body that is no answer of this wire."""
 
 
 class MalformedStream(Exception):

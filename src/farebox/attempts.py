@@ -1,0 +1,459 @@
+"""Attempts: send, retry and fail over until the first content byte reaches the client; then stream, meter and settle.
+
+A `Flight` is one call from its first attempt to its settlement. Whatever ends it (an answer, an error, a vanished client, a
+cancelled task), its settlement is closed in a `finally`. Two endings need care: a client that hangs up where the provider
+honours that is cut and billed by what was seen; where it does not, the stream is read on, unsent, to its usage.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farebox import bridge
+from farebox.billing.meter import Ending, Seen
+from farebox.billing.settlement import AttemptStart, Settlement, cost_fields
+from farebox.errors import FareboxError, Kind
+from farebox.exchange import Exchange, Header
+from farebox.money import format_amount
+from farebox.routing import retry
+from farebox.routing.plan import Candidate, Plan
+from farebox.transport import (
+    BodyTooLarge,
+    ChunkTimeout,
+    ConnectTimeout,
+    HeadersTimeout,
+    Response,
+    TotalTimeout,
+    TransportError,
+)
+from farebox.wires.call import Call
+from farebox.wires.neutral import UpstreamError
+from farebox.wires.relay import MalformedStream, NotACompletion, Relay
+from farebox.wires.usage import Usage
+
+if TYPE_CHECKING:
+    from farebox.gateway import Gateway
+
+REPLY_BYTES_MAX = 64 * 2**20
+ERROR_BYTES_MAX = 64 * 2**10
+CHECKPOINT_US = 2_000_000
+CHECKPOINT_TOKENS = 256
+SEND_STALL_US = 30_000_000
+"""A client that takes no bytes for this long counts as gone."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why an attempt failed before any content: what the client is told if it was the last one, and what retrying may do."""
+
+    error: FareboxError
+    retry_here: bool
+    retry_elsewhere: bool
+    retry_after_s: float | None = None
+
+
+class Flight:
+    """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
+
+    __slots__ = (
+        "_seen_input", "call", "candidate", "checkpoint_tokens", "checkpoint_us", "dropped", "exchange", "gateway", "gone_us",
+        "interrupted", "plan", "relay", "reply_output", "sending_us", "settlement", "started_us", "task", "watcher",
+    )  # fmt: skip
+
+    def __init__(self, gateway: "Gateway", exchange: Exchange, call: Call, plan: Plan, settlement: Settlement) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.call = call
+        self.plan = plan
+        self.settlement = settlement
+        self.candidate = plan.candidates[0]
+        self.relay: Relay | None = None
+        self.dropped: tuple[str, ...] = ()
+        self.started_us = self.checkpoint_us = gateway.clock.monotonic_us()
+        self.checkpoint_tokens = 0
+        self.sending_us = 0
+        self.gone_us = 0
+        self.interrupted = False
+        self.task = asyncio.current_task()
+        self.watcher: asyncio.Task[None] | None = None
+
+    # --- the loop over attempts -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns."""
+        gateway = self.gateway
+        gateway.flights.add(self)
+        failed: list[int] = []
+        index = 0
+        try:
+            while True:
+                self.candidate = self.plan.candidates[index]
+                failure = await self._attempt(self.candidate)
+                if failure is None:
+                    return
+                failed.append(index)
+                following = retry.decide(
+                    gateway.retry_policy,
+                    attempts=len(self.settlement.attempts),
+                    failed=tuple(failed),
+                    candidates=len(self.plan.candidates),
+                    retryable_here=failure.retry_here,
+                    retry_elsewhere=failure.retry_elsewhere,
+                    retry_after_s=failure.retry_after_s,
+                    chance=gateway.random.uniform(),
+                )
+                if following is None or self.exchange.answer.gone:
+                    await self._give_up(failure.error)
+                    return
+                if following.wait_s:
+                    await asyncio.sleep(following.wait_s)
+                index = following.candidate
+                self.settlement.dispatch(gateway.start_attempt(self.plan.candidates[index], len(failed) + 1))
+        finally:
+            gateway.flights.discard(self)
+            if self.watcher is not None:
+                self.watcher.cancel()
+            if not self.settlement.done:
+                self.settlement.close(self.seen())
+
+    async def _give_up(self, error: FareboxError) -> None:
+        self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
+        error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
+        self.gateway.finished(self, "failed", error.status)
+        if self.exchange.answer.started:
+            # Only keep-alives were sent so far, but the status line is out: the error has to travel in the stream.
+            relay = self.relay or bridge.relay(self.call, self.candidate, id=self.settlement.id, created_s=self._created_s())
+            await self.exchange.answer.end(relay.fail(error))
+            return
+        raise error
+
+    def _attempt_summary(self, n: int) -> dict[str, object]:
+        attempt = self.settlement.attempts[n]
+        return {"provider": attempt.provider, "outcome": attempt.outcome, "status": attempt.status}
+
+    def _created_s(self) -> int:
+        return self.gateway.clock.now_us() // 1_000_000
+
+    def seen(self) -> Seen:
+        """What was observed of the attempt under way."""
+        relay = self.relay
+        if relay is None:
+            return Seen(None, estimated_input=self.plan.input_estimate)
+        return Seen(relay.report(), relay.observed_output_tokens(), relay.observed_input(), self.plan.input_estimate)
+
+    # --- one attempt ------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, candidate: Candidate) -> Failure | None:
+        """One try at one provider: None when the client has its answer (or is gone) and the call is settled."""
+        gateway = self.gateway
+        self.relay = None
+        current = self.settlement.current
+        assert current is not None, "an attempt is opened before it is made"
+        try:
+            outgoing = bridge.outgoing(self.call, candidate, drop_unsupported=gateway.drops_unsupported(self.exchange))
+        except FareboxError as error:
+            self.settlement.end_attempt("failed_unsent", self.seen(), outcome="unsupported", error=error.message)
+            return Failure(error, retry_here=False, retry_elsewhere=True)
+        self.dropped = outgoing.dropped
+        head, extra_headers = gateway.upstream_head(candidate.target, self.exchange, self.settlement.id, current.n)
+        try:
+            response = await gateway.client.send(
+                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts
+            )
+        except TransportError as error:
+            return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
+        current.status = response.status
+        try:
+            request_id = response.header(b"x-request-id") or response.header(b"request-id")
+            if request_id is not None:
+                current.upstream_request_id = request_id[:128].decode("latin-1")
+            if response.status != 200:
+                return await self._refused(candidate, response)
+            if self.call.stream:
+                return await self._stream(candidate, current, response)
+            return await self._whole(candidate, current, response)
+        except TransportError as error:
+            return self._transport_failure(error, "failed_before_content")
+        finally:
+            response.close()
+
+    def _transport_failure(self, error: TransportError, ending: Ending) -> Failure:
+        timed_out = isinstance(error, (ConnectTimeout, HeadersTimeout, ChunkTimeout, TotalTimeout))
+        outcome = "timeout" if timed_out else "broken" if error.sent else "connect_error"
+        self.settlement.end_attempt(ending, self.seen(), outcome=outcome, error=str(error))
+        name = self.candidate.target.provider.title
+        if timed_out:
+            told = FareboxError(Kind.UPSTREAM_TIMEOUT, f"{name} did not answer in time", should_retry=False)
+        else:
+            told = FareboxError(Kind.UPSTREAM_BAD, f"{name} could not be reached or broke off: {error}", should_retry=False)
+        # A provider that was silent until the time-out is not asked twice.
+        here = not timed_out or isinstance(error, ConnectTimeout)
+        return Failure(told, retry_here=here and not isinstance(error, BodyTooLarge), retry_elsewhere=True)
+
+    async def _refused(self, candidate: Candidate, response: Response) -> Failure:
+        """An error status: nothing was generated, nobody pays."""
+        body = await response.read(ERROR_BYTES_MAX)
+        found = bridge.failure(candidate, body, response.header, status=response.status)
+        return self._upstream_failure(found, "refused", "http_error")
+
+    def _upstream_failure(self, found: UpstreamError, ending: Ending, outcome: str) -> Failure:
+        self.settlement.end_attempt(ending, self.seen(), outcome=outcome, error=found.message)
+        told, here, elsewhere = gateway_error(found, self.candidate)
+        if found.should_retry is False:
+            here = False
+        return Failure(told, here, elsewhere, found.retry_after_s)
+
+    async def _whole(self, candidate: Candidate, current: AttemptStart, response: Response) -> Failure | None:
+        """An answer that is not streamed. It is read to its end even if the client left: only then is its price known."""
+        gateway = self.gateway
+        body = await response.read(REPLY_BYTES_MAX)
+        current.first_byte_us = gateway.clock.now_us()
+        try:
+            reply = bridge.reply(self.call, candidate, body)
+        except NotACompletion as error:
+            return self._garbage(str(error))
+        if reply.failure is not None:
+            found = bridge.failure(candidate, reply.failure, response.header)
+            return self._upstream_failure(found, "failed_before_content", "error_in_body")
+        seen = Seen(reply.report(), reply.observed_output_tokens(), None, self.plan.input_estimate)
+        settlement = self.settlement
+        verdict = settlement.end_attempt(
+            "complete", seen, outcome="ok", finish_reason=reply.finish_reason, native_finish_reason=reply.native_finish_reason
+        )
+        settlement.settle(cancelled=self.exchange.answer.gone)
+        gateway.fail_point("settle.after_journal")
+        usage = verdict.usage or Usage()
+        extra = cost_fields(settlement.last_bill, usage, settlement.charge_nano, estimated=verdict.basis != "reported")
+        data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
+        cost = format_amount(settlement.charge_nano).encode()
+        headers = self._headers()
+        headers += ((b"x-farebox-cost-usd", cost), (b"x-litellm-response-cost", cost))
+        gateway.finished(self, "ok", 200)
+        await self.exchange.answer.whole(200, headers, data)
+        return None
+
+    def _garbage(self, problem: str) -> Failure:
+        self.settlement.end_attempt("failed_before_content", self.seen(), outcome="garbage", error=problem)
+        name = self.candidate.target.provider.title
+        told = FareboxError(Kind.UPSTREAM_BAD, f"{name} sent an answer that is not of its API", should_retry=False)
+        return Failure(told, retry_here=True, retry_elsewhere=True)
+
+    def _headers(self) -> list[Header]:
+        target = self.candidate.target
+        headers = [
+            (b"x-farebox-provider", target.provider.name.encode()),
+            (b"x-farebox-model", target.model.slug.encode("utf-8")),
+            (b"x-farebox-attempts", b"%d" % max(len(self.settlement.attempts), 1)),
+            (b"x-generation-id", self.settlement.id.encode()),
+        ]
+        if self.dropped:
+            headers.append((b"x-farebox-dropped", ", ".join(self.dropped).encode("ascii", "replace")))
+        return headers
+
+    # --- streams ----------------------------------------------------------------------------------------------------
+
+    async def _stream(self, candidate: Candidate, current: AttemptStart, response: Response) -> Failure | None:
+        kind = response.header(b"content-type") or b""
+        if kind.startswith((b"application/json", b"text/html")):
+            body = await response.read(ERROR_BYTES_MAX)
+            if b'"error"' in body or b'"base_resp"' in body:
+                found = bridge.failure(candidate, body, response.header)
+                return self._upstream_failure(found, "failed_before_content", "error_in_body")
+            return self._garbage(f"`{kind[:64].decode('latin-1')}` in place of an event stream")
+        relay = self.relay = bridge.relay(self.call, candidate, id=self.settlement.id, created_s=self._created_s())
+        answer = self.exchange.answer
+        if self.watcher is None:
+            self.watcher = asyncio.get_running_loop().create_task(self._watch())
+        try:
+            broken = await self._forward(relay, current, response)
+        except asyncio.CancelledError:
+            if not self.interrupted:
+                raise
+            # Cancelled by our own watcher or ticker: the client is gone, the call is not.
+            if self.task is not None:
+                self.task.uncancel()
+            answer.gone = True
+            broken = None
+        if answer.gone and not relay.finished:
+            return self._client_gone(relay, response)
+        if relay.failure is not None or not relay.finished:
+            return await self._broken(candidate, relay, response, broken)
+        ending: Ending = "drained" if answer.gone else "complete"
+        verdict = self.settlement.end_attempt(
+            ending,
+            self.seen(),
+            outcome="ok",
+            finish_reason=relay.finish_reason,
+            native_finish_reason=relay.native_finish_reason,
+        )
+        self.settlement.settle(cancelled=answer.gone)
+        self.gateway.fail_point("settle.after_journal")
+        self.gateway.finished(self, "ok", 200)
+        usage = verdict.usage or Usage()
+        extra = cost_fields(
+            self.settlement.last_bill, usage, self.settlement.charge_nano, estimated=verdict.basis != "reported"
+        )
+        if not answer.started:
+            await answer.start(self._stream_headers())
+        await answer.end(relay.finish(usage, extra))
+        if relay.done:
+            # The end of the body is due now; with it the connection can be used again.
+            try:
+                await response.next_chunk()
+            except TransportError:
+                pass
+        return None
+
+    async def _forward(self, relay: Relay, current: AttemptStart, response: Response) -> TransportError | MalformedStream | None:
+        """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""
+        answer = self.exchange.answer
+        clock = self.gateway.clock
+        while True:
+            try:
+                data = await response.next_chunk()
+                out = relay.feed(data) if data else relay.end()
+            except (TransportError, MalformedStream) as error:
+                return error
+            if relay.content_started and current.first_byte_us is None:
+                current.first_byte_us = clock.now_us()
+            if out and not answer.gone:
+                if not answer.started:
+                    await answer.start(self._stream_headers())
+                self.sending_us = clock.monotonic_us()
+                await answer.send(out)
+                self.sending_us = 0
+            if not data or relay.done or relay.failure is not None:
+                return None
+
+    def _stream_headers(self) -> list[Header]:
+        return self._headers()
+
+    def _client_gone(self, relay: Relay, response: Response) -> None:
+        """The client left before the end: bill what was seen, hang up."""
+        response.close()
+        self.settlement.end_attempt("client_gone", self.seen(), outcome="client_gone", finish_reason="cancelled")
+        self.settlement.settle(cancelled=True)
+        self.gateway.finished(self, "client_gone", 499)
+
+    async def _broken(
+        self, candidate: Candidate, relay: Relay, response: Response, broken: TransportError | MalformedStream | None
+    ) -> Failure | None:
+        """An error inside the stream, or an end before the end: fail over if the client has nothing yet, else say so."""
+        found: UpstreamError | None = None
+        if relay.failure is not None:
+            found = bridge.failure(candidate, relay.failure, response.header)
+        if not relay.content_started:
+            if found is not None:
+                return self._upstream_failure(found, "failed_before_content", "error_event")
+            if isinstance(broken, TransportError):
+                return self._transport_failure(broken, "failed_before_content")
+            return self._garbage("the stream ended before any content" if broken is None else str(broken))
+        timed_out = isinstance(broken, (ChunkTimeout, TotalTimeout))
+        reason = "error_event" if found is not None else "timeout" if timed_out else "truncated"
+        message = found.message if found is not None else str(broken or "the stream ended without its terminal event")
+        self.settlement.end_attempt("truncated", self.seen(), outcome=reason, finish_reason="error", error=message)
+        self.settlement.settle()
+        self.gateway.finished(self, reason, 200)
+        error = FareboxError(
+            Kind.UPSTREAM_BAD,
+            f"{candidate.target.provider.title} broke off in the middle of the answer: {message}",
+            code="upstream_truncated" if found is None else None,
+            should_retry=False,
+        )
+        if not self.exchange.answer.started:
+            await self.exchange.answer.start(self._stream_headers())
+        await self.exchange.answer.end(relay.fail(error))
+        return None
+
+    async def _watch(self) -> None:
+        """Notice that the client hung up. Where that stops the provider's billing we hang up, too; else we read on."""
+        await self.exchange.answer.wait_gone()
+        self.client_left()
+
+    def client_left(self) -> None:
+        if self.gone_us:
+            return
+        self.gone_us = self.gateway.clock.monotonic_us()
+        self.exchange.answer.gone = True
+        if self.candidate.target.provider.abort_stops_billing or not self.gateway.may_drain():
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Break into whatever the flight is waiting for."""
+        if not self.interrupted and self.task is not None and not self.settlement.done:
+            self.interrupted = True
+            self.task.cancel()
+
+    # --- the ticker's visits ----------------------------------------------------------------------------------------
+
+    def tick(self, now_us: int) -> bool:
+        """A few times a second: checkpoints, stalled clients, overlong drains. True when a keep-alive is due."""
+        relay = self.relay
+        settings = self.gateway.settings
+        if relay is None:
+            return False
+        if self.gone_us and now_us - self.gone_us > settings.drain_us:
+            self.interrupt()
+            return False
+        if self.sending_us and now_us - self.sending_us > SEND_STALL_US:
+            self.client_left()
+            self.interrupt()
+            return False
+        if relay.content_started:
+            tokens = relay.observed_output_tokens()
+            if tokens - self.checkpoint_tokens >= CHECKPOINT_TOKENS or now_us - self.checkpoint_us >= CHECKPOINT_US:
+                self.checkpoint(relay, tokens, now_us)
+            return False
+        return now_us - self.checkpoint_us >= settings.keepalive_us
+
+    def checkpoint(self, relay: Relay, tokens: int, now_us: int) -> None:
+        self.checkpoint_us = now_us
+        self.checkpoint_tokens = tokens
+        known = relay.observed_input()
+        base = known if known is not None else Usage(input=self.plan.input_estimate)
+        self.settlement.progress(msgspec.structs.replace(base, output=tokens), exact_input=known is not None)
+
+    async def keepalive(self, now_us: int) -> None:
+        """Tell the client and what stands between that the answer is still coming."""
+        relay = self.relay
+        if relay is None or self.exchange.answer.gone:
+            return
+        self.checkpoint_us = now_us
+        await self.exchange.answer.start(self._stream_headers())
+        await self.exchange.answer.send(relay.keepalive())
+
+
+_TOLD: dict[str, tuple[Kind, bool, bool]] = {
+    # failure kind → what the client is told, may the same provider be asked again, may another
+    "caller": (Kind.INVALID_REQUEST, False, False),
+    "context_length": (Kind.CONTEXT_LENGTH, False, False),
+    "content_policy": (Kind.CONTENT_POLICY, False, False),
+    "credentials": (Kind.UPSTREAM_BAD, False, True),
+    "provider_balance": (Kind.UPSTREAM_BAD, False, True),
+    "not_found": (Kind.UPSTREAM_BAD, False, True),
+    "rate_limit": (Kind.UPSTREAM_RATE_LIMIT, True, True),
+    "overloaded": (Kind.UPSTREAM_OVERLOADED, True, True),
+    "server": (Kind.UPSTREAM_BAD, True, True),
+    "timeout": (Kind.UPSTREAM_TIMEOUT, True, True),
+    "unknown": (Kind.UPSTREAM_BAD, True, True),
+}
+
+
+def gateway_error(found: UpstreamError, candidate: Candidate) -> tuple[FareboxError, bool, bool]:
+    """A provider's failure as the client is told, and whether to retry here and elsewhere."""
+    kind, here, elsewhere = _TOLD[found.kind]
+    name = candidate.target.provider.title
+    ours = found.kind in ("credentials", "provider_balance", "not_found")
+    message = f"{name} refused the gateway's own account or model id; its operator has to mend that" if ours else found.message
+    error = FareboxError(
+        kind,
+        message or f"{name} answered with status {found.status}",
+        retry_after_s=None if found.retry_after_s is None else max(1, round(found.retry_after_s)),
+        should_retry=None if kind is Kind.UPSTREAM_RATE_LIMIT else False,
+        details={
+            "provider": candidate.target.provider.name,
+            "provider_status": found.status,
+            "provider_code": found.provider_code,
+        },
+    )
+    return error, here, elsewhere

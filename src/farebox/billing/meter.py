@@ -1,0 +1,81 @@
+"""Meter: from how an attempt ended and what was seen of it to the usage that is billed, and who pays. Pure.
+
+This is the table of billing.md §4, one row per `Ending`. Zero is not missing, missing is not zero: an attempt whose usage is
+unknown has `usage=None` and a cost of None until a correction names it.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from farebox.billing.records import Basis
+from farebox.wires.usage import Usage, UsageReport
+
+Ending = Literal["complete", "refused", "failed_unsent", "failed_before_content", "truncated", "client_gone", "drained"]
+"""How an attempt ended.
+
+`refused`: an error status, nothing generated · `failed_unsent`: no byte reached the provider · `failed_before_content`: an
+error event, a time-out or an end before any content · `truncated`: broken off after content · `client_gone`: we hung up after
+the client did · `drained`: the client went, we read on to the usage.
+"""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What was observed of an attempt."""
+
+    report: UsageReport | None
+    """The provider's own usage."""
+    output_tokens: int = 0
+    """Estimate of the output that passed by."""
+    input: Usage | None = None
+    """The input side, exact, where a stream said it at its start."""
+    estimated_input: int = 0
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one attempt bills at."""
+
+    usage: Usage | None
+    basis: Basis
+    flags: tuple[str, ...]
+    customer_pays: bool
+    cost_known: bool = True
+
+
+_NOTHING = Usage()
+
+
+def _estimate(seen: Seen) -> tuple[Usage, tuple[str, ...]]:
+    """Input as exact as known, output as observed."""
+    if seen.input is not None:
+        return msgspec.structs.replace(seen.input, output=seen.output_tokens), ("estimated",)
+    return Usage(input=seen.estimated_input, output=seen.output_tokens), ("estimated", "estimated_input")
+
+
+def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
+    """The usage, its basis, and whether the customer pays for this attempt."""
+    report = seen.report
+    reported = report.usage if report is not None else None
+    anomaly = ("usage_anomaly",) if report is not None and report.anomalies else ()
+    if ending in ("complete", "drained"):
+        drained = ("drained",) if ending == "drained" else ()
+        if reported is not None:
+            return Verdict(reported, "reported", (*drained, *anomaly), True)
+        usage, flags = _estimate(seen)
+        return Verdict(usage, "estimated", (*drained, *flags, *(anomaly or ("usage_missing",))), True)
+    if ending in ("refused", "failed_unsent"):
+        return Verdict(_NOTHING, "none", (), False)
+    if ending == "failed_before_content":
+        if reported is not None:
+            return Verdict(reported, "reported", anomaly, False)
+        return Verdict(None, "none", anomaly, False, cost_known=False)
+    if ending == "truncated":
+        if reported is not None:
+            return Verdict(reported, "reported", ("upstream_truncated", *anomaly), bill_partial)
+        usage, flags = _estimate(seen)
+        return Verdict(usage, "observed", ("upstream_truncated", *flags), bill_partial)
+    # client_gone: a final usage may have come just before the client left.
+    if reported is not None and seen.input is None:
+        return Verdict(reported, "reported", anomaly, True)
+    usage, flags = _estimate(seen)
+    return Verdict(usage, "observed", flags, True)

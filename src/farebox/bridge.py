@@ -1,0 +1,110 @@
+"""Bridge: from the client's wire to the provider's and back. Same wire: bytes forwarded. Different: the neutral form.
+
+The pipeline asks here and does not know which of the two it got.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from farebox.errors import FareboxError, Kind
+from farebox.routing.plan import Candidate
+from farebox.wires import anthropic_messages, openai_chat
+from farebox.wires.anthropic_messages import call as messages_call
+from farebox.wires.anthropic_messages import relay as messages_relay
+from farebox.wires.anthropic_messages import reply as messages_reply
+from farebox.wires.call import Call
+from farebox.wires.neutral import UpstreamError
+from farebox.wires.openai_chat import call as chat_call
+from farebox.wires.openai_chat import relay as chat_relay
+from farebox.wires.openai_chat import reply as chat_reply
+from farebox.wires.relay import Relay, Reply
+from farebox.wires.translation import TranslatedRelay, TranslatedReply
+
+WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A request body for a provider, and what could not be said on its wire."""
+
+    body: bytes
+    dropped: tuple[str, ...] = ()
+
+
+def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Outgoing:
+    """The upstream body. What cannot be expressed is a 400 that names the fields, or dropped and named on request."""
+    target = candidate.target
+    dialect = target.speaks.dialect
+    cap = None if candidate.bound.capped else candidate.bound.cap
+    wire = target.offer.wire
+    if wire == call.wire:
+        if wire == chat_call.WIRE:
+            return Outgoing(chat_call.forward_body(call, model=target.upstream_id_json, dialect=dialect, output_cap=cap))
+        return Outgoing(messages_call.forward_body(call, model=target.upstream_id_json, output_cap=cap))
+    conversation = WIRES[call.wire].request.to_neutral(call.fields)
+    unsupported: list[str] = []
+    body = WIRES[wire].request.from_neutral(
+        conversation,
+        model=target.offer.id,
+        stream=call.stream,
+        output_cap=candidate.bound.cap,
+        dialect=dialect,
+        unsupported=unsupported,
+    )
+    if unsupported and not drop_unsupported:
+        names = ", ".join(f"`{name}`" for name in unsupported)
+        raise FareboxError(
+            Kind.UNSUPPORTED,
+            f"{names} cannot be expressed on `{wire}`, which `{target.offer.provider}/{target.offer.id}` speaks; remove it, "
+            "call a model that speaks this API, or send `x-farebox-drop-unsupported: true`",
+            param=unsupported[0],
+            details={"unsupported": unsupported},
+        )
+    return Outgoing(body, tuple(unsupported))
+
+
+def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay:
+    """A stream on its way from this candidate's provider to the client."""
+    target = candidate.target
+    wire, dialect, provider = target.offer.wire, target.speaks.dialect, target.provider.name
+    if wire != call.wire:
+        return TranslatedRelay(
+            WIRES[wire].stream.Reader(dialect),
+            WIRES[call.wire].stream.Writer(
+                id=id, model=target.model.slug, provider=provider, created=created_s, include_usage=call.include_usage
+            ),
+            choices=call.choices,
+        )
+    if wire == chat_call.WIRE:
+        return chat_relay.Relay(
+            id=id,
+            provider=provider,
+            include_usage=call.include_usage,
+            dialect=dialect,
+            created=created_s,
+            model=target.offer.id,
+            one_event_one_token="logprobs" in call.fields,
+            choices=call.choices,
+        )
+    return messages_relay.Relay(id=id, provider=provider, dialect=dialect)
+
+
+def reply(call: Call, candidate: Candidate, body: bytes) -> Reply:
+    """A whole answer of this candidate's provider. Raises `NotACompletion`."""
+    target = candidate.target
+    wire, dialect = target.offer.wire, target.speaks.dialect
+    if wire != call.wire:
+        return TranslatedReply(WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug)
+    if wire == chat_call.WIRE:
+        return chat_reply.Reply(body, dialect)
+    return messages_reply.Reply(body, dialect)
+
+
+def failure(
+    candidate: Candidate, found: bytes | UpstreamError, header: Callable[[bytes], bytes | None], *, status: int = 500
+) -> UpstreamError:
+    """A provider's error in neutral words; `status` is what an error inside a success counts as."""
+    if isinstance(found, UpstreamError):
+        return found
+    target = candidate.target
+    return WIRES[target.offer.wire].errors.read(status, header, found, target.speaks.dialect)

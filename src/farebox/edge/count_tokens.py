@@ -1,0 +1,47 @@
+"""`POST /v1/messages/count_tokens`: forwarded where the provider counts (free of charge there), else estimated and said so."""
+
+import msgspec
+
+from farebox import bridge, pipeline
+from farebox.attempts import ERROR_BYTES_MAX, gateway_error
+from farebox.billing.bounds import estimated_input
+from farebox.errors import FareboxError, Kind
+from farebox.exchange import Exchange
+from farebox.gate.limits import Limiter
+from farebox.gateway import Gateway
+from farebox.transport import TransportError
+from farebox.wires import call as calls
+from farebox.wires.anthropic_messages import call as messages_call
+
+
+async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer `{"input_tokens": n}`; `x-farebox-estimated: true` marks a count of our own."""
+    fields, layout = calls.read_fields(exchange.body)
+    # The same request as a message, less its cap; the reader wants one, and it is not forwarded.
+    capped = {**fields, "max_tokens": msgspec.Raw(b"1")}
+    call = messages_call.read_call(msgspec.json.encode(capped))
+    call = msgspec.structs.replace(call, body=exchange.body, fields=fields, layout=layout)
+    principal = await pipeline.admit(gateway, exchange)
+    slot = pipeline.enter(gateway, principal)
+    try:
+        plan = pipeline.route(gateway, call)
+        for candidate in plan.candidates:
+            target = candidate.target
+            if target.offer.wire == call.wire and target.speaks.count_tokens_path is not None:
+                break
+        else:
+            body = msgspec.json.encode({"input_tokens": estimated_input(call)})
+            await exchange.answer.whole(200, [(b"x-farebox-estimated", b"true")], body)
+            return
+        body = messages_call.forward_body(call, model=target.upstream_id_json, output_cap=None)
+        try:
+            response = await gateway.client.send(gateway.count_tokens_head(target), body, timeouts=gateway.timeouts)
+            answer = await response.read(ERROR_BYTES_MAX)
+        except TransportError as error:
+            raise FareboxError(Kind.UPSTREAM_BAD, f"{target.provider.title} could not be reached: {error}") from None
+        if response.status != 200:
+            found = bridge.failure(candidate, answer, response.header, status=response.status)
+            raise gateway_error(found, candidate)[0]
+        await exchange.answer.whole(200, [(b"x-farebox-provider", target.provider.name.encode())], answer)
+    finally:
+        Limiter.release(slot)

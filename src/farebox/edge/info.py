@@ -1,0 +1,147 @@
+"""The small read-only endpoints: models, one generation, the key, credits, health, metrics.
+
+OpenRouter's shapes (compat.md §1) with money as exact numbers made from integers; `GET /v1/models` speaks three dialects on
+one path, by what the client sends (clients.md §1).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
+from farebox.errors import FareboxError, Kind, invalid
+from farebox.exchange import Header
+from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential
+from farebox.gateway import Gateway
+from farebox.telemetry import TEXT_TYPE
+
+_encode = msgspec.json.Encoder().encode
+QUERY_BYTES_MAX = 4096
+
+
+class Library(Protocol):
+    """What the read-only endpoints ask of the database; each call runs off the event loop."""
+
+    async def generation(self, account: str, generation: str) -> dict[str, Any] | None: ...
+
+    async def key(self, principal: Principal, now_us: int) -> dict[str, Any]: ...
+
+    async def credits(self, account: str) -> dict[str, Any]: ...
+
+    async def ready(self) -> str | None:
+        """None when calls can be served, else why not."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The exposition of all processes of this machine."""
+        ...
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A read-only request."""
+
+    path: str
+    query_string: bytes
+    headers: Mapping[bytes, bytes]
+    library: Library
+
+    def query(self) -> dict[str, str]:
+        if len(self.query_string) > QUERY_BYTES_MAX:
+            raise invalid(f"the query string is longer than {QUERY_BYTES_MAX} bytes")
+        return dict(parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True))
+
+
+class Page(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+    headers: Sequence[Header] = ()
+
+
+async def _principal(gateway: Gateway, request: Request) -> Principal:
+    secret = credential(request.headers)
+    principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
+    check(principal, gateway.clock.now_us())
+    return principal
+
+
+async def _optional_principal(gateway: Gateway, request: Request) -> None:
+    """Lists are public, but a client that sends a key learns whether it is good."""
+    if any(name in request.headers for name in CREDENTIAL_HEADERS):
+        await _principal(gateway, request)
+
+
+async def models(gateway: Gateway, request: Request) -> Page:
+    """`GET /v1/models`: Anthropic's list with `anthropic-version`, Codex's with `client_version`, else OpenAI's with prices."""
+    await _optional_principal(gateway, request)
+    day = gateway.today(gateway.clock.now_us())
+    query = request.query()
+    if b"anthropic-version" in request.headers:
+        return Page(200, _encode(anthropic_list(gateway.market, day, query)))
+    if "client_version" in query:
+        body = _encode(codex_list(gateway.market, day))
+        return Page(200, body, [(b"etag", b'W/"%x"' % (hash(body) & 0xFFFFFFFF))])
+    return Page(200, _encode(openai_list(gateway.market, day)))
+
+
+async def model(gateway: Gateway, request: Request) -> Page:
+    """`GET /v1/models/{slug}`; any name that resolves in a call resolves here."""
+    await _optional_principal(gateway, request)
+    name = unquote(request.path.partition("/models/")[2]).rstrip("/")
+    found = gateway.market.catalog.resolve(name).model
+    day = gateway.today(gateway.clock.now_us())
+    targets = gateway.market.targets.get(found.slug, ())
+    make = anthropic_model if b"anthropic-version" in request.headers else openai_model
+    return Page(200, _encode(make(found, targets, day)))
+
+
+async def generation(gateway: Gateway, request: Request) -> Page:
+    """`GET /v1/generation?id=`: one call's record, as soon as it is posted (a fraction of a second after the call)."""
+    principal = await _principal(gateway, request)
+    wanted = request.query().get("id")
+    if not wanted:
+        raise invalid("`id` is missing: `GET /v1/generation?id=gen-…`", param="id")
+    found = await request.library.generation(principal.account, wanted[:128])
+    if found is None:
+        raise FareboxError(
+            Kind.NOT_FOUND, f"there is no generation `{wanted[:128]}` on this account; records appear within a second", param="id"
+        )
+    return Page(200, _encode({"data": found}))
+
+
+async def key(gateway: Gateway, request: Request) -> Page:
+    """`GET /v1/key`: the calling key, its budget and its usage."""
+    principal = await _principal(gateway, request)
+    return Page(200, _encode({"data": await request.library.key(principal, gateway.clock.now_us())}))
+
+
+async def credits(gateway: Gateway, request: Request) -> Page:
+    """`GET /v1/credits`: what was bought and what is used."""
+    principal = await _principal(gateway, request)
+    return Page(200, _encode({"data": await request.library.credits(principal.account)}))
+
+
+async def healthz(_gateway: Gateway, _request: Request) -> Page:
+    """The process lives."""
+    return Page(200, b'{"status":"ok"}')
+
+
+async def readyz(gateway: Gateway, request: Request) -> Page:
+    """Calls can be served: not draining, the journal can be written, the database answers."""
+    problem = "shutting down" if gateway.draining else None
+    if problem is None and gateway.books.unwritten:
+        problem = "the journal cannot be written"
+    problem = problem or await request.library.ready()
+    if problem is None:
+        return Page(200, b'{"status":"ready"}')
+    return Page(503, _encode({"status": "not ready", "reason": problem}), [(b"retry-after", b"2")])
+
+
+async def metrics(gateway: Gateway, request: Request) -> Page:
+    """Prometheus' text format."""
+    if not gateway.settings.metrics_public:
+        await _principal(gateway, request)
+    return Page(200, await request.library.metrics(), [TEXT_TYPE])
+
+

@@ -1,0 +1,46 @@
+"""Fail points: named places where a test can kill the process. Inert unless the environment names one.
+
+`FAREBOX_FAILPOINT=settle.after_journal:3` kills the process (SIGKILL, nothing is cleaned up) the third time it gets there.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+VARIABLE = "FAREBOX_FAILPOINT"
+POINTS = (
+    "hold.after_journal",
+    "attempt.before_send",
+    "attempt.after_head",
+    "stream.after_first_chunk",
+    "stream.after_checkpoint",
+    "settle.before_journal",
+    "settle.after_journal",
+    "answer.sent",
+    "poster.before_commit",
+    "poster.after_commit",
+)
+
+
+def _inert(_name: str) -> None:
+    pass
+
+
+def armed(environment: Mapping[str, str]) -> Callable[[str], None]:
+    """The function to call at each point. Raises ValueError for a name that is not in `POINTS`."""
+    wanted = environment.get(VARIABLE)
+    if not wanted:
+        return _inert
+    name, _, count_text = wanted.partition(":")
+    if name not in POINTS:
+        raise ValueError(f"{VARIABLE}: there is no fail point `{name}`; known: {', '.join(POINTS)}")
+    left = int(count_text or "1")
+
+    def visit(here: str) -> None:
+        nonlocal left
+        if here == name:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return visit

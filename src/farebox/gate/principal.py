@@ -1,0 +1,134 @@
+"""Who calls: a credential → the account and key behind it, remembered in memory until something changes."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from farebox.billing.budgets import Scope, Window, account_scope, key_scope
+from farebox.errors import FareboxError, Kind, invalid
+from farebox.gate import keys
+
+REMEMBERED_MAX = 50_000
+UNKNOWN_REMEMBERED_MAX = 10_000
+CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key")
+CREDENTIAL_BYTES_MAX = 512
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Everything about the caller that a call needs; made from database rows, never changed."""
+
+    account: str
+    account_name: str
+    prepaid: bool
+    active: bool
+    key: str
+    key_name: str
+    key_hint: str
+    project: str = ""
+    budget_nano: int | None = None
+    window: Window = "none"
+    expires_us: int | None = None
+    revoked: bool = False
+    created_us: int = 0
+
+    def scopes(self, now_us: int) -> tuple[Scope, ...]:
+        """What the call's money is held in: the account, and the key's budget window if it has one."""
+        account = account_scope(self.account)
+        if self.budget_nano is None:
+            return (account,)
+        return (account, key_scope(self.key, self.window, now_us))
+
+
+_NO_KEY = (
+    "no API key was sent; put it into `Authorization: Bearer fb-…` (or `x-api-key`); "
+    "`farebox keys create --account NAME` makes one"
+)
+_BAD_KEY = "the API key is not valid; check that it was copied whole, or make another with `farebox keys create`"
+
+
+def credential(headers: Mapping[bytes, bytes]) -> bytes:
+    """The one credential of a request. Two different ones are a 400, none is a 401."""
+    found: bytes | None = None
+    for name in CREDENTIAL_HEADERS:
+        value = headers.get(name)
+        if value is None:
+            continue
+        if name == b"authorization":
+            scheme, _, value = value.partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise FareboxError(Kind.AUTHENTICATION, "`Authorization` must be `Bearer` and an API key", should_retry=False)
+        value = value.strip()
+        if not value:
+            continue
+        if found is not None and found != value:
+            raise invalid("the request carries two different credentials; send one of them")
+        found = value
+    if found is None:
+        raise FareboxError(Kind.AUTHENTICATION, _NO_KEY)
+    if len(found) > CREDENTIAL_BYTES_MAX:
+        raise FareboxError(Kind.AUTHENTICATION, _BAD_KEY)
+    return found
+
+
+Lookup = Callable[[bytes], Principal | None]
+"""A key's digest → its principal, from the database; called in a thread."""
+
+
+class Keyring:
+    """The memory of credentials. Looked up by a digest of the whole credential, so the keys themselves are not kept."""
+
+    def __init__(self, lookup: Lookup, pepper: bytes, run: Callable[..., "asyncio.Future[object]"]) -> None:
+        self._lookup = lookup
+        self._pepper = pepper
+        self._run = run
+        self._known: dict[bytes, Principal] = {}
+        self._unknown: set[bytes] = set()
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Something changed in the database: ask anew."""
+        self._generation += 1
+        self._known.clear()
+        self._unknown.clear()
+
+    def remembered(self, secret: bytes) -> Principal | None:
+        """The principal without any I/O, if it is known."""
+        return self._known.get(hashlib.sha256(secret).digest())
+
+    async def find(self, secret: bytes) -> Principal:
+        """The principal of a credential, asking the database at most once. An unknown key is a 401."""
+        mark = hashlib.sha256(secret).digest()
+        found = self._known.get(mark)
+        if found is not None:
+            return found
+        text = secret.decode("latin-1")
+        if mark in self._unknown or not keys.looks_valid(text):
+            raise FareboxError(Kind.AUTHENTICATION, _BAD_KEY)
+        generation = self._generation
+        principal = await self._run(self._lookup, keys.digest(text, self._pepper))
+        current = generation == self._generation
+        if principal is None:
+            if current and len(self._unknown) < UNKNOWN_REMEMBERED_MAX:
+                self._unknown.add(mark)
+            raise FareboxError(Kind.AUTHENTICATION, _BAD_KEY)
+        assert isinstance(principal, Principal)
+        if current:
+            if len(self._known) >= REMEMBERED_MAX:
+                self._known.clear()
+            self._known[mark] = principal
+        return principal
+
+
+def check(principal: Principal, now_us: int) -> None:
+    """Refuse what a known key may not do any more; its owner is told which key it was and why."""
+    shown = principal.key_hint
+    if principal.revoked:
+        raise FareboxError(Kind.AUTHENTICATION, f"the API key `{shown}` was revoked; use another", code="revoked_key")
+    if principal.expires_us is not None and principal.expires_us <= now_us:
+        raise FareboxError(Kind.AUTHENTICATION, f"the API key `{shown}` has expired; use another", code="expired_key")
+    if not principal.active:
+        raise FareboxError(Kind.PERMISSION, f"the account `{principal.account_name}` is suspended; ask its operator")
+
+

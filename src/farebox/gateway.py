@@ -1,0 +1,181 @@
+"""The gateway: the services that a call needs, put together once per worker process. `app.make_gateway` builds it."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from farebox.attempts import Flight
+from farebox.billing.pricing import Quote
+from farebox.billing.settlement import AttemptStart, Books
+from farebox.catalog.catalog import Catalog
+from farebox.exchange import Exchange
+from farebox.gate.limits import Limiter, Limits
+from farebox.gate.principal import Keyring
+from farebox.ports import Clock, Ids, Random
+from farebox.routing import retry
+from farebox.routing.plan import Candidate
+from farebox.routing.target import Target
+from farebox.telemetry import Metrics
+from farebox.transport import Client, Origin, Prepared, Timeouts, prepare
+
+DROP_HEADER = b"x-farebox-drop-unsupported"
+USER_AGENT = "farebox/0.1"
+HEADS_MAX = 10_000
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The few numbers that the data path reads."""
+
+    keepalive_us: int
+    drain_us: int
+    drains_max: int
+    body_bytes_max: int
+    metrics_public: bool = True
+
+
+class Market(msgspec.Struct, frozen=True, eq=False):
+    """A snapshot of what can be called: replaced whole when configuration or prices change."""
+
+    catalog: Catalog
+    targets: dict[str, tuple[Target, ...]]
+    """By model slug, every enabled offer."""
+
+
+class Gateway:
+    """Everything that `pipeline` and `attempts` reach for."""
+
+    def __init__(
+        self,
+        *,
+        market: Market,
+        client: Client,
+        books: Books,
+        keyring: Keyring,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Clock,
+        ids: Ids,
+        random: Random,
+        timeouts: Timeouts,
+        retry_policy: retry.Policy,
+        settings: Settings,
+        fail_point: Callable[[str], None],
+    ) -> None:
+        self.market = market
+        self.client = client
+        self.books = books
+        self.keyring = keyring
+        self.limiter = Limiter()
+        self.limits = limits
+        self.metrics = metrics
+        self.clock = clock
+        self.ids = ids
+        self.random = random
+        self.timeouts = timeouts
+        self.retry_policy = retry_policy
+        self.settings = settings
+        self.fail_point = fail_point
+        self.flights: set[Flight] = set()
+        self.draining = False
+        self._heads: dict[tuple[int, int], Prepared] = {}
+        self._day = ("", 0)
+
+    def today(self, now_us: int) -> str:
+        """The UTC day `YYYY-MM-DD`, computed once a day."""
+        day, until_us = self._day
+        if now_us >= until_us:
+            from datetime import UTC, datetime
+
+            moment = datetime.fromtimestamp(now_us // 1_000_000, UTC)
+            day = moment.strftime("%Y-%m-%d")
+            self._day = (day, (now_us // 86_400_000_000 + 1) * 86_400_000_000)
+        return day
+
+    def start_attempt(self, candidate: Candidate, n: int) -> AttemptStart:
+        """An attempt as its record begins: keys are used in turn, one per attempt."""
+        target = candidate.target
+        key_ref = target.key_refs[(n - 1) % len(target.key_refs)] if target.key_refs else ""
+        quoted: Quote = candidate.quoted
+        return AttemptStart(n, target.provider.name, target.offer.id, key_ref, quoted, self.clock.now_us())
+
+    def upstream_head(
+        self, target: Target, exchange: Exchange, generation: str, n: int
+    ) -> tuple[Prepared, list[tuple[bytes, bytes]]]:
+        """The encoded request head for a target (made once per key), and the fields that differ per call."""
+        key_index = (n - 1) % len(target.keys) if target.keys else 0
+        cached = self._heads.get((id(target), key_index))
+        if cached is None:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            cached = self._heads[id(target), key_index] = self._prepare(target, key_index, target.speaks.path)
+        extra: list[tuple[bytes, bytes]] = []
+        for name in target.speaks.forward_headers:
+            value = exchange.headers.get(name.encode())
+            if value is not None:
+                extra.append((name.encode(), value))
+        if target.provider.kind != "cloud":
+            # Providers of our own can join their records with ours; a vendor has no business with our ids.
+            extra.append((b"x-farebox-attempt", b"%b/%d" % (generation.encode(), n)))
+        return cached, extra
+
+    def count_tokens_head(self, target: Target) -> Prepared:
+        """The head of a token-counting request."""
+        path = target.speaks.count_tokens_path
+        assert path is not None, "asked only of targets that count"
+        return self._prepare(target, 0, path)
+
+    @staticmethod
+    def _prepare(target: Target, key_index: int, path: str) -> Prepared:
+        origin, base = Origin.parse(target.base_url)
+        headers = [("content-type", "application/json"), ("user-agent", USER_AGENT), *target.speaks.headers]
+        if target.keys:
+            credential = target.provider.credential
+            headers.append((credential.header, f"{credential.scheme}{target.keys[key_index]}"))
+        return prepare(origin, "POST", f"{base.rstrip('/')}{path}", headers)
+
+    def drops_unsupported(self, exchange: Exchange) -> bool:
+        return exchange.headers.get(DROP_HEADER, b"").lower() == b"true"
+
+    def may_drain(self) -> bool:
+        """Whether one more vanished client's stream may be read on."""
+        return sum(1 for flight in self.flights if flight.gone_us) <= self.settings.drains_max
+
+    def finished(self, flight: Flight, outcome: str, status: int) -> None:
+        """One call is over; telemetry takes note."""
+        target = flight.candidate.target
+        self.metrics.call(
+            surface=flight.exchange.surface.name,
+            provider=target.provider.name,
+            model=target.model.slug,
+            outcome=outcome,
+            status=status,
+            duration_us=self.clock.monotonic_us() - flight.started_us,
+            settlement=flight.settlement,
+        )
+
+    async def tick(self) -> None:
+        """A few times a second: look after every flight. Keep-alives are sent beside the flights, which wait upstream."""
+        now_us = self.clock.monotonic_us()
+        due = [flight for flight in list(self.flights) if flight.tick(now_us)]
+        for flight in due:
+            await flight.keepalive(now_us)
+        if self.books.unwritten:
+            self.books.retry_unwritten()
+
+
+def pick(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """A client header as bounded text."""
+    return headers.get(name, b"")[:256].decode("latin-1")
+
+
+async def settle_flights(gateway: Gateway, timeout_s: float) -> None:
+    """Wait for the flights under way, at most `timeout_s`; then cancel them: each settles itself on the way out."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while gateway.flights and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    tasks = [flight.task for flight in gateway.flights if flight.task is not None]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=5.0)

@@ -1,0 +1,175 @@
+"""The life of a request, top to bottom.
+
+    edge        has read the HTTP request and knows which API the client speaks
+    read_call   what routing and money need of it; every other byte stays as it came
+    admit       credential → principal; rate limits
+    plan        an ordered list of offers to try, each with its frozen price
+    reserve     the worst case of the dearest attempt is held in every scope; nothing has been sent yet
+    attempts    send, retry, fail over until the first content; stream, meter; settle before the last bytes
+    telemetry   one record of it all
+"""
+
+from farebox import bridge
+from farebox.attempts import Flight
+from farebox.billing.holds import Insufficient, Reserved
+from farebox.billing.journal import JournalError
+from farebox.billing.records import Hold
+from farebox.billing.settlement import Settlement
+from farebox.errors import FareboxError, Kind
+from farebox.exchange import Exchange
+from farebox.gate.limits import Bucket, Limiter, Refusal
+from farebox.gate.principal import Principal, check, credential
+from farebox.gateway import Gateway
+from farebox.money import format_amount
+from farebox.routing.plan import Plan, affordable, lowered, plan
+from farebox.wires.call import Call
+
+TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
+END_USER_HEADER = b"x-farebox-end-user"
+OUTPUT_TOKENS_MIN = 1
+
+
+async def answer(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer one generation request. Raises `FareboxError` for what the caller is told; money is settled whatever happens."""
+    if gateway.draining:
+        raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
+    call = exchange.surface.read_call(exchange.body)
+    principal = await admit(gateway, exchange)
+    slot = enter(gateway, principal)
+    try:
+        found = route(gateway, call)
+        found, reserved = await reserve(gateway, exchange, principal, call, found)
+        settlement = open_hold(gateway, exchange, principal, call, found, reserved)
+        await Flight(gateway, exchange, call, found, settlement).run()
+    finally:
+        Limiter.release(slot)
+
+
+async def admit(gateway: Gateway, exchange: Exchange) -> Principal:
+    """The caller behind the credential, allowed to call."""
+    secret = credential(exchange.headers)
+    principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
+    check(principal, gateway.clock.now_us())
+    return principal
+
+
+def enter(gateway: Gateway, principal: Principal) -> Bucket:
+    """Pass the rate limits, all of them or none; the slot returns in a `finally`."""
+    decision = gateway.limiter.admit(principal.key, gateway.limits, gateway.clock.monotonic_us())
+    if isinstance(decision, Refusal):
+        gateway.metrics.rate_limited(decision.limit)
+        raise FareboxError(
+            Kind.RATE_LIMIT,
+            f"the key `{principal.key_hint}` has reached its limit of {decision.maximum} `{decision.limit}`",
+            retry_after_s=decision.retry_after_s,
+            details={"limit": decision.limit, "maximum": decision.maximum},
+        )
+    return decision
+
+
+def route(gateway: Gateway, call: Call) -> Plan:
+    """The offers of the model, in order, without those whose wire cannot express the call."""
+    now_us = gateway.clock.now_us()
+    day = gateway.today(now_us)
+    market = gateway.market
+    resolved = market.catalog.resolve(call.model, day)
+    targets = market.targets[resolved.model.slug]
+    if len(resolved.offers) < len(targets):
+        wanted = {(offer.provider, offer.id, offer.variant) for offer in resolved.offers}
+        targets = tuple(t for t in targets if (t.offer.provider, t.offer.id, t.offer.variant) in wanted)
+    return plan(call, targets, now_us=now_us, day=day)
+
+
+async def reserve(
+    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan
+) -> tuple[Plan, Reserved]:
+    """Hold the worst case. Too little is a 402 that says what fits, or, on request, a lower output cap."""
+    if found.candidates[0].target.offer.wire != call.wire:
+        # A call that no translation can express is the caller's error: told before any money is held.
+        bridge.outgoing(call, found.candidates[0], drop_unsupported=gateway.drops_unsupported(exchange))
+    holds = gateway.books.holds
+    scopes = principal.scopes(gateway.clock.now_us())
+    reserved = holds.try_reserve(scopes, found.hold_nano)
+    if reserved is not None:
+        return found, reserved
+    try:
+        return found, await holds.reserve(scopes, found.hold_nano)
+    except Insufficient as refusal:
+        tokens = affordable(call, found, refusal.available_nano)
+        if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or _asks_lowering(exchange)):
+            smaller = lowered(call, found, tokens)
+            try:
+                return smaller, await holds.reserve(scopes, smaller.hold_nano)
+            except Insufficient as again:
+                raise _too_little(again, principal, affordable(call, found, again.available_nano)) from None
+        raise _too_little(refusal, principal, tokens) from None
+
+
+def _asks_lowering(exchange: Exchange) -> bool:
+    return exchange.headers.get(TO_BALANCE_HEADER, b"").lower() == b"true"
+
+
+def _too_little(refusal: Insufficient, principal: Principal, tokens: int) -> FareboxError:
+    """The 402: what is spent, what is merely held by calls in flight, what would fit."""
+    scope = refusal.scope
+    spent, held, limit = map(format_amount, (refusal.posted_nano, refusal.held_nano, refusal.limit_nano))
+    need, left = format_amount(refusal.need_nano), format_amount(refusal.available_nano)
+    if scope.kind == "key":
+        kind, whose = Kind.BUDGET_EXCEEDED, f"the budget of the key `{principal.key_hint}`"
+    else:
+        kind, whose = Kind.INSUFFICIENT_QUOTA, f"the account `{principal.account_name}`"
+    fits = f"; `max_tokens` up to {tokens} would fit" if tokens >= OUTPUT_TOKENS_MIN else ""
+    return FareboxError(
+        kind,
+        f"this call may cost up to ${need}, and {whose} has ${left} left of ${limit}: ${spent} is spent, "
+        f"${held} is only held by calls in flight{fits}",
+        should_retry=False,
+        details={
+            "scope": scope.id,
+            "needed_usd": need,
+            "available_usd": left,
+            "spent_usd": spent,
+            "held_usd": held,
+            "limit_usd": limit,
+            "affordable_output_tokens": tokens,
+        },
+    )
+
+
+def open_hold(
+    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan, reserved: Reserved
+) -> Settlement:
+    """Write the hold into the journal: from here on the call has exactly one end."""
+    first = found.candidates[0]
+    start = gateway.start_attempt(first, 1)
+    target = first.target
+    hold = Hold(
+        id="gen" + exchange.request_id[3:],
+        at_us=start.started_us,
+        account=principal.account,
+        key=principal.key,
+        scopes=tuple(purse.scope.id for purse in reserved.purses),
+        amount_nano=reserved.amount_nano,
+        surface=exchange.surface.name,
+        model=target.model.slug,
+        provider=target.provider.name,
+        upstream_id=target.offer.id,
+        price_version=first.quoted.price_version,
+        rates=first.quoted.rates_for(found.input_estimate),
+        markup_bp=first.quoted.markup_bp,
+        provider_key=start.provider_key,
+        project=principal.project,
+        end_user=call.end_user or exchange.headers.get(END_USER_HEADER, b"")[:256].decode("latin-1"),
+        requested=call.model,
+        streamed=call.stream,
+        input_bound=first.bound.input_tokens,
+        input_estimate=found.input_estimate,
+    )
+    try:
+        settlement = Settlement(gateway.books, hold, reserved, start)
+    except JournalError as error:
+        raise FareboxError(
+            Kind.UNAVAILABLE, f"calls are refused until their records can be written: {error}", retry_after_s=5
+        ) from None
+    gateway.fail_point("hold.after_journal")
+    return settlement

@@ -1,0 +1,176 @@
+"""The supervisor: starts the workers, the bookkeeper and the local model, restarts what dies, and ends them in order.
+
+SIGTERM drains: workers first (no new calls, streams finish), then the bookkeeper posts what is left, then the model. If the
+supervisor itself is killed, the kernel kills its children, and the next start finishes their journals.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from farebox.billing.records import Closed
+from farebox.config import ConfigError, Loaded
+from farebox.ports import SystemClock
+from farebox.processes import local_model
+from farebox.processes.worker import open_slot
+
+POLL_S = 0.1
+RESTART_PAUSE_S = 0.2
+RESTART_PAUSE_MAX_S = 5.0
+HEALTHY_S = 10.0
+"""A child that lived this long is restarted at once."""
+BACKLOG = 2048
+MODEL_STOP_S = 5.0
+BIND_WAIT_S = 5.0
+
+
+class Child(msgspec.Struct):
+    """One supervised process."""
+
+    name: str
+    command: list[str]
+    pass_fds: tuple[int, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    pause_s: float = RESTART_PAUSE_S
+    not_before_s: float = 0.0
+
+    def start(self) -> None:
+        self.started_s = time.monotonic()
+        self.process = subprocess.Popen(self.command, pass_fds=self.pass_fds, stdin=subprocess.DEVNULL)
+
+    def keep_alive(self) -> None:
+        """Start it again if it has died, with growing pauses if it keeps dying young."""
+        now_s = time.monotonic()
+        if self.process is not None and self.process.poll() is not None:
+            code = self.process.returncode
+            sys.stderr.write(f"farebox: {self.name} ended with status {code}; starting it again\n")
+            lived_s = now_s - self.started_s
+            self.pause_s = RESTART_PAUSE_S if lived_s > HEALTHY_S else min(self.pause_s * 2, RESTART_PAUSE_MAX_S)
+            self.not_before_s = now_s + (0.0 if lived_s > HEALTHY_S else self.pause_s)
+            self.process = None
+        if self.process is None and now_s >= self.not_before_s:
+            self.start()
+
+    def stop(self, timeout_s: float) -> None:
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket that all workers accept from. Raises `ConfigError` when the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    deadline_s = time.monotonic() + BIND_WAIT_S
+    while True:
+        try:
+            listening.bind((host, port))
+            break
+        except OSError as error:
+            # A predecessor that was killed a moment ago may still hold it.
+            if time.monotonic() > deadline_s:
+                raise ConfigError(
+                    f"cannot listen on {host}:{port}: {error.strerror}; stop what uses it or set `server.port`"
+                ) from None
+            time.sleep(POLL_S)
+    listening.listen(BACKLOG)
+    listening.set_inheritable(True)
+    return listening
+
+
+def finish_orphans(loaded: Loaded, workers: int) -> None:
+    """Slots that no worker of this start will own are finished and closed here."""
+    clock = SystemClock()
+    for slot in sorted(loaded.journal_dir.glob("w*")) if loaded.journal_dir.is_dir() else []:
+        if slot.name[1:].isdigit() and int(slot.name[1:]) >= workers and not _is_closed(slot):
+            journal, life = open_slot(loaded, slot)
+            journal.write(Closed(life=life, at_us=clock.now_us()))
+            journal.close()
+
+
+def _is_closed(slot: Path) -> bool:
+    """Whether the slot's last line is a clean end, so that starting often does not grow it."""
+    files = sorted(slot.glob("*.journal"))
+    if not files:
+        return True
+    data = files[-1].read_bytes()[-4096:]
+    return data.endswith(b"\n") and b'"type":"closed"' in data.splitlines()[-1] if data else False
+
+
+def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Callable[[str, bool], None]) -> None:
+    """Run until SIGTERM or SIGINT. `ready(base URL, local model on)` is called once the socket listens."""
+    finish_orphans(loaded, workers)
+    listening = listen(host, port)
+    bound_port = int(listening.getsockname()[1])
+    parent = str(os.getpid())
+    python = sys.executable
+    config = str(loaded.path)
+    children: list[Child] = []
+    model: Child | None = None
+    local_url: str | None = None
+    settings = loaded.config.local_model
+    if settings.enabled if settings.enabled is not None else local_model.installed():
+        model_port = settings.port or free_port()
+        local_url = f"http://127.0.0.1:{model_port}/v1"
+        model = Child(
+            "local model",
+            [python, "-m", "farebox.processes.local_model", "--port", str(model_port), "--threads", str(settings.threads),
+             "--context-window", str(settings.context_window), "--parallel", str(settings.parallel), "--parent", parent],
+        )  # fmt: skip
+    bookkeeper = Child("bookkeeper", [python, "-m", "farebox.processes.bookkeeper", "--config", config, "--parent", parent])
+    for number in range(workers):
+        command = [
+            python, "-m", "farebox.processes.worker", "--config", config, "--slot", str(number),
+            "--fd", str(listening.fileno()), "--parent", parent,
+        ]  # fmt: skip
+        if local_url is not None:
+            command += ["--local-url", local_url]
+        children.append(Child(f"worker {number}", command, (listening.fileno(),)))
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    family_host = f"[{host}]" if ":" in host else host
+    try:
+        for child in [*children, bookkeeper, *([model] if model is not None else [])]:
+            child.start()
+        ready(f"http://{family_host}:{bound_port}", model is not None)
+        while not stopping:
+            for child in [*children, bookkeeper, *([model] if model is not None else [])]:
+                child.keep_alive()
+            time.sleep(POLL_S)
+    finally:
+        listening.close()
+        drain_s = loaded.config.server.drain_s + 10.0
+        for child in children:
+            if child.process is not None:
+                child.process.terminate()
+        for child in children:
+            child.stop(drain_s)
+        bookkeeper.stop(30.0)
+        if model is not None:
+            model.stop(MODEL_STOP_S)

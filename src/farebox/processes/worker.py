@@ -1,0 +1,164 @@
+"""A gateway worker: takes its journal slot, finishes what an earlier life left open, serves, drains, closes.
+
+Started by the supervisor as `python -m farebox.processes.worker`, with the listening socket inherited.
+"""
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from farebox.app import Worker
+from farebox.billing import journal as journals
+from farebox.billing import recovery
+from farebox.billing.journal import Journal
+from farebox.billing.records import Closed, Opened
+from farebox.config import Loaded, load
+from farebox.gateway import settle_flights
+from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.processes.lifeline import die_with_parent
+from farebox.telemetry import save
+
+TICK_S = 0.25
+TICKS_PER_HOUSEKEEPING = 4
+SLOT_WAIT_S = 10.0
+"""How long a new life waits for the last one to let go of its slot."""
+
+
+def slot_path(loaded: Loaded, number: int) -> Path:
+    return loaded.journal_dir / f"w{number}"
+
+
+def open_slot(loaded: Loaded, slot: Path) -> tuple[Journal, str]:
+    """Own the slot, finish its open holds, begin a new life."""
+    clock = SystemClock()
+    deadline_us = clock.monotonic_us() + int(SLOT_WAIT_S * 1_000_000)
+    while True:
+        try:
+            journal = Journal(slot, sync=loaded.config.journal.sync)
+            break
+        except journals.SlotBusy:
+            if clock.monotonic_us() > deadline_us:
+                raise
+            signal.sigtimedwait([], 0.05)
+    owed = recovery.finish(journals.read_all(slot), clock)
+    if owed:
+        journal.write(*owed)
+        journal.sync()
+    life = TimeOrderedIds(clock).new("life")
+    journal.write(Opened(life=life, at_us=clock.now_us(), pid=os.getpid()))
+    return journal, life
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the worker drains first."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+
+async def serve(loaded: Loaded, listening: socket.socket, number: int, local_url: str | None) -> None:
+    """One worker's life."""
+    run_dir = loaded.folder / "run"
+    run_dir.mkdir(exist_ok=True)
+    journal, life = open_slot(loaded, slot_path(loaded, number))
+    worker = Worker(loaded, journal, life, local_url=local_url, run_dir=run_dir)
+    config = uvicorn.Config(
+        worker.app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        limit_concurrency=None,
+        backlog=2048,
+        h11_max_incomplete_event_size=64 * 1024,
+        ws="none",
+    )
+    server = Server(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number_ in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number_, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    housekeeping = asyncio.create_task(keep_house(worker, run_dir / f"w{number}.metrics"))
+    # What lives now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    worker.gateway.draining = True
+    for listener in server.servers:
+        listener.close()
+    await settle_flights(worker.gateway, loaded.config.server.drain_s)
+    server.should_exit = True
+    await serving
+    housekeeping.cancel()
+    worker.books.retry_unwritten()
+    await worker.close()
+    journal.write(Closed(life=life, at_us=worker.gateway.clock.now_us()))
+    journal.close()
+    (run_dir / f"w{number}.metrics").unlink(missing_ok=True)
+
+
+async def keep_house(worker: Worker, metrics_path: Path) -> None:
+    """The worker's clockwork: flights every tick; changes in the database, returns and metrics every few."""
+    gateway, holds = worker.gateway, worker.books.holds
+    version: int | None = None
+    ticks = 0
+    while True:
+        await asyncio.sleep(TICK_S)
+        ticks += 1
+        try:
+            await gateway.tick()
+            if ticks % 2 == 0:
+                seen = await worker.library.version()
+                if seen != version:
+                    version = seen
+                    gateway.keyring.forget()
+            await holds.return_wanted()
+            if ticks % TICKS_PER_HOUSEKEEPING == 0:
+                await holds.return_idle()
+                counts = gateway.metrics.counts
+                counts.holds_open, counts.hold_nano = holds.open_count, holds.open_nano
+                counts.unwritten = len(worker.books.unwritten)
+                save(counts, metrics_path)
+        except Exception as error:
+            # The clockwork must not stop for a database that is away for a moment.
+            gateway.metrics.crashed("housekeeping", error)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="farebox-worker")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--local-url", default=None)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent, signal.SIGKILL)
+    loaded = load(options.config)
+    listening = socket.socket(fileno=options.fd)
+    import uvloop
+
+    try:
+        uvloop.run(serve(loaded, listening, options.slot, options.local_url))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
+
+

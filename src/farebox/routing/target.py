@@ -1,0 +1,59 @@
+"""Targets: offers that can be called by this gateway now, with what a call needs of them worked out once."""
+
+import msgspec
+
+from farebox.billing.pricing import Quote, quote
+from farebox.catalog.model import Model, Offer
+from farebox.providers.base import Provider, Speaks
+
+_US_PER_DAY = 86_400_000_000
+
+
+class Target(msgspec.Struct, frozen=True, eq=False):
+    """One offer at one enabled provider."""
+
+    model: Model
+    offer: Offer
+    provider: Provider
+    speaks: Speaks
+    base_url: str
+    keys: tuple[str, ...]
+    """The provider's credentials, in the order of use; empty where none is needed."""
+    key_refs: tuple[str, ...]
+    """Their public names for records: `openai#1`."""
+    upstream_id_json: bytes
+    markup_bp: int
+    quotes: dict[tuple[str, str | None], Quote]
+    """Quotes made so far, by price version and service tier."""
+
+    def quote_at(self, now_us: int, day: str, service_tier: str | None) -> Quote | None:
+        """The price frozen for a call that starts now; None when the offer has no price today."""
+        price = self.offer.price_on(day)
+        if price is None:
+            return None
+        if price.off_peak is not None:
+            return quote(price, markup_bp=self.markup_bp, service_tier=service_tier, now_us=now_us)
+        tier = service_tier if service_tier in price.service_tiers else None
+        key = (price.version, tier)
+        found = self.quotes.get(key)
+        if found is None:
+            found = self.quotes[key] = quote(price, markup_bp=self.markup_bp, service_tier=tier, now_us=now_us)
+        return found
+
+
+def target(
+    model: Model, offer: Offer, provider: Provider, *, base_url: str, keys: tuple[str, ...], markup_bp: int
+) -> Target:
+    """Put an offer and its provider together. The provider must speak the offer's wire."""
+    return Target(
+        model=model,
+        offer=offer,
+        provider=provider,
+        speaks=provider.speaks[offer.wire],
+        base_url=base_url,
+        keys=keys,
+        key_refs=tuple(f"{provider.name}#{index + 1}" for index in range(len(keys))),
+        upstream_id_json=msgspec.json.encode(offer.id),
+        markup_bp=markup_bp,
+        quotes={},
+    )

@@ -1,0 +1,183 @@
+"""Telemetry: one record per call → counters and, if wanted, a line in the access log. No prompt, no key, ever.
+
+Each process keeps plain integers and writes them to a small file now and then; the page at `/metrics` adds up the files of all
+processes, so that any worker can answer for the machine.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from farebox.billing.settlement import Settlement
+
+TEXT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+SERIES_MAX = 5_000
+"""Label combinations kept; further ones are counted under `other`."""
+BUCKETS_US = (50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000, 300_000_000)
+TRACE_CHARACTERS_MAX = 4_000
+
+
+class Snapshot(msgspec.Struct):
+    """One process's counts, as written to its file."""
+
+    calls: dict[str, int] = {}
+    """By `surface|provider|model|outcome`."""
+    seconds_buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BUCKETS_US) + 1))
+    seconds_sum_us: int = 0
+    refused: dict[str, int] = {}
+    """By `surface|code`."""
+    attempts: dict[str, int] = {}
+    """By `provider|outcome`."""
+    tokens: dict[str, int] = {}
+    """By usage class."""
+    settled: dict[str, int] = {}
+    """By basis of the counts: reported, observed, estimated, none."""
+    rate_limited: dict[str, int] = {}
+    charge_nano: int = 0
+    losses: int = 0
+    crashes: int = 0
+    holds_open: int = 0
+    hold_nano: int = 0
+    unwritten: int = 0
+
+
+class Metrics:
+    """This process's counts. Lives on the event loop; nothing here waits or fails a call."""
+
+    def __init__(self, *, access_log: bool = False) -> None:
+        self.counts = Snapshot()
+        self._access_log = access_log
+
+    def call(
+        self, *, surface: str, provider: str, model: str, outcome: str, status: int, duration_us: int, settlement: "Settlement"
+    ) -> None:
+        """One call with an answer."""
+        counts = self.counts
+        key = f"{surface}|{provider}|{model}|{outcome}"
+        calls = counts.calls
+        if key not in calls and len(calls) >= SERIES_MAX:
+            key = f"{surface}|other|other|{outcome}"
+        calls[key] = calls.get(key, 0) + 1
+        counts.seconds_sum_us += duration_us
+        place = 0
+        while place < len(BUCKETS_US) and duration_us > BUCKETS_US[place]:
+            place += 1
+        counts.seconds_buckets[place] += 1
+        counts.charge_nano += settlement.charge_nano
+        for attempt in settlement.attempts:
+            self._add(counts.attempts, f"{attempt.provider}|{attempt.outcome}")
+            self._add(counts.settled, attempt.basis)
+            usage = attempt.usage
+            if usage is not None:
+                counts.tokens["input"] = counts.tokens.get("input", 0) + usage.prompt_tokens
+                counts.tokens["output"] = counts.tokens.get("output", 0) + usage.completion_tokens
+        if self._access_log:
+            line = {
+                "id": settlement.id,
+                "surface": surface,
+                "provider": provider,
+                "model": model,
+                "outcome": outcome,
+                "status": status,
+                "ms": duration_us // 1000,
+                "charge_nano": settlement.charge_nano,
+                "attempts": len(settlement.attempts),
+            }
+            sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+
+    def refused(self, surface: str, code: str, status: int) -> None:
+        """One call that ended in an error body."""
+        self._add(self.counts.refused, f"{surface}|{code}")
+
+    def rate_limited(self, limit: str) -> None:
+        self._add(self.counts.rate_limited, limit)
+
+    def crashed(self, request_id: str, error: BaseException) -> None:
+        """A bug: counted, and its trace goes to the operator's log, never to the caller."""
+        self.counts.crashes += 1
+        trace = "".join(traceback.format_exception(error))[-TRACE_CHARACTERS_MAX:]
+        sys.stderr.write(f"farebox: internal error in {request_id}\n{trace}\n")
+
+    @staticmethod
+    def _add(counts: dict[str, int], key: str) -> None:
+        if key in counts or len(counts) < SERIES_MAX:
+            counts[key] = counts.get(key, 0) + 1
+
+
+def save(snapshot: Snapshot, path: Path) -> None:
+    """Write a snapshot so that a reader never sees half of it."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(snapshot))
+    os.replace(fresh, path)
+
+
+class _Total:
+    """Prometheus' view of several snapshots."""
+
+    def __init__(self, snapshots: Iterable[Snapshot]) -> None:
+        self._snapshots = list(snapshots)
+
+    def _sum(self, field: str) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for snapshot in self._snapshots:
+            counts: dict[str, int] = getattr(snapshot, field)
+            for key, value in counts.items():
+                total[key] = total.get(key, 0) + value
+        return total
+
+    def collect(self) -> Iterator[Metric]:
+        families: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+            ("calls", "farebox_requests", ("surface", "provider", "model", "outcome"), "Calls answered"),
+            ("refused", "farebox_refused", ("surface", "code"), "Calls that ended in an error body"),
+            ("attempts", "farebox_upstream_attempts", ("provider", "outcome"), "Attempts at providers"),
+            ("tokens", "farebox_tokens", ("kind",), "Tokens metered"),
+            ("settled", "farebox_settle", ("basis",), "Settled attempts by where their counts came from"),
+            ("rate_limited", "farebox_ratelimit_denied", ("limit",), "Calls refused by a rate limit"),
+        )
+        for field, name, labels, text in families:
+            family = CounterMetricFamily(name, text, labels=labels)
+            for key, value in sorted(self._sum(field).items()):
+                family.add_metric(key.split("|"), value)
+            yield family
+        buckets = [sum(s.seconds_buckets[i] for s in self._snapshots) for i in range(len(BUCKETS_US) + 1)]
+        cumulative: list[tuple[str, float]] = []
+        total = 0
+        for index, count in enumerate(buckets):
+            total += count
+            cumulative.append((str(BUCKETS_US[index] / 1e6) if index < len(BUCKETS_US) else "+Inf", total))
+        seconds = HistogramMetricFamily("farebox_request_seconds", "Duration of answered calls")
+        seconds.add_metric([], buckets=cumulative, sum_value=sum(s.seconds_sum_us for s in self._snapshots) / 1e6)
+        yield seconds
+        for field, name, text in (
+            ("charge_nano", "farebox_charge_nano", "Nano-dollars charged"),
+            ("losses", "farebox_hold_exceeded", "Attempts whose price was above their hold"),
+            ("crashes", "farebox_internal_errors", "Internal errors"),
+        ):
+            yield CounterMetricFamily(name, text, value=sum(getattr(s, field) for s in self._snapshots))
+        for field, name, text in (
+            ("holds_open", "farebox_hold_open", "Holds open now"),
+            ("hold_nano", "farebox_hold_nano", "Nano-dollars held now"),
+            ("unwritten", "farebox_settlements_unwritten", "Settlements waiting for the journal"),
+        ):
+            yield GaugeMetricFamily(name, text, value=sum(getattr(s, field) for s in self._snapshots))
+
+
+def exposition(folder: Path) -> bytes:
+    """The text of `/metrics`: the sum over all processes' files. A file in the middle of nowhere is skipped."""
+    snapshots: list[Snapshot] = []
+    for path in sorted(folder.glob("*.metrics")):
+        try:
+            snapshots.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
+        except (OSError, msgspec.DecodeError):
+            continue
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Total(snapshots))  # pyright: ignore[reportArgumentType]
+    return generate_latest(registry)

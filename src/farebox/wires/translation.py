@@ -1,0 +1,190 @@
+"""Translation: an answer read on one wire and written on another, through the neutral form, behind the relay's interface."""
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import msgspec
+
+from farebox.errors import FareboxError
+from farebox.wires.dialect import Dialect
+from farebox.wires.neutral import (
+    Done,
+    Event,
+    Finish,
+    LogprobsDelta,
+    Ping,
+    ReasoningDelta,
+    ReasoningSignature,
+    RefusalDelta,
+    Start,
+    StreamError,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolStart,
+    UpstreamError,
+    UpstreamFailure,
+    UpstreamGarbage,
+    UsageSeen,
+)
+from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion
+from farebox.wires.usage import Usage, UsageReport
+
+
+class Reader(Protocol):
+    """A wire's stream reader."""
+
+    malformed: int
+
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def end(self) -> list[Event]: ...
+
+
+class Writer(Protocol):
+    """A wire's stream writer."""
+
+    def write(self, event: Event) -> bytes: ...
+
+    def usage(self, report: UsageReport, extra: Extra) -> bytes: ...
+
+    def error(self, error: FareboxError) -> bytes: ...
+
+    def done(self) -> bytes: ...
+
+    def keepalive(self) -> bytes: ...
+
+
+class TranslatedRelay:
+    """See `farebox.wires.relay.Relay`."""
+
+    def __init__(self, reader: Reader, writer: Writer, *, choices: int = 1) -> None:
+        self.content_started = False
+        self.finished = False
+        self.done = False
+        self.failure: bytes | UpstreamError | None = None
+        self.finish_reason = ""
+        self.native_finish_reason = ""
+        self.upstream_id = ""
+        self._reader = reader
+        self._writer = writer
+        self._open_choices = choices
+        self._report: UsageReport | None = None
+        self._events = 0
+        self._bytes = 0
+        self._held = b""
+
+    @property
+    def malformed(self) -> int:
+        return self._reader.malformed
+
+    def feed(self, data: bytes) -> bytes:
+        return self._write(self._reader.feed(data))
+
+    def end(self) -> bytes:
+        return self._write(self._reader.end())
+
+    def _write(self, events: list[Event]) -> bytes:
+        out: list[bytes] = []
+        for event in events:
+            if self._note(event):
+                out.append(self._writer.write(event))
+        sent = b"".join(out)
+        if not self.content_started:
+            self._held += sent
+            return b""
+        if self._held:
+            sent = self._held + sent
+            self._held = b""
+        return sent
+
+    def _note(self, event: Event) -> bool:
+        """Take down what the pipeline asks about; whether the event is for the client."""
+        match event:
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolArgumentsDelta():
+                self.content_started = self.content_started or bool(event.text)
+                self._events += 1
+                self._bytes += len(event.text)
+            case ToolStart() | ReasoningSignature() | LogprobsDelta():
+                self.content_started = True
+            case Finish():
+                self.content_started = True
+                self.finish_reason = event.reason
+                self.native_finish_reason = event.native or event.reason
+                self._open_choices -= 1
+                self.finished = self._open_choices <= 0
+            case UsageSeen():
+                self._report = event.report
+                return False
+            case StreamError():
+                self.failure = event.error
+                return False
+            case Done():
+                self.done = self.finished = True
+                return False
+            case Start():
+                self.upstream_id = event.id or ""
+            case Ping():
+                return self.content_started
+            case _:
+                pass
+        return True
+
+    def report(self) -> UsageReport | None:
+        return self._report
+
+    def observed_output_tokens(self) -> int:
+        return max(self._events, -(-self._bytes // ESTIMATE_BYTES_PER_TOKEN))
+
+    def observed_input(self) -> Usage | None:
+        report = self._report
+        if report is None or report.usage is None or self.finished:
+            return None
+        return msgspec.structs.replace(report.usage, output=0, reasoning=0)
+
+    def finish(self, usage: Usage, extra: Extra) -> bytes:
+        raw = self._report.raw if self._report is not None else b""
+        return self._writer.usage(UsageReport(usage, raw=raw), extra) + self._writer.done()
+
+    def fail(self, error: FareboxError) -> bytes:
+        return self._writer.error(error)
+
+    def keepalive(self) -> bytes:
+        return self._writer.keepalive()
+
+
+class TranslatedReply:
+    """See `farebox.wires.relay.Reply`."""
+
+    def __init__(self, source: ModuleType | Any, surface: ModuleType | Any, body: bytes, dialect: Dialect, *, model: str) -> None:
+        """`source` and `surface` are the wires' `response` modules. Raises `NotACompletion`."""
+        self.failure: bytes | UpstreamError | None = None
+        self.finish_reason = ""
+        self.native_finish_reason = ""
+        self.upstream_id = ""
+        self._surface = surface
+        self._model = model
+        self._body = body
+        self._completion: Any = None
+        try:
+            completion = source.read(body, dialect)
+        except UpstreamFailure as failure:
+            self.failure = failure.error
+            return
+        except UpstreamGarbage as garbage:
+            raise NotACompletion(str(garbage)) from garbage
+        self._completion = completion
+        self.upstream_id = completion.id or ""
+        if completion.choices:
+            self.finish_reason = completion.choices[0].finish
+            self.native_finish_reason = completion.choices[0].native_finish or self.finish_reason
+
+    def report(self) -> UsageReport | None:
+        report: UsageReport = self._completion.usage
+        return None if report.usage is None and not report.raw else report
+
+    def observed_output_tokens(self) -> int:
+        return -(-len(self._body) // ESTIMATE_BYTES_PER_TOKEN)
+
+    def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
+        completion = msgspec.structs.replace(self._completion, usage=UsageReport(usage))
+        return self._surface.write(completion, id=id, model=self._model, provider=provider, extra_usage=dict(extra))
