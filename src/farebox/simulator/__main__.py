@@ -1,0 +1,50 @@
+"""`python -m farebox.simulator`: a provider for tests, its port on the first line of stdout."""
+
+import argparse
+from pathlib import Path
+
+from farebox.simulator.config import CACHE_TOKENS_MIN, FSYNC_TOKENS, SimulatorConfig
+from farebox.simulator.dialects import DIALECTS
+from farebox.simulator.directives import table
+from farebox.simulator.server import serve
+
+
+def config_from(arguments: list[str] | None = None) -> SimulatorConfig:
+    """The command line → a config."""
+    parser = argparse.ArgumentParser(
+        prog="python -m farebox.simulator",
+        description="A simulated provider of AI models.",
+        epilog="directives, written behind a model's name as sim+tokens=50+status=503:\n\n" + table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
+    parser.add_argument("--seed", type=int, default=0, help="decides every answer, together with the request")
+    parser.add_argument("--bill", type=Path, help="append the true bill to this file")
+    parser.add_argument("--no-bill-sync", action="store_true", help="leave syncing the bill to the kernel")
+    parser.add_argument("--fsync-tokens", type=int, default=FSYNC_TOKENS, help="tokens between two progress lines")
+    parser.add_argument("--bill-to-the-end", action="store_true", help="generate and invoice on though the caller hung up")
+    parser.add_argument("--dialect", choices=sorted(DIALECTS), default="openai", help="usage on the chat wire")
+    parser.add_argument("--model", action="append", default=[], help="another model name to serve; repeatable")
+    parser.add_argument("--any-model", action="store_true", help="serve every model name")
+    parser.add_argument("--cache-min", type=int, default=CACHE_TOKENS_MIN, help="tokens of the shortest cached prefix")
+    parser.add_argument("--no-control", action="store_true", help="do not serve /control")
+    given = parser.parse_args(arguments)
+    return SimulatorConfig(
+        host=given.host,
+        port=given.port,
+        seed=given.seed,
+        bill=given.bill,
+        bill_sync=not given.no_bill_sync,
+        fsync_tokens=given.fsync_tokens,
+        abort_stops_billing=not given.bill_to_the_end,
+        dialect=given.dialect,
+        models=tuple(given.model),
+        any_model=given.any_model,
+        cache_tokens_min=given.cache_min,
+        control=not given.no_control,
+    )
+
+
+if __name__ == "__main__":
+    serve(config_from())

@@ -1,0 +1,420 @@
+"""Reads an OpenAI chat completion request as strictly as OpenAI does. Pure."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from farebox.simulator.dialects import Dialect
+from farebox.simulator.refusals import Refusal, complaint
+from farebox.simulator.request import (
+    AUDIO_TOKENS,
+    IMAGE_TOKENS,
+    MESSAGE_TOKENS,
+    PDF_TOKENS,
+    Block,
+    Request,
+    Tool,
+    text_tokens,
+)
+
+STOPS_MAX = 4
+CHOICES_MAX = 128
+_EMPTY_SCHEMA = msgspec.Raw(b"{}")
+
+Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Part(msgspec.Struct, tag_field="type"):
+    pass
+
+
+class _Text(_Part, tag="text"):
+    text: str
+
+
+class _Refused(_Part, tag="refusal"):
+    refusal: str
+
+
+class _Url(msgspec.Struct):
+    url: str
+    detail: str | None = None
+
+
+class _Image(_Part, tag="image_url"):
+    image_url: _Url
+
+
+class _AudioData(msgspec.Struct):
+    data: str
+    format: str
+
+
+class _Audio(_Part, tag="input_audio"):
+    input_audio: _AudioData
+
+
+class _FileData(msgspec.Struct):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class _File(_Part, tag="file"):
+    file: _FileData
+
+
+_Content = str | list[_Text | _Refused | _Image | _Audio | _File]
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct, omit_defaults=True):
+    id: str
+    type: str
+    function: _Function | None = None
+    custom: msgspec.Raw | None = None
+
+
+class _Message(msgspec.Struct, tag_field="role"):
+    pass
+
+
+class _System(_Message, tag="system"):
+    content: _Content
+    name: str | None = None
+
+
+class _Developer(_Message, tag="developer"):
+    content: _Content
+    name: str | None = None
+
+
+class _User(_Message, tag="user"):
+    content: _Content
+    name: str | None = None
+
+
+class _Assistant(_Message, tag="assistant"):
+    content: _Content | None = None
+    tool_calls: list[_Call] | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    name: str | None = None
+
+
+class _ToolResult(_Message, tag="tool"):
+    content: _Content
+    tool_call_id: str
+
+
+class _FunctionResult(_Message, tag="function"):
+    content: str | None
+    name: str
+
+
+_AnyMessage = _System | _Developer | _User | _Assistant | _ToolResult | _FunctionResult
+
+
+class _FunctionTool(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_.:-]{1,128}$")]
+    description: str | None = None
+    parameters: msgspec.Raw = _EMPTY_SCHEMA
+    strict: bool | None = None
+
+
+class _ToolSpec(msgspec.Struct):
+    type: str
+    function: _FunctionTool | None = None
+    custom: msgspec.Raw | None = None
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Forced(msgspec.Struct):
+    type: str
+    function: _Named | None = None
+    allowed_tools: dict[str, Any] | None = None
+
+
+class _Schema(msgspec.Struct):
+    name: str
+    schema: msgspec.Raw = _EMPTY_SCHEMA
+    description: str | None = None
+    strict: bool | None = None
+
+
+class _Format(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _Schema | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class _Thinking(msgspec.Struct):
+    type: str = "enabled"
+
+
+class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of OpenAI's own reference; the values that the simulator does not act on stay raw."""
+
+    model: str
+    messages: list[_AnyMessage]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)] | None = None
+    tools: list[_ToolSpec] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _Forced | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: _Format | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    stop: str | list[str] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Unit | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    modalities: list[str] | None = None
+    audio: msgspec.Raw | None = None
+    prediction: msgspec.Raw | None = None
+    web_search_options: msgspec.Raw | None = None
+    moderation: msgspec.Raw | None = None
+    prompt_cache_key: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    prompt_cache_options: msgspec.Raw | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    function_call: msgspec.Raw | None = None
+    functions: msgspec.Raw | None = None
+
+
+class LenientRequest(ChatRequest, forbid_unknown_fields=False):
+    """What a compatible vendor takes: the same, with extensions."""
+
+    thinking: _Thinking | None = None
+    enable_thinking: bool | None = None
+
+
+_decode_strict = msgspec.json.Decoder(ChatRequest).decode
+_decode_lenient = msgspec.json.Decoder(LenientRequest).decode
+
+
+def read(body: bytes, dialect: Dialect) -> Request:
+    """Raises `Refusal` in OpenAI's words."""
+    try:
+        asked = _decode_strict(body) if dialect.strict else _decode_lenient(body)
+    except msgspec.ValidationError as error:
+        raise complaint(error, "chat") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(
+            400, "We could not parse the JSON body of your request. The request body must be valid JSON."
+        ) from None
+    _check(asked, dialect)
+    tools = tuple(
+        Tool(spec.function.name, spec.function.parameters) for spec in asked.tools or () if spec.function is not None
+    )
+    effort = asked.reasoning_effort not in (None, "none")
+    if isinstance(asked, LenientRequest):
+        effort = effort or bool(asked.enable_thinking) or (asked.thinking is not None and asked.thinking.type == "enabled")
+    stops = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    return Request(
+        wire="chat",
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+        blocks=_blocks(asked),
+        body_bytes=len(body),
+        limit=asked.max_completion_tokens or asked.max_tokens,
+        choices=asked.n or 1,
+        tools=tools,
+        tool_choice=_choice(asked, tools),
+        parallel=asked.parallel_tool_calls is not False,
+        after_tool_results=isinstance(asked.messages[-1], (_ToolResult, _FunctionResult)),
+        thinking="off" if not effort else "shown" if dialect.reasoning_shown else "counted",
+        instance_of=_instance_of(asked),
+        stops=tuple(stop for stop in stops if stop),
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+    )
+
+
+def _instance_of(asked: ChatRequest) -> msgspec.Raw | None:
+    form = asked.response_format
+    if form is None or form.type == "text":
+        return None
+    return form.json_schema.schema if form.json_schema is not None else _EMPTY_SCHEMA
+
+
+def _choice(asked: ChatRequest, tools: tuple[Tool, ...]) -> Literal["auto", "none", "required"] | Tool:
+    choice = asked.tool_choice
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    if choice.function is not None:
+        for tool in tools:
+            if tool.name == choice.function.name:
+                return tool
+        name = choice.function.name
+        raise Refusal(
+            400, f"Invalid value for 'tool_choice': function '{name}' not found in 'tools'.", param="tool_choice",
+            code="invalid_value",
+        )  # fmt: skip
+    mode = (choice.allowed_tools or {}).get("mode", "auto")
+    return "required" if mode == "required" else "auto"
+
+
+def _content_blocks(content: _Content | None) -> list[Block]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        data = content.encode()
+        return [Block(data, text_tokens(len(data)))]
+    blocks: list[Block] = []
+    for part in content:
+        match part:
+            case _Text():
+                data = part.text.encode()
+                blocks.append(Block(data, text_tokens(len(data))))
+            case _Refused():
+                data = part.refusal.encode()
+                blocks.append(Block(data, text_tokens(len(data))))
+            case _Image():
+                blocks.append(Block(part.image_url.url.encode(), IMAGE_TOKENS, media=True))
+            case _Audio():
+                blocks.append(Block(part.input_audio.data.encode(), 0, audio_tokens=AUDIO_TOKENS))
+            case _File():
+                blocks.append(Block((part.file.file_data or part.file.file_id or "").encode(), PDF_TOKENS, media=True))
+    return blocks
+
+
+def _blocks(asked: ChatRequest) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for spec in asked.tools or ():
+        if spec.function is not None:
+            text = f"{spec.function.name}{spec.function.description or ''}".encode() + bytes(spec.function.parameters)
+        else:
+            text = bytes(spec.custom or b"")
+        blocks.append(Block(text, text_tokens(len(text))))
+    for message in asked.messages:
+        head = f"<{type(message).__struct_config__.tag}>".encode()
+        blocks.append(Block(head, MESSAGE_TOKENS))
+        blocks.extend(_content_blocks(message.content))
+        if isinstance(message, _Assistant):
+            for call in message.tool_calls or ():
+                text = b"" if call.function is None else (call.function.name + call.function.arguments).encode()
+                blocks.append(Block(text, text_tokens(len(text))))
+            thought = (message.reasoning_content or "").encode()
+            if thought:
+                blocks.append(Block(thought, text_tokens(len(thought))))
+    return tuple(blocks)
+
+
+def _check(asked: ChatRequest, dialect: Dialect) -> None:
+    if not asked.messages:
+        raise Refusal(
+            400, "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+            param="messages", code="empty_array",
+        )  # fmt: skip
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None and dialect.strict:
+        raise Refusal(
+            400, "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+            param="max_tokens", code="invalid_parameter_combination",
+        )  # fmt: skip
+    if asked.stream_options is not None and not asked.stream:
+        raise Refusal(
+            400, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options",
+        )  # fmt: skip
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise Refusal(
+            400, "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", param="top_logprobs"
+        )
+    if isinstance(asked.stop, list) and len(asked.stop) > STOPS_MAX:
+        raise Refusal(
+            400, f"Invalid 'stop': array too long. Expected an array with maximum length {STOPS_MAX}, "
+            f"but got an array with length {len(asked.stop)} instead.", param="stop", code="array_above_max_length",
+        )  # fmt: skip
+    if asked.tool_choice not in (None, "none", "auto") and not asked.tools:
+        raise Refusal(400, "'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+    for at, spec in enumerate(asked.tools or ()):
+        if spec.type not in ("function", "custom"):
+            raise Refusal(
+                400, f"Invalid value: '{spec.type}'. Supported values are: 'function' and 'custom'.",
+                param=f"tools[{at}].type", code="invalid_value",
+            )  # fmt: skip
+        if spec.type == "function" and spec.function is None:
+            name = f"tools[{at}].function"
+            raise Refusal(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    if asked.response_format is not None:
+        _check_format(asked, asked.response_format)
+    _check_turns(asked, dialect)
+
+
+def _check_format(asked: ChatRequest, form: _Format) -> None:
+    if form.type == "json_schema" and form.json_schema is None:
+        name = "response_format.json_schema"
+        raise Refusal(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    if form.type == "json_object":
+        said = b" ".join(block.content for block in _blocks(asked)).lower()
+        if b"json" not in said:
+            raise Refusal(
+                400, "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+                param="messages",
+            )  # fmt: skip
+
+
+def _check_turns(asked: ChatRequest, dialect: Dialect) -> None:
+    """Tool results answer the calls of the turn before them, all of them and nothing else."""
+    thinking = isinstance(asked, LenientRequest) and asked.thinking is not None and asked.thinking.type == "enabled"
+    open_calls: list[str] = []
+    called = False
+    for at, message in enumerate(asked.messages):
+        if isinstance(message, _ToolResult):
+            if not called:
+                raise Refusal(
+                    400, "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
+                    "'tool_calls'.", param=f"messages.[{at}].role",
+                )  # fmt: skip
+            if message.tool_call_id in open_calls:
+                open_calls.remove(message.tool_call_id)
+            continue
+        _all_answered(open_calls, at)
+        called = isinstance(message, _Assistant) and bool(message.tool_calls)
+        if isinstance(message, _Assistant):
+            open_calls = [call.id for call in message.tool_calls or ()]
+            if message.content is None and not open_calls and message.refusal is None:
+                raise Refusal(
+                    400, f"Invalid value for 'content': expected a string, got null. - 'messages.[{at}].content'",
+                    param=f"messages.[{at}].content",
+                )  # fmt: skip
+            if called and thinking and dialect.echo_required and message.reasoning_content is None:
+                raise Refusal(
+                    400, f"Missing `reasoning_content` field in the assistant message at message index {at}.",
+                    code="invalid_request_error",
+                )  # fmt: skip
+    _all_answered(open_calls, len(asked.messages))
+
+
+def _all_answered(open_calls: list[str], at: int) -> None:
+    if open_calls:
+        raise Refusal(
+            400, "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+            f"The following tool_call_ids did not have response messages: {', '.join(open_calls)}",
+            param=f"messages.[{at}].role",
+        )  # fmt: skip
