@@ -1,0 +1,197 @@
+"""Chat completion streams for clients: one chunk per event, in the order that the official SDKs expect.
+
+The first delta of a choice carries the role; tool calls keep one index each; thinking is written both as `reasoning_content`,
+for clients that show it, and as `reasoning_details`, for those that echo it. The finish chunk has an empty delta, the usage
+chunk no choices, and `[DONE]` comes last. After an error nothing else comes.
+"""
+
+from typing import Any, assert_never
+
+import msgspec
+
+from farebox.errors import FareboxError
+from farebox.wires import finish, sse
+from farebox.wires.neutral import (
+    ANTHROPIC_FORMAT,
+    CitationDelta,
+    Done,
+    Event,
+    Finish,
+    LogprobsDelta,
+    OpaqueBlock,
+    PartEnd,
+    Ping,
+    ReasoningDelta,
+    ReasoningSignature,
+    RedactedReasoning,
+    RefusalDelta,
+    Start,
+    StreamError,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolStart,
+    UsageSeen,
+)
+from farebox.wires.openai_chat import errors, usage
+from farebox.wires.openai_chat.parts import WIRE, write_annotation
+from farebox.wires.openai_chat.response import shows
+from farebox.wires.usage import UsageReport
+
+DONE = b"data: [DONE]\n\n"
+KEEPALIVE = sse.comment("FAREBOX PROCESSING")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _ChoiceState:
+    __slots__ = ("begun", "block_start", "custom", "logprobs", "stretch", "stretch_key", "stretch_open", "text_length")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.custom: set[int] = set()
+        self.logprobs: bytes | None = None
+        self.text_length = 0
+        self.block_start = 0
+        self.stretch = -1
+        self.stretch_key: object = None
+        self.stretch_open = False
+
+
+class Writer:
+    """`id`, `model`, `provider` and `created` (Unix seconds) stand in every chunk."""
+
+    def __init__(self, *, id: str, model: str, provider: str, created: int, include_usage: bool) -> None:
+        head = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "provider": provider}
+        self._head = b"data: " + _encode(head)[:-1] + b","
+        self._include_usage = include_usage
+        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._choices: dict[int, _ChoiceState] = {}
+
+    def _choice(self, index: int) -> _ChoiceState:
+        state = self._choices.get(index)
+        if state is None:
+            state = self._choices[index] = _ChoiceState()
+        return state
+
+    def _chunk(self, index: int, delta: bytes, reason: str | None = None, native: str | None = None) -> bytes:
+        """`delta` holds the members of the delta object, without its braces."""
+        state = self._choice(index)
+        if not state.begun:
+            state.begun = True
+            delta = b'"role":"assistant"' + (b"," + delta if delta else b"")
+        logprobs, state.logprobs = state.logprobs or b"null", None
+        end = b"null" if reason is None else _encode(reason)
+        if native is not None:
+            end += b',"native_finish_reason":' + _encode(native)
+        return b'%b"choices":[{"index":%d,"delta":{%b},"logprobs":%b,"finish_reason":%b}]%b' % (
+            self._head, index, delta, logprobs, end, self._tail,
+        )  # fmt: skip
+
+    def write(self, event: Event) -> bytes:
+        """The chunk for an event; b"" for what this wire does not say, or says at another place."""
+        match event:
+            case TextDelta():
+                self._choice(event.index).text_length += len(event.text)
+                return self._chunk(event.index, b'"content":' + _encode(event.text))
+            case ReasoningDelta():
+                return self._reasoning(event)
+            case ReasoningSignature():
+                state = self._stretch(event.index, event.detail, False)
+                state.stretch_open = False
+                detail = {"type": "reasoning.text", "text": "", "signature": event.signature}
+                return self._detail(event.index, state.stretch, detail, event.format or ANTHROPIC_FORMAT, event.id)
+            case RedactedReasoning():
+                state = self._stretch(event.index, event.detail, None)
+                state.stretch_open = False
+                return self._detail(
+                    event.index, state.stretch, {"type": "reasoning.encrypted", "data": event.data}, event.format, event.id
+                )
+            case ToolStart():
+                return self._tool_start(event)
+            case ToolArgumentsDelta():
+                custom = event.tool in self._choice(event.index).custom
+                inner = {"custom": {"input": event.text}} if custom else {"function": {"arguments": event.text}}
+                return self._chunk(event.index, b'"tool_calls":' + _encode([{"index": event.tool} | inner]))
+            case RefusalDelta():
+                return self._chunk(event.index, b'"refusal":' + _encode(event.text))
+            case CitationDelta():
+                state = self._choice(event.index)
+                if not shows(event.citation):
+                    return b""
+                annotation = write_annotation(event.citation, state.block_start, state.text_length)
+                return self._chunk(event.index, b'"annotations":' + _encode([annotation]))
+            case LogprobsDelta():
+                self._choice(event.index).logprobs = event.raw
+                return b""
+            case Finish():
+                return self._chunk(event.index, b"", finish.TO_OPENAI[event.reason], event.native)
+            case OpaqueBlock():
+                if event.block.wire == WIRE and event.block.kind in ("audio", "images"):
+                    return self._chunk(event.index, event.block.raw[1:-1])
+                return b""
+            case PartEnd():
+                state = self._choice(event.index)
+                state.block_start = state.text_length
+                state.stretch_open = False
+                return b""
+            case Start() | UsageSeen() | StreamError() | Done() | Ping():
+                return b""
+            case _:
+                assert_never(event)
+
+    def _stretch(self, index: int, detail: int | None, summary: bool | None) -> _ChoiceState:
+        """Numbers the stretches of thinking: a new one begins when the upstream's number or kind changes, or the last is closed.
+
+        A signature (`summary` False, right after its text) belongs to the open stretch.
+        """
+        state = self._choice(index)
+        key = (detail, summary)
+        if not state.stretch_open or state.stretch_key != key:
+            state.stretch += 1
+            state.stretch_key = key
+            state.stretch_open = True
+        return state
+
+    def _reasoning(self, event: ReasoningDelta) -> bytes:
+        state = self._stretch(event.index, event.detail, event.summary)
+        if event.summary:
+            detail = {"type": "reasoning.summary", "summary": event.text}
+        else:
+            detail = {"type": "reasoning.text", "text": event.text}
+        plain = b'"reasoning_content":' + _encode(event.text) + b","
+        return self._detail(event.index, state.stretch, detail, event.format, event.id, plain)
+
+    def _detail(
+        self, index: int, stretch: int, detail: dict[str, Any], format: str | None, id: str | None, before: bytes = b""
+    ) -> bytes:
+        if format is not None:
+            detail["format"] = format
+        if id is not None:
+            detail["id"] = id
+        detail["index"] = stretch
+        return self._chunk(index, before + b'"reasoning_details":' + _encode([detail]))
+
+    def _tool_start(self, event: ToolStart) -> bytes:
+        kind, inner = "function", {"name": event.name, "arguments": ""}
+        if event.custom:
+            self._choice(event.index).custom.add(event.tool)
+            kind, inner = "custom", {"name": event.name, "input": ""}
+        call = {"index": event.tool, "id": event.id, "type": kind, kind: inner}
+        return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
+
+    def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes:
+        """The usage chunk, if the client asked for it and the counts are known."""
+        if not self._include_usage or report.usage is None:
+            return b""
+        return self._head + b'"choices":[],"usage":' + _encode(usage.write(report.usage, extra)) + b"}\n\n"
+
+    def error(self, error: FareboxError) -> bytes:
+        """The stream ends with this chunk: no `[DONE]` follows a failure."""
+        choice = b'"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"error"}]}\n\n'
+        return self._head + b'"error":' + _encode(errors.body_of(error)) + b"," + choice
+
+    def done(self) -> bytes:
+        return DONE
+
+    def keepalive(self) -> bytes:
+        return KEEPALIVE
