@@ -157,9 +157,7 @@ class Flight:
         self.dropped = outgoing.dropped
         head, extra_headers = gateway.upstream_head(candidate.target, self.exchange, self.settlement.id, current.n)
         try:
-            response = await gateway.client.send(
-                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts
-            )
+            response = await gateway.client.send(head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts)
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
         current.status = response.status
@@ -290,9 +288,7 @@ class Flight:
         self.gateway.fail_point("settle.after_journal")
         self.gateway.finished(self, "ok", 200)
         usage = verdict.usage or Usage()
-        extra = cost_fields(
-            self.settlement.last_bill, usage, self.settlement.charge_nano, estimated=verdict.basis != "reported"
-        )
+        extra = cost_fields(self.settlement.last_bill, usage, self.settlement.charge_nano, estimated=verdict.basis != "reported")
         if not answer.started:
             await answer.start(self._stream_headers())
         await answer.end(relay.finish(usage, extra))

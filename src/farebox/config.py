@@ -327,7 +327,10 @@ def _check(config: Config, path: Path) -> None:
         refuse("billing.markup_percent", str(error))
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
-            refuse(f"providers.{name}.base_url", f"{provider.base_url!r} is not an http or https URL such as `http://127.0.0.1:9400/v1`")
+            refuse(
+                f"providers.{name}.base_url",
+                f"{provider.base_url!r} is not an http or https URL such as `http://127.0.0.1:9400/v1`",
+            )
         if provider.api_key is not None and provider.api_keys:
             refuse(f"providers.{name}", "has both `api_key` and `api_keys`; write one of them")
     for index, model in enumerate(config.models):

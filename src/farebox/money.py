@@ -22,7 +22,7 @@ AMOUNT_DECIMALS_MAX = 9
 UNIT_RATE_DECIMALS_MAX = 12
 """Decimals of a price per single unit (request, image, second): down to one pico-dollar."""
 
-_DECIMAL = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,30}))?")
+_DECIMAL = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,30}))?")
 
 
 class MoneyError(ValueError):
@@ -32,7 +32,7 @@ class MoneyError(ValueError):
 def _scaled(text: str, decimals: int, what: str) -> int:
     match = _DECIMAL.fullmatch(text)
     if match is None:
-        raise MoneyError(f"{what} must be a plain decimal string such as \"2.50\", not {text!r}")
+        raise MoneyError(f'{what} must be a plain decimal string such as "2.50", not {text!r}')
     sign, whole, fraction = match[1], match[2], (match[3] or "").rstrip("0")
     if len(fraction) > decimals:
         raise MoneyError(f"{what} {text!r} has more than {decimals} decimals; correct it at its source, it is never rounded here")

@@ -1,12 +1,12 @@
 """The life of a request, top to bottom.
 
-    edge        has read the HTTP request and knows which API the client speaks
-    read_call   what routing and money need of it; every other byte stays as it came
-    admit       credential → principal; rate limits
-    plan        an ordered list of offers to try, each with its frozen price
-    reserve     the worst case of the dearest attempt is held in every scope; nothing has been sent yet
-    attempts    send, retry, fail over until the first content; stream, meter; settle before the last bytes
-    telemetry   one record of it all
+edge        has read the HTTP request and knows which API the client speaks
+read_call   what routing and money need of it; every other byte stays as it came
+admit       credential → principal; rate limits
+plan        an ordered list of offers to try, each with its frozen price
+reserve     the worst case of the dearest attempt is held in every scope; nothing has been sent yet
+attempts    send, retry, fail over until the first content; stream, meter; settle before the last bytes
+telemetry   one record of it all
 """
 
 from farebox import bridge
@@ -80,9 +80,7 @@ def route(gateway: Gateway, call: Call) -> Plan:
     return plan(call, targets, now_us=now_us, day=day)
 
 
-async def reserve(
-    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan
-) -> tuple[Plan, Reserved]:
+async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:
     """Hold the worst case. Too little is a 402 that says what fits, or, on request, a lower output cap."""
     if found.candidates[0].target.offer.wire != call.wire:
         # A call that no translation can express is the caller's error: told before any money is held.

@@ -275,5 +275,3 @@ def _number(nano: int) -> str:
     """Nano-dollars → a plain JSON number of dollars, exact."""
     whole, fraction = divmod(nano, NANO_PER_USD)
     return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else str(whole)
-
-

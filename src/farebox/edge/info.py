@@ -143,5 +143,3 @@ async def metrics(gateway: Gateway, request: Request) -> Page:
     if not gateway.settings.metrics_public:
         await _principal(gateway, request)
     return Page(200, await request.library.metrics(), [TEXT_TYPE])
-
-

@@ -130,5 +130,3 @@ def check(principal: Principal, now_us: int) -> None:
         raise FareboxError(Kind.AUTHENTICATION, f"the API key `{shown}` has expired; use another", code="expired_key")
     if not principal.active:
         raise FareboxError(Kind.PERMISSION, f"the account `{principal.account_name}` is suspended; ask its operator")
-
-

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from farebox.app import open_database
-from farebox.billing import ledger, poster
+from farebox.billing import ledger, poster, segments
 from farebox.billing.journal import JournalError
 from farebox.config import Loaded, load
 from farebox.failpoints import armed
@@ -50,7 +50,8 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
                 if now_us - tidied_us > HOUSEKEEPING_US:
                     tidied_us = now_us
                     ledger.expire(database, ids, now_us=clock.now_us())
-                    poster.tidy(database, loaded.journal_dir)
+                    for slot in sorted(loaded.journal_dir.glob("w*")):
+                        segments.remove_posted(database, slot)
             except (StoreError, JournalError) as error:
                 sys.stderr.write(f"farebox: bookkeeper: {error}\n")
                 if ending or stop.wait(RETRY_S):
@@ -67,7 +68,10 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
 
 
 def _post(database: Database, loaded: Loaded, ids: Ids, clock: Clock) -> int:
-    return poster.post(database, loaded.journal_dir, ids, clock, records_max=BATCH_RECORDS_MAX).records
+    posted = poster.post(database, loaded.journal_dir, ids, clock, records_max=BATCH_RECORDS_MAX)
+    for problem in posted.damaged:
+        sys.stderr.write(f"farebox: bookkeeper: {problem}\n")
+    return posted.records
 
 
 def main() -> None:

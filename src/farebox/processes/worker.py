@@ -160,5 +160,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -41,9 +41,7 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
-def target(
-    model: Model, offer: Offer, provider: Provider, *, base_url: str, keys: tuple[str, ...], markup_bp: int
-) -> Target:
+def target(model: Model, offer: Offer, provider: Provider, *, base_url: str, keys: tuple[str, ...], markup_bp: int) -> Target:
     """Put an offer and its provider together. The provider must speak the offer's wire."""
     return Target(
         model=model,

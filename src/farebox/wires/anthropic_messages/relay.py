@@ -11,6 +11,7 @@ import msgspec
 from farebox.errors import FareboxError
 from farebox.wires.anthropic_messages import usage as usages
 from farebox.wires.dialect import Dialect
+from farebox.wires.neutral import UpstreamError
 from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream
 from farebox.wires.usage import Usage, UsageReport
 
@@ -48,7 +49,8 @@ class Relay:
     def __init__(self, *, id: str, provider: str, dialect: Dialect) -> None:
         self.content_started = False
         self.finished = False
-        self.failure: bytes | None = None
+        self.done = False
+        self.failure: bytes | UpstreamError | None = None
         self.malformed = 0
         self.finish_reason = ""
         self.native_finish_reason = ""
@@ -60,7 +62,6 @@ class Relay:
         self._held = b""
         self._tail = b""
         self._started = False
-        self._stopped = False
         self._events = 0
         self._bytes = 0
 
@@ -104,7 +105,7 @@ class Relay:
 
     def _event(self, event: bytes) -> bytes:
         payload = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
-        if not payload or self._stopped:
+        if not payload or self.done:
             return b""
         try:
             fields = _decode_map(payload)
@@ -122,7 +123,7 @@ class Relay:
             case "message_delta":
                 return self._message_delta(fields)
             case "message_stop":
-                self.finished = self._stopped = True
+                self.finished = self.done = True
                 return b""
             case "error":
                 self.failure = payload

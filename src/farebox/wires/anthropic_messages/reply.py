@@ -5,8 +5,8 @@ import msgspec
 from farebox.wires.anthropic_messages import usage as usages
 from farebox.wires.anthropic_messages.relay import merged_usage
 from farebox.wires.dialect import Dialect
-from farebox.wires.openai_chat.reply import NotACompletion
-from farebox.wires.relay import Extra
+from farebox.wires.neutral import UpstreamError
+from farebox.wires.relay import Extra, NotACompletion
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -22,7 +22,7 @@ class Reply:
         try:
             fields = _decode_map(body)
             kind = _decode_str(fields["type"])
-            self.failure: bytes | None = body if kind == "error" else None
+            self.failure: bytes | UpstreamError | None = body if kind == "error" else None
             if kind not in ("message", "error"):
                 raise NotACompletion(f"type {kind[:64]!r}")
             reason = fields.get("stop_reason")

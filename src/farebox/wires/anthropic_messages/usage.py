@@ -154,9 +154,14 @@ def read(raw: bytes, rules: UsageRules) -> UsageReport:
 
     `rules` says only where a vendor's own charge stands: on this wire, cached tokens are beside the input by definition.
     """
-    whole = Accumulator(rules)
-    whole.merge(raw)
-    return whole.report()
+    raw = bytes(raw)
+    anomalies: list[str] = []
+    found = _typed(raw) or _tolerant(raw, anomalies)
+    if found is None:
+        return UsageReport(None, tuple(anomalies), raw)
+    usage = None if anomalies else _judge(found[0], anomalies)
+    cost = None if rules.cost_field is None else _cost(raw, rules, anomalies)
+    return UsageReport(usage, tuple(anomalies), raw, cost, found[1])
 
 
 def write(usage: Usage, extra: dict[str, msgspec.Raw]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import msgspec
 
 from farebox.errors import FareboxError
 from farebox.wires.dialect import Dialect
+from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream
 from farebox.wires.usage import Usage, UsageReport
@@ -83,6 +84,7 @@ class Relay:
         created: int,
         model: str,
         one_event_one_token: bool = False,
+        choices: int = 1,
     ) -> None:
         """`created` (Unix seconds) and `model` stand in the usage chunk unless the provider says otherwise.
 
@@ -90,7 +92,8 @@ class Relay:
         """
         self.content_started = False
         self.finished = False
-        self.failure: bytes | None = None
+        self.done = False
+        self.failure: bytes | UpstreamError | None = None
         self.malformed = 0
         self.finish_reason = ""
         self.native_finish_reason = ""
@@ -105,9 +108,9 @@ class Relay:
         self._created = created
         self._model = model
         self._count_events_only = one_event_one_token
+        self._open_choices = choices
         self._usage: bytes | None = None
         self._tier: str | None = None
-        self._done = False
         self._held = b""
         self._tail = b""
         self._started = False
@@ -183,10 +186,10 @@ class Relay:
             elif line.startswith(b"event:") and line[6:].strip() == b"error":
                 named_error = True
         payload = b"\n".join(parts).strip()
-        if not payload or self._done:
+        if not payload or self.done:
             return b""
         if payload == b"[DONE]":
-            self._done = self.finished = True
+            self.done = self.finished = True
             return b""
         try:
             chunk = _decode_chunk(payload)
@@ -211,7 +214,9 @@ class Relay:
             if choice.finish_reason is not None or choice.native_finish_reason:
                 self.finish_reason = choice.finish_reason or self.finish_reason or "stop"
                 self.native_finish_reason = choice.native_finish_reason or choice.finish_reason or ""
-                self.content_started = self.finished = True
+                self.content_started = True
+                self._open_choices -= 1
+                self.finished = self._open_choices <= 0
             elif choice.delta and any(value and name != "role" for name, value in choice.delta.items()):
                 self.content_started = True
                 self._events += 1

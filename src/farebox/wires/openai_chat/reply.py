@@ -5,7 +5,7 @@ import msgspec
 from farebox.wires.dialect import Dialect
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.openai_chat.relay import merged_usage
-from farebox.wires.relay import Extra
+from farebox.wires.relay import Extra, NotACompletion
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -19,10 +19,6 @@ class _Choice(msgspec.Struct):
 
 
 _decode_choices = msgspec.json.Decoder(list[_Choice]).decode
-
-
-class NotACompletion(Exception):
-    """A success status with a body that is no chat completion."""
 
 
 class Reply:

@@ -9,8 +9,9 @@ The rules of one vendor are data (`UsageRules`, providers.md §1.2); the judgeme
    one other known rule (reasoning beside the output, audio beside the input), that rule is taken and named
    (`reasoning_outside`, `audio_outside`). Otherwise the explicit counts stand and the report carries `total_mismatch`.
 4. More cached tokens than prompt tokens: grok on Azure really says so (373 of 235). When the total confirms the prompt
-   count, the whole prompt was cached: `cached>prompt` is flagged and the subtraction stops at zero. Without a total to
-   confirm it, or for any other part larger than its whole, the report is unusable.
+   count, the whole prompt was cached: `cached>prompt` is flagged and the subtraction stops at zero. Likewise for reasoning
+   and audio that overlap in a confirmed completion (`parts>completion`). Without a total to confirm the whole, or for
+   reasoning above the completion, the report is unusable.
 """
 
 from functools import lru_cache
@@ -74,6 +75,7 @@ class _Counts(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 _NO_PROMPT_DETAILS = _PromptDetails()
 _NO_COMPLETION_DETAILS = _CompletionDetails()
+_OPENAI = UsageRules()
 
 
 @lru_cache(maxsize=256)
@@ -100,23 +102,28 @@ def _first(body: _Body, details: _PromptDetails, paths: tuple[tuple[bool, str], 
 
 def _typed(raw: bytes, rules: UsageRules) -> _Counts | None:
     """The quick reading; None when the object is odd and must be looked at closely."""
-    read_paths, write_paths = _typed_paths(rules.cache_read_paths), _typed_paths(rules.cache_write_paths)
-    if read_paths is None or write_paths is None:
-        return None
     try:
         body = _decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
     details = body.prompt_tokens_details or _NO_PROMPT_DETAILS
     made = body.completion_tokens_details or _NO_COMPLETION_DETAILS
+    if rules.cache_read_paths == _OPENAI.cache_read_paths and rules.cache_write_paths == _OPENAI.cache_write_paths:
+        cached, written = details.cached_tokens, details.cache_write_tokens
+    else:
+        read_paths, write_paths = _typed_paths(rules.cache_read_paths), _typed_paths(rules.cache_write_paths)
+        if read_paths is None or write_paths is None:
+            return None
+        cached, written = _first(body, details, read_paths), _first(body, details, write_paths)
+    reasoning = made.reasoning_tokens
     return _Counts(
         body.prompt_tokens,
         body.completion_tokens,
         body.total_tokens,
-        _first(body, details, read_paths),
-        _first(body, details, write_paths),
+        cached,
+        written,
         details.audio_tokens,
-        made.reasoning_tokens if made.reasoning_tokens is not None else body.reasoning_tokens,
+        body.reasoning_tokens if reasoning is None else reasoning,
         made.audio_tokens,
         made.image_tokens,
         body.service_tier,
@@ -168,53 +175,65 @@ def _judge(found: _Counts, rules: UsageRules, anomalies: list[str]) -> Usage | N
             anomalies.append("missing:completion_tokens" if completion is None else "missing:prompt_tokens")
         return None
     reasoning, audio_in = found.reasoning or 0, found.audio_in or 0
+    cached, written = found.cached or 0, found.written or 0
     reasoning_outside, audio_outside = rules.reasoning == "outside", not rules.audio_inside_input
+    confirmed = False  # whether the total agrees with the parts
     if rules.reasoning == "hidden":
         # Only the total knows of it: what is neither prompt nor answer is thinking.
+        reasoning_outside = True
         if total is not None and total >= prompt + completion:
-            reasoning, reasoning_outside = total - prompt - completion, True
+            reasoning = total - prompt - completion
         elif total is not None:
             anomalies.append("total_mismatch")
-        confirmed = False
-    else:
-        confirmed = total is not None and total == prompt + completion + reasoning_outside * reasoning + audio_outside * audio_in
-        if total is not None and not confirmed:
-            fits = [
-                (r, a)
-                for r in ((False, True) if reasoning else (reasoning_outside,))
-                for a in ((False, True) if audio_in else (audio_outside,))
-                if total == prompt + completion + r * reasoning + a * audio_in
-            ]
-            if len(fits) == 1:
-                if fits[0][0] != reasoning_outside:
-                    anomalies.append("reasoning_outside" if fits[0][0] else "reasoning_inside")
-                if fits[0][1] != audio_outside:
-                    anomalies.append("audio_outside" if fits[0][1] else "audio_inside")
-                (reasoning_outside, audio_outside), confirmed = fits[0], True
-            else:
-                anomalies.append("total_mismatch")
+    elif total is not None:
+        confirmed = total == prompt + completion + reasoning_outside * reasoning + audio_outside * audio_in
+        if not confirmed:
+            fit = _other_rule(total - prompt - completion, reasoning, audio_in, reasoning_outside, audio_outside, anomalies)
+            if fit is not None:
+                (reasoning_outside, audio_outside), confirmed = fit, True
 
     input_tokens = prompt if audio_outside else prompt - audio_in
-    if input_tokens < 0:
-        anomalies.append("audio>prompt")
-        return None
-    cached, written = found.cached or 0, found.written or 0
     if rules.cache_inside_input:
         input_tokens -= cached + written
-        if input_tokens < 0:
-            anomalies.append("cached>prompt" if cached > prompt else "cached+written>prompt")
-            if not confirmed or written or audio_in:
-                return None
-            cached, input_tokens = prompt, 0
+    if input_tokens < 0:
+        anomalies.append("cached>prompt" if cached > prompt else "parts>prompt")
+        if not confirmed or written or audio_in:
+            return None
+        cached, input_tokens = prompt, 0
     audio_out, image_out = found.audio_out or 0, found.image_out or 0
-    output = completion - audio_out - image_out - (0 if reasoning_outside else reasoning)
+    output = completion - audio_out - image_out
+    if not reasoning_outside:
+        output -= reasoning
     if output < 0:
         anomalies.append("reasoning>completion" if reasoning > completion else "parts>completion")
-        return None
+        if not confirmed or reasoning > completion or audio_out + image_out > completion:
+            return None
+        # The parts overlap, but their whole is sure: what is left beside the dearer ones is reasoning.
+        reasoning, output = completion - audio_out - image_out, 0
     return Usage(
         input=input_tokens, cache_read=cached, cache_write_5m=written, audio_input=audio_in,
         output=output, reasoning=reasoning, audio_output=audio_out, image_output=image_out,
     )  # fmt: skip
+
+
+def _other_rule(
+    rest: int, reasoning: int, audio_in: int, reasoning_outside: bool, audio_outside: bool, anomalies: list[str]
+) -> tuple[bool, bool] | None:
+    """The one rule under which `rest`, the total without prompt and completion, is explained: (reasoning, audio) outside."""
+    fits = [
+        (r, a)
+        for r in ((False, True) if reasoning else (reasoning_outside,))
+        for a in ((False, True) if audio_in else (audio_outside,))
+        if rest == r * reasoning + a * audio_in
+    ]
+    if len(fits) != 1:
+        anomalies.append("total_mismatch")
+        return None
+    if fits[0][0] != reasoning_outside:
+        anomalies.append("reasoning_outside" if fits[0][0] else "reasoning_inside")
+    if fits[0][1] != audio_outside:
+        anomalies.append("audio_outside" if fits[0][1] else "audio_inside")
+    return fits[0]
 
 
 def _cost(raw: bytes, rules: UsageRules, anomalies: list[str]) -> str | None:

@@ -1,0 +1,305 @@
+"""`accounts`, `topup`, `keys`."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from farebox.app import read_pepper
+from farebox.billing import customers, ledger
+from farebox.billing.customers import CommandRefused, Window
+from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
+from farebox.cli.setup import make_key
+from farebox.config import ConfigError
+from farebox.money import MoneyError, format_amount, parse_amount
+from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.storage import queries
+from farebox.storage.database import Database
+
+
+def amount(text: str, what: str) -> int:
+    """A positive decimal amount, or a sentence about it."""
+    try:
+        nano = parse_amount(text)
+    except MoneyError as error:
+        raise CliError(f"{what}: {error}") from None
+    if nano <= 0:
+        raise CliError(f"{what} must be more than 0, not {text}")
+    return nano
+
+
+def find_account(database: Database, name: str) -> queries.Account:
+    found = database.read(lambda connection: queries.account(connection, name))
+    if found is None:
+        raise CliError(
+            f"there is no account `{name}`; `farebox accounts list` shows them, `farebox accounts create {name}` makes it"
+        )
+    return found
+
+
+@click.group()
+def accounts() -> None:
+    """Customers: create, list."""
+
+
+@accounts.command("create")
+@click.argument("name")
+@click.option("--prepaid", "kind", flag_value="prepaid", default="prepaid", help="Draws on credit bought before (default).")
+@click.option("--postpaid", "kind", flag_value="postpaid", help="Pays afterwards, up to a credit line.")
+@click.option("--credit-limit", help="The postpaid credit line in USD, e.g. 100.")
+@config_option
+@json_option
+def create_account(name: str, kind: str, credit_limit: str | None, config_path: Path, as_json: bool) -> None:
+    """Create an account."""
+    if kind == "postpaid" and credit_limit is None:
+        raise CliError("a postpaid account needs its credit line: --credit-limit 100")
+    if kind == "prepaid" and credit_limit is not None:
+        raise CliError("only a postpaid account has a credit line; add --postpaid or leave --credit-limit out")
+    limit = 0 if credit_limit is None else amount(credit_limit, "--credit-limit")
+    clock = SystemClock()
+    with database_of(config_path) as (_, database):
+        account_id = TimeOrderedIds(clock).new("acc")
+        try:
+            customers.create_account(
+                database,
+                id=account_id,
+                name=name,
+                kind="postpaid" if kind == "postpaid" else "prepaid",
+                credit_limit_nano=limit,
+                now_us=clock.now_us(),
+            )
+        except CommandRefused as error:
+            raise CliError(str(error)) from None
+    if as_json:
+        print_json({"id": account_id, "name": name, "kind": kind, "credit_limit": format_amount(limit)})
+        return
+    click.echo(f"Made the {kind} account `{name}` ({account_id}).")
+    click.echo(f"Next: farebox topup {name} 25.00" if kind == "prepaid" else f"Next: farebox keys create --account {name}")
+
+
+@accounts.command("list")
+@config_option
+@json_option
+def list_accounts(config_path: Path, as_json: bool) -> None:
+    """List accounts with what they have left."""
+    with database_of(config_path) as (_, database):
+
+        def ask(connection: Any) -> list[tuple[queries.Account, queries.Balance | None]]:
+            return [(account, queries.balance(connection, account.id)) for account in queries.list_accounts(connection)]
+
+        rows = database.read(ask)
+    if as_json:
+        print_json(
+            {
+                "accounts": [
+                    {
+                        "id": account.id,
+                        "name": account.name,
+                        "kind": account.kind,
+                        "status": account.status,
+                        "credit_limit": format_amount(account.credit_limit_nano),
+                        "remaining": format_amount(balance.remaining_nano if balance else 0),
+                        "charged": format_amount(balance.posted_nano if balance else 0),
+                        "allotted": format_amount(balance.allotted_nano if balance else 0),
+                    }
+                    for account, balance in rows
+                ]
+            }
+        )
+        return
+    print_table(
+        ("name", "kind", "status", "remaining USD", "charged USD", "id"),
+        [
+            (
+                account.name,
+                account.kind,
+                account.status,
+                format_amount(balance.remaining_nano if balance else 0),
+                format_amount(balance.posted_nano if balance else 0),
+                account.id,
+            )
+            for account, balance in rows
+        ],
+        right=(3, 4),
+        empty="No accounts yet; `farebox accounts create NAME` makes one.",
+    )
+
+
+@click.command()
+@click.argument("account")
+@click.argument("usd")
+@click.option("--command-id", help="Makes a repeat of this very top-up do nothing (e.g. a payment's id).")
+@config_option
+@json_option
+def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_json: bool) -> None:
+    """Add bought credit to a prepaid account (a payment to a postpaid one): farebox topup ACCOUNT 25.00"""
+    nano = amount(usd, "the amount")
+    clock = SystemClock()
+    ids = TimeOrderedIds(clock)
+    command = command_id or ids.new("cmd")
+    with database_of(config_path) as (_, database):
+        found = find_account(database, account)
+        try:
+            if found.kind == "prepaid":
+                ledger.top_up(database, ids, command_id=command, account_id=found.id, amount_nano=nano, now_us=clock.now_us())
+            else:
+                ledger.pay(database, ids, command_id=command, account_id=found.id, amount_nano=nano, now_us=clock.now_us())
+        except CommandRefused as error:
+            raise CliError(str(error)) from None
+        balance = database.read(lambda connection: queries.balance(connection, found.id))
+    remaining = format_amount(balance.remaining_nano if balance else 0)
+    if as_json:
+        print_json(
+            {
+                "account": found.id,
+                "name": found.name,
+                "amount": format_amount(nano),
+                "remaining": remaining,
+                "command_id": command,
+            }
+        )
+        return
+    click.echo(f"`{found.name}` got ${format_amount(nano)} and has ${remaining} left.")
+
+
+@click.group()
+def keys() -> None:
+    """API keys: create, list, revoke."""
+
+
+@keys.command("create")
+@click.option("--account", "account_name", required=True, help="Whose key it is: an account's name or id.")
+@click.option("--name", default="", help="What it is for.")
+@click.option("--budget", help="The most that it may spend, in USD, e.g. 5.00.")
+@click.option(
+    "--budget-window",
+    type=click.Choice(["none", "hour", "day", "week", "month"]),
+    default="none",
+    show_default=True,
+    help="The budget is for each of these (UTC), or, with none, for the key's whole life.",
+)
+@click.option("--expires-in-days", type=click.IntRange(1, 3650), help="After so many days it stops working.")
+@config_option
+@json_option
+def create_key(
+    account_name: str,
+    name: str,
+    budget: str | None,
+    budget_window: str,
+    expires_in_days: int | None,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Create a key. It is shown once."""
+    if budget is None and budget_window != "none":
+        raise CliError("--budget-window needs a --budget, e.g. --budget 5.00")
+    budget_nano = None if budget is None else amount(budget, "--budget")
+    clock = SystemClock()
+    expires_us = None if expires_in_days is None else clock.now_us() + expires_in_days * 86_400_000_000
+    with database_of(config_path) as (loaded, database):
+        found = find_account(database, account_name)
+        try:
+            made = make_key(
+                database,
+                read_pepper(loaded),
+                account_id=found.id,
+                name=name,
+                budget_nano=budget_nano,
+                window=cast("Window", budget_window),
+                expires_us=expires_us,
+            )
+        except (CommandRefused, ConfigError) as error:
+            raise CliError(str(error)) from None
+    if as_json:
+        print_json(
+            {
+                "id": made.id,
+                "key": made.secret,
+                "account": found.id,
+                "name": name,
+                "hint": made.hint,
+                "budget": None if budget_nano is None else format_amount(budget_nano),
+                "budget_window": budget_window,
+                "expires_at": day(expires_us) or None,
+            }
+        )
+        return
+    click.echo(made.secret)
+    click.echo(f"This is key {made.id} of `{found.name}`; it is not shown again.")
+
+
+@keys.command("list")
+@click.option("--account", "account_name", help="Only this account's.")
+@config_option
+@json_option
+def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> None:
+    """List keys, without their secrets."""
+    with database_of(config_path) as (_, database):
+        account_id = None if account_name is None else find_account(database, account_name).id
+
+        def ask(connection: Any) -> tuple[list[queries.Key], dict[str, str]]:
+            names = {account.id: account.name for account in queries.list_accounts(connection)}
+            return queries.list_keys(connection, account_id), names
+
+        rows, names = database.read(ask)
+
+    def state(key: queries.Key) -> str:
+        if key.revoked_us is not None:
+            return "revoked"
+        return "expired" if key.expires_us is not None and key.expires_us <= SystemClock().now_us() else "active"
+
+    if as_json:
+        print_json(
+            {
+                "keys": [
+                    {
+                        "id": key.id,
+                        "hint": key.hint,
+                        "name": key.name,
+                        "account": key.account_id,
+                        "account_name": names.get(key.account_id, ""),
+                        "state": state(key),
+                        "budget": None if key.budget_nano is None else format_amount(key.budget_nano),
+                        "budget_window": key.budget_window,
+                        "created_at": day(key.created_us),
+                    }
+                    for key in rows
+                ]
+            }
+        )
+        return
+    print_table(
+        ("id", "key", "name", "account", "state", "budget USD"),
+        [
+            (
+                key.id,
+                key.hint,
+                key.name,
+                names.get(key.account_id, ""),
+                state(key),
+                "" if key.budget_nano is None else f"{format_amount(key.budget_nano)} / {key.budget_window}",
+            )
+            for key in rows
+        ],
+        empty="No keys yet; `farebox keys create --account NAME` makes one.",
+    )
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@config_option
+@json_option
+def revoke_key(key_id: str, config_path: Path, as_json: bool) -> None:
+    """Revoke a key for good; a running server refuses it within a second."""
+    with database_of(config_path) as (_, database):
+        try:
+            customers.revoke_key(database, key_id, now_us=SystemClock().now_us())
+        except CommandRefused as error:
+            raise CliError(f"{error}; `farebox keys list` shows them") from None
+    if as_json:
+        print_json({"id": key_id, "state": "revoked"})
+        return
+    click.echo(f"Revoked {key_id}.")
+
+
+COMMANDS = (accounts, topup, keys)

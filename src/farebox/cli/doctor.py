@@ -1,0 +1,130 @@
+"""Doctor: what could keep calls from being answered or billed, each finding with its fix."""
+
+import os
+import shutil
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from farebox.app import make_market, read_pepper
+from farebox.billing import journal, poster
+from farebox.billing.journal import JournalError, Position
+from farebox.catalog import loader
+from farebox.config import ConfigError, Loaded, load
+from farebox.ports import SystemClock
+from farebox.processes import local_model
+from farebox.storage import migrate
+from farebox.storage.database import Database, StoreError
+
+PRICE_AGE_DAYS = 45
+DISK_FREE_BYTES_MIN = 256 * 2**20
+CLOCK_EARLIEST = "2026-01-01"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    level: Literal["ok", "note", "problem"]
+    subject: str
+    text: str
+    fix: str = ""
+
+
+def examine(path: Path) -> list[Finding]:
+    """Everything worth looking at, in the order in which it is needed."""
+    try:
+        loaded = load(path)
+    except ConfigError as error:
+        return [Finding("problem", "configuration", str(error), f"edit {path}, or `farebox init --data {path.parent}`")]
+    found = [Finding("ok", "configuration", str(loaded.path)), _clock(), _disk(loaded), _pepper(loaded)]
+    found += _providers(loaded)
+    found += _database(loaded)
+    found.append(_prices())
+    return found
+
+
+def _clock() -> Finding:
+    today = datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC).strftime("%Y-%m-%d")
+    if today < CLOCK_EARLIEST:
+        return Finding("problem", "clock", f"the machine thinks it is {today}", "set the clock; prices and budgets go by it")
+    return Finding("ok", "clock", f"{today} UTC")
+
+
+def _disk(loaded: Loaded) -> Finding:
+    free = shutil.disk_usage(loaded.folder).free
+    if free < DISK_FREE_BYTES_MIN:
+        return Finding("problem", "disk", f"{free // 2**20} MiB are free", "make room: without journal space calls are refused")
+    return Finding("ok", "disk", f"{free // 2**30} GiB are free")
+
+
+def _pepper(loaded: Loaded) -> Finding:
+    try:
+        read_pepper(loaded)
+    except ConfigError as error:
+        return Finding("problem", "pepper", str(error), "restore the pepper that the keys were made with")
+    mode = loaded.pepper_file.stat().st_mode & 0o777 if loaded.pepper_file.exists() else 0
+    if mode & 0o077:
+        return Finding("problem", "pepper", f"{loaded.pepper_file} can be read by others", f"chmod 600 {loaded.pepper_file}")
+    return Finding("ok", "pepper", "present and private")
+
+
+def _providers(loaded: Loaded) -> list[Finding]:
+    local = local_model.installed()
+    try:
+        market, providers = make_market(loaded, local_url="http://127.0.0.1" if local else None)
+    except ConfigError as error:
+        return [Finding("problem", "providers", str(error), "edit the configuration")]
+    found: list[Finding] = []
+    if not providers:
+        found.append(Finding("problem", "providers", "none is on", "set OPENAI_API_KEY or the like, or add `[providers.NAME]`"))
+    else:
+        found.append(Finding("ok", "providers", f"{', '.join(sorted(providers))}; {len(market.targets)} models can be called"))
+    if not local:
+        found.append(Finding("note", "local model", "its packages are not installed", "`make run` installs them"))
+    today = datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC).strftime("%Y-%m-%d")
+    unpriced = [slug for slug, targets in market.targets.items() if all(t.offer.price_on(today) is None for t in targets)]
+    if unpriced:
+        names = ", ".join(sorted(unpriced)[:5])
+        found.append(Finding("problem", "unpriced models", f"{names}: never called without a price", "give their offers a price"))
+    return found
+
+
+def _database(loaded: Loaded) -> list[Finding]:
+    try:
+        with Database.open(loaded.database_url) as database:
+            try:
+                migrate.check(database)
+            except migrate.SchemaOutdated as error:
+                return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
+            found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
+            return found + _journals(loaded, poster.positions(database))
+    except StoreError as error:
+        return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]
+
+
+def _journals(loaded: Loaded, positions: dict[str, Position]) -> list[Finding]:
+    waiting = 0
+    for slot in sorted(loaded.journal_dir.glob("w*")) if loaded.journal_dir.is_dir() else []:
+        if not os.access(slot, os.W_OK):
+            return [Finding("problem", "journal", f"{slot} cannot be written", "check owner and permissions")]
+        try:
+            records, _ = journal.read(slot, positions.get(slot.name, Position()), records_max=100_000)
+        except JournalError as error:
+            return [Finding("problem", "journal", str(error), "keep the file; it is the only record of these calls")]
+        waiting += len(records)
+    text = f"{waiting} records not yet posted"
+    if waiting > 10_000:
+        return [Finding("problem", "journal", text, "the bookkeeper is behind or not running: `farebox serve` runs it")]
+    return [Finding("ok", "journal", text)]
+
+
+def _prices() -> Finding:
+    checked = [price.checked for model in loader.load() for offer in model.offers for price in offer.prices if price.checked]
+    if not checked:
+        return Finding("note", "prices", "no check dates in the catalog")
+    oldest = min(checked)
+    today = datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC).date()
+    age_days = (today - date.fromisoformat(oldest)).days
+    if age_days > PRICE_AGE_DAYS:
+        return Finding("note", "prices", f"the oldest was checked on {oldest}, {age_days} days ago", "update Farebox's catalog")
+    return Finding("ok", "prices", f"checked {oldest} or later")

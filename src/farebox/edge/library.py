@@ -1,0 +1,196 @@
+"""What the read-only endpoints know from the database, in OpenRouter's shapes; every question on a thread of its own."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from farebox.billing.budgets import key_scope, window_name
+from farebox.billing.records import Settle
+from farebox.gate.principal import Lookup, Principal
+from farebox.money import format_amount
+from farebox.storage import queries
+from farebox.storage.database import Database, StoreError
+from farebox.telemetry import exposition
+from farebox.wires.usage import Usage
+
+US_PER_DAY = 86_400_000_000
+_RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly"}
+_decode_settle = msgspec.json.Decoder(Settle).decode
+
+
+def principal_lookup(database: Database) -> Lookup:
+    """A key's digest → its principal, for the keyring."""
+
+    def find(digest: bytes) -> Principal | None:
+        row = database.read(lambda connection: queries.principal_by_digest(connection, digest))
+        if row is None:
+            return None
+        return Principal(
+            account=row.account.id,
+            account_name=row.account.name,
+            prepaid=row.account.kind == "prepaid",
+            active=row.account.status == "active",
+            key=row.key.id,
+            key_name=row.key.name,
+            key_hint=row.key.hint,
+            project=row.key.project,
+            budget_nano=row.key.budget_nano,
+            window=row.key.budget_window,
+            expires_us=row.key.expires_us,
+            revoked=row.key.revoked_us is not None,
+            created_us=row.key.created_us,
+        )
+
+    return find
+
+
+def dollars(nano: int) -> msgspec.Raw:
+    """Nano-dollars → a JSON number, written from integers: no float is ever made."""
+    return msgspec.Raw(format_amount(nano).encode())
+
+
+def _time(us: int) -> str:
+    return datetime.fromtimestamp(us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class DatabaseLibrary:
+    """See `farebox.edge.info.Library`."""
+
+    def __init__(self, database: Database, run: Callable[..., "asyncio.Future[Any]"], run_dir: Path) -> None:
+        self._database = database
+        self._run = run
+        self._run_dir = run_dir
+
+    async def _read(self, work: Callable[[Connection], Any]) -> Any:
+        return await self._run(self._database.read, work)
+
+    async def version(self) -> int:
+        """Grows with every change to keys and accounts."""
+        return await self._read(queries.current_version)
+
+    async def generation(self, account: str, generation: str) -> dict[str, Any] | None:
+        rows: list[queries.UsageRow] = await self._read(
+            lambda connection: queries.generation(connection, generation, account_id=account)
+        )
+        final = next((row for row in rows if row.final), None)
+        if final is None:
+            return None
+        settled = _decode_settle(final.record)
+        last = settled.attempts[-1] if settled.attempts else None
+        usage = (last.usage if last is not None else None) or Usage()
+        charge = sum(row.charge_nano for row in rows)
+        costs = [row.cost_nano for row in rows if row.cost_nano is not None]
+        return {
+            "id": settled.id,
+            "total_cost": dollars(charge),
+            "total_cost_usd": format_amount(charge),
+            "usage": dollars(charge),
+            "upstream_inference_cost": dollars(sum(costs)),
+            "cache_discount": None,
+            "model": settled.model,
+            "provider_name": last.provider if last is not None else None,
+            "latency": (last.first_byte_us - settled.created_us) // 1000 if last is not None and last.first_byte_us else None,
+            "generation_time": (settled.at_us - settled.created_us) // 1000,
+            "moderation_latency": None,
+            "tokens_prompt": usage.prompt_tokens,
+            "tokens_completion": usage.completion_tokens,
+            "native_tokens_prompt": usage.prompt_tokens,
+            "native_tokens_completion": usage.completion_tokens,
+            "native_tokens_reasoning": usage.reasoning,
+            "native_tokens_cached": usage.cache_read,
+            "finish_reason": last.finish_reason or None if last is not None else None,
+            "native_finish_reason": last.native_finish_reason or None if last is not None else None,
+            "streamed": settled.streamed,
+            "cancelled": settled.cancelled,
+            "is_byok": False,
+            "created_at": _time(settled.created_us),
+            "origin": "",
+            "app_id": None,
+            "session_id": None,
+            "service_tier": None,
+            "upstream_id": last.upstream_request_id or None if last is not None else None,
+            "state": settled.state,
+            "provider_responses": [
+                {
+                    "attempt": attempt.n,
+                    "provider_name": attempt.provider,
+                    "model": attempt.upstream_id,
+                    "status": attempt.status,
+                    "outcome": attempt.outcome,
+                    "basis": attempt.basis,
+                    "flags": list(attempt.flags),
+                    "latency": (attempt.ended_us - attempt.started_us) // 1000,
+                    "charge_usd": format_amount(attempt.charge_nano),
+                    "cost_usd": None if attempt.cost_nano is None else format_amount(attempt.cost_nano),
+                    "price_version": attempt.price_version,
+                }
+                for attempt in settled.attempts
+            ],
+        }
+
+    async def key(self, principal: Principal, now_us: int) -> dict[str, Any]:
+        day_us = now_us // US_PER_DAY * US_PER_DAY
+        week_us = day_us - (day_us // US_PER_DAY + 3) % 7 * US_PER_DAY
+        month_us = int(datetime.strptime(window_name("month", now_us), "%Y-%m").replace(tzinfo=UTC).timestamp()) * 1_000_000
+        scope = key_scope(principal.key, principal.window, now_us)
+
+        def ask(connection: Connection) -> tuple[queries.KeyUsage, queries.Balance | None]:
+            spent = queries.key_usage(connection, principal.key, day_us=day_us, week_us=week_us, month_us=month_us)
+            return spent, queries.scope_balance(connection, scope.id)
+
+        spent, balance = await self._read(ask)
+        budget = principal.budget_nano
+        remaining = None
+        if budget is not None:
+            remaining = dollars(max(budget if balance is None else balance.remaining_nano, 0))
+        return {
+            "label": principal.key_hint,
+            "name": principal.key_name,
+            "limit": None if budget is None else dollars(budget),
+            "limit_remaining": remaining,
+            "limit_reset": _RESETS[principal.window],
+            "include_byok_in_limit": False,
+            "usage": dollars(spent.total_nano),
+            "usage_daily": dollars(spent.day_nano),
+            "usage_weekly": dollars(spent.week_nano),
+            "usage_monthly": dollars(spent.month_nano),
+            "byok_usage": 0,
+            "byok_usage_daily": 0,
+            "byok_usage_weekly": 0,
+            "byok_usage_monthly": 0,
+            "is_free_tier": False,
+            "is_management_key": False,
+            "is_provisioning_key": False,
+            "expires_at": None if principal.expires_us is None else _time(principal.expires_us),
+            "creator_user_id": None,
+            "rate_limit": {"requests": -1, "interval": "10s", "note": "deprecated"},
+        }
+
+    async def credits(self, account: str) -> dict[str, Any]:
+        def ask(connection: Connection) -> tuple[queries.Credits, queries.Balance | None]:
+            return queries.account_credits(connection, account), queries.balance(connection, account)
+
+        credits, balance = await self._read(ask)
+        used = 0 if balance is None else balance.posted_nano
+        total = credits.granted_nano - credits.expired_nano
+        return {
+            "total_credits": dollars(total),
+            "total_usage": dollars(used),
+            "total_credits_usd": format_amount(total),
+            "total_usage_usd": format_amount(used),
+        }
+
+    async def ready(self) -> str | None:
+        try:
+            await self.version()
+        except StoreError as error:
+            return f"the database does not answer: {error}"
+        return None
+
+    async def metrics(self) -> bytes:
+        return await self._run(exposition, self._run_dir)
