@@ -1,0 +1,233 @@
+"""The poster: from the workers' journals into the ledger, each record exactly once.
+
+`post` reads every slot from where the last run stopped and writes, in **one** transaction: a usage row per attempt, one charge
+transfer per account, its payment from credit, one cost transfer per provider, the losses, the move from allotted to posted in
+every scope, alerts, and the new positions. Either all of it is there or none of it; a run that died, or whose commit was
+acknowledged to nobody, is simply run again from the position that the database has.
+
+Two posters may run by mistake: the position is moved only from where it was read, so one of them changes nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection, select, text
+
+from farebox.billing import allotments, tail
+from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
+from farebox.billing.care import judge
+from farebox.billing.journal import JournalError, Position
+from farebox.billing.ledger import spend
+from farebox.billing.outbox import THRESHOLDS_PERCENT, Message, alert_thresholds, put
+from farebox.billing.records import Closed, Opened
+from farebox.billing.tail import Reading, Settled
+from farebox.billing.transfers import insert_transfers
+from farebox.ports import Clock, Ids
+from farebox.storage.database import Database, RowRefused
+from farebox.storage.tables import accounts, journal_positions, lives, usage
+
+RECORDS_MAX = 4_000
+"""Records of one slot in one transaction: about 2,000 calls, or 50 ms of the write lock."""
+SLOTS_MAX = 256
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """What one run did."""
+
+    records: int = 0
+    calls: int = 0
+    rows: int = 0
+    charge_nano: int = 0
+    cost_nano: int = 0
+    loss_nano: int = 0
+    refused: int = 0
+    reduced: int = 0
+    released: int = 0
+    """Allotments of ended lives that were returned."""
+    lost: bool = False
+    """Another poster was faster; nothing was changed."""
+    damaged: tuple[str, ...] = ()
+    """Slots that could not be read, with the reason; the others were posted."""
+
+
+class _Lost(Exception):
+    """The position is not where it was read."""
+
+
+def post(
+    database: Database,
+    journal_root: Path,
+    ids: Ids,
+    clock: Clock,
+    *,
+    records_max: int = RECORDS_MAX,
+    thresholds_percent: Sequence[int] = THRESHOLDS_PERCENT,
+) -> Posted:
+    """Post what is new in every slot, up to `records_max` records of each. Call again while `records` is not 0."""
+    readings, damaged = _read(database, journal_root, records_max)
+    if not readings:
+        return Posted(damaged=damaged)
+    now_us = clock.now_us()
+    calls = [call for reading in readings for call in reading.settled]
+
+    def run(care: bool) -> Posted:
+        prepared = None if care else build(calls, ids, now_us)
+        return database.write(
+            lambda connection: _post(database, connection, readings, calls, prepared, ids, now_us, thresholds_percent)
+        )
+
+    try:
+        try:
+            posted = run(care=False)
+        except (RowRefused, NeedsCare):
+            posted = run(care=True)
+    except _Lost:
+        return Posted(lost=True, damaged=damaged)
+    return msgspec.structs.replace(posted, damaged=damaged)
+
+
+def _read(database: Database, journal_root: Path, records_max: int) -> tuple[list[Reading], tuple[str, ...]]:
+    """What is new in every slot. A damaged one is left out and told of."""
+    slots = sorted(path for path in journal_root.iterdir() if path.is_dir()) if journal_root.is_dir() else []
+    assert len(slots) <= SLOTS_MAX, f"{len(slots)} slots are more than any machine serves"
+    stored = positions(database)
+    readings: list[Reading] = []
+    damaged: list[str] = []
+    for slot in slots:
+        try:
+            reading = tail.read(slot, stored.get(slot.name, Position()), records_max=records_max)
+        except JournalError as error:
+            damaged.append(str(error))
+            continue
+        if reading.records:
+            readings.append(reading)
+    return readings, tuple(damaged)
+
+
+def positions(database: Database) -> dict[str, Position]:
+    """How far each slot is posted."""
+    rows = database.read(lambda connection: connection.execute(select(journal_positions)).all())
+    return {row.slot: Position(row.segment, row.byte_offset) for row in rows}
+
+
+def _post(
+    database: Database,
+    connection: Connection,
+    readings: Sequence[Reading],
+    calls: Sequence[tuple[Settled, str]],
+    batch: Batch | None,
+    ids: Ids,
+    now_us: int,
+    thresholds_percent: Sequence[int],
+) -> Posted:
+    for reading in readings:
+        _advance(connection, reading)
+    ended = _end_lives(database, connection, readings, now_us)
+    messages: list[Message] = []
+    refused = reduced = 0
+    if batch is None:
+        care, messages = judge(connection, calls)
+        refused, reduced = len(care.refused), len(care.allowed_nano)
+        batch = build(calls, ids, now_us, care)
+    else:
+        _accounts_exist(connection, batch)
+    database.insert_rows(connection, usage, USAGE_COLUMNS, batch.rows)
+    spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
+    insert_transfers(database, connection, [*batch.transfers, *spent])
+    touched = _move_scopes(database, connection, batch)
+    released = allotments.return_slices(database, connection, ended)
+    alert_thresholds(database, connection, ids, touched, thresholds_percent, now_us)
+    put(database, connection, ids, messages, now_us)
+    return Posted(
+        records=sum(reading.records for reading in readings),
+        calls=batch.calls,
+        rows=len(batch.rows),
+        charge_nano=batch.charge_nano,
+        cost_nano=batch.cost_nano,
+        loss_nano=batch.loss_nano,
+        refused=refused,
+        reduced=reduced,
+        released=released,
+    )
+
+
+_ADVANCE = text(
+    "UPDATE journal_positions SET segment = :segment, byte_offset = :offset "
+    "WHERE slot = :slot AND segment = :old_segment AND byte_offset = :old_offset"
+)
+_START = text(
+    "INSERT INTO journal_positions (slot, segment, byte_offset) VALUES (:slot, :segment, :offset) ON CONFLICT (slot) DO NOTHING"
+)
+
+
+def _advance(connection: Connection, reading: Reading) -> None:
+    """Move a slot's position from where it was read. The first statement of the transaction: a second poster waits here."""
+    assert reading.end > reading.start, "records were read"
+    marks = {"slot": reading.slot, "segment": reading.end.segment, "offset": reading.end.offset}
+    if reading.start == Position():
+        changed = connection.execute(_START, marks).rowcount
+    else:
+        old = {"old_segment": reading.start.segment, "old_offset": reading.start.offset}
+        changed = connection.execute(_ADVANCE, {**marks, **old}).rowcount
+    if changed != 1:
+        raise _Lost
+
+
+def _end_lives(database: Database, connection: Connection, readings: Sequence[Reading], now_us: int) -> list[str]:
+    """Lives that ended: closed ones, and all earlier ones of a slot that was opened again.
+
+    Their slices return after the calls of this batch are posted, since those were held out of them.
+    """
+    ended: set[str] = set()
+    opened: list[tuple[str, str]] = []
+    for reading in readings:
+        for record in reading.lives:
+            match record:
+                case Opened():
+                    before = select(lives.c.life).where(lives.c.slot == reading.slot, lives.c.ended_us.is_(None))
+                    ended.update(connection.execute(before).scalars())
+                    ended.update(life for life, slot in opened if slot == reading.slot)
+                    ended.discard(record.life)
+                    opened.append((record.life, reading.slot))
+                case Closed():
+                    ended.add(record.life)
+    open_sql = "INSERT INTO lives (life, slot) VALUES (?, ?) ON CONFLICT (life) DO UPDATE SET slot = excluded.slot"
+    database.execute_many(connection, open_sql, opened)
+    allotments.end_lives(database, connection, sorted(ended), now_us)
+    return sorted(ended)
+
+
+def _accounts_exist(connection: Connection, batch: Batch) -> None:
+    charged = list(batch.charges)
+    if not charged:
+        return
+    known = connection.execute(select(accounts.c.id).where(accounts.c.id.in_(charged))).all()
+    if len(known) != len(charged):
+        raise NeedsCare
+
+
+_POST_SCOPE = (
+    "UPDATE scopes SET posted_nano = posted_nano + ?, allotted_nano = allotted_nano - ? WHERE id = ? AND allotted_nano >= ?"
+)
+_POST_ALLOTMENT = (
+    "UPDATE allotments SET posted_nano = posted_nano + ? "
+    "WHERE scope_id = ? AND life = ? AND released = false AND granted_nano - posted_nano >= ?"
+)
+_POST_UNCOVERED = "UPDATE scopes SET posted_nano = posted_nano + ? WHERE id = ?"
+
+
+def _move_scopes(database: Database, connection: Connection, batch: Batch) -> list[str]:
+    """From allotted to posted, per scope and per allotment; the scopes concerned."""
+    by_scope: dict[str, int] = {}
+    for (scope, _), amount in batch.covered.items():
+        by_scope[scope] = by_scope.get(scope, 0) + amount
+    moved = [(amount, amount, scope, amount) for scope, amount in sorted(by_scope.items())]
+    used = [(amount, scope, life, amount) for (scope, life), amount in sorted(batch.covered.items())]
+    straight = [(amount, scope) for scope, amount in sorted(batch.uncovered.items())]
+    changed = database.execute_many(connection, _POST_SCOPE, moved)
+    changed += database.execute_many(connection, _POST_UNCOVERED, straight)
+    changed += database.execute_many(connection, _POST_ALLOTMENT, used)
+    if changed != len(moved) + len(used) + len(straight):
+        raise NeedsCare
+    return sorted({*by_scope, *batch.uncovered})

@@ -1,0 +1,130 @@
+"""The poster's reader: the journal's format (`billing.journal`), decoded only as far as the ledger's columns need.
+
+A call is about two kilobytes of journal, and decoding all of it costs more than posting it. Here a line is checked by its
+checksum, passed over unless it is a `Settle`, `Opened` or `Closed`, and of an attempt only money, usage and names are decoded;
+the rest goes into the database as the text that it is.
+"""
+
+import zlib
+from pathlib import Path
+
+import msgspec
+from msgspec import Raw
+
+from farebox.billing.journal import LINE_BYTES_MAX, JournalError, Position, decode_line, segment_name, segments
+from farebox.billing.records import Closed, Opened
+from farebox.wires.usage import Usage
+
+CHUNK_BYTES = 256 * 1024
+"""Small enough to stay in the processor's cache while its lines are decoded."""
+
+
+class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
+    """The part of `records.Attempt` that becomes columns."""
+
+    n: int
+    provider: str
+    outcome: str
+    usage: Usage | None = None
+    basis: str = "none"
+    cost_nano: int | None = 0
+    charge_nano: int = 0
+    loss_nano: int = 0
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
+    """The part of `records.Settle` that becomes columns."""
+
+    id: str
+    state: str
+    account: str
+    key: str
+    scopes: tuple[str, ...]
+    hold_nano: int
+    charge_nano: int
+    model: str
+    attempts: tuple[SettledAttempt, ...]
+    created_us: int
+    life: str
+    project: str = ""
+    end_user: str = ""
+
+
+class _Attempts(msgspec.Struct, tag="settle"):
+    attempts: tuple[Raw, ...]
+
+
+class Reading(msgspec.Struct):
+    """What one slot had beyond a position."""
+
+    slot: str
+    start: Position
+    end: Position
+    records: int
+    settled: list[tuple[Settled, str]]
+    """Each with its own words: the line's JSON."""
+    lives: list[Opened | Closed]
+
+
+_decode = msgspec.json.Decoder(Settled).decode
+_decode_attempts = msgspec.json.Decoder(_Attempts).decode
+
+
+def attempt_texts(record: str) -> list[str]:
+    """The attempts of a settle record, each in its own words."""
+    return [bytes(raw).decode() for raw in _decode_attempts(record).attempts]
+
+
+def read(slot: Path, start: Position, *, records_max: int) -> Reading:
+    """Lines from `start` on, up to about `records_max`. Safe beside a living writer, like `journal.read`."""
+    reading = Reading(slot.name, start, start, 0, [], [])
+    numbers = [number for number in segments(slot) if number >= start.segment]
+    for index, number in enumerate(numbers):
+        if number != reading.end.segment:
+            reading.end = Position(number, 0)
+        _read_segment(slot / segment_name(number), reading, records_max, last=index == len(numbers) - 1)
+        if reading.records >= records_max:
+            break
+    return reading
+
+
+def _read_segment(path: Path, reading: Reading, records_max: int, *, last: bool) -> None:
+    number, offset = reading.end.segment, reading.end.offset
+    size = CHUNK_BYTES
+    with path.open("rb") as file:
+        while reading.records < records_max:
+            file.seek(offset)
+            data = file.read(size)
+            cut = data.rfind(b"\n") + 1
+            if not cut:
+                if len(data) == size and size < LINE_BYTES_MAX:
+                    size *= 2
+                    continue
+                if data and not last:
+                    raise JournalError(f"{reading.slot}/{path.name} at {offset}: torn line before the end")
+                return
+            offset += _take_lines(data[: cut - 1].split(b"\n"), reading, records_max, offset, path.name)
+            reading.end = Position(number, offset)
+
+
+def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: int, name: str) -> int:
+    """Decode lines into the reading; how many bytes they are."""
+    crc32, decode, settled = zlib.crc32, _decode, reading.settled
+    lines = lines[: records_max - reading.records]
+    size = 0
+    for line in lines:
+        payload = line[9:]
+        try:
+            if crc32(payload) != int(line[:8], 16):
+                raise ValueError
+            if payload.startswith(b'{"type":"settle"'):
+                settled.append((decode(payload), payload.decode()))
+            elif payload.startswith((b'{"type":"opened"', b'{"type":"closed"')):
+                record = decode_line(line, name)
+                assert isinstance(record, Opened | Closed)
+                reading.lives.append(record)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise JournalError(f"{reading.slot}/{name} at {offset + size}: damaged line ({error})") from error
+        size += len(line) + 1
+    reading.records += len(lines)
+    return size

@@ -1,0 +1,297 @@
+"""Named queries: what the surfaces and the command line ask. Each is one function with a sentence; all of them only read.
+
+They take a connection, so that several answers can come from one snapshot:
+`database.read(lambda connection: queries.balance(connection, "acc-1"))`.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, Select, func, select
+
+from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage
+
+US_PER_DAY = 86_400_000_000
+ROWS_MAX = 10_000
+"""The most rows that one answer has."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A customer."""
+
+    id: str
+    name: str
+    kind: Literal["prepaid", "postpaid"]
+    credit_limit_nano: int
+    status: Literal["active", "suspended"]
+    created_us: int
+    version: int
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key without its digest."""
+
+    id: str
+    account_id: str
+    project: str
+    name: str
+    hint: str
+    created_us: int
+    expires_us: int | None
+    revoked_us: int | None
+    budget_nano: int | None
+    budget_window: Literal["none", "hour", "day", "week", "month"]
+    version: int
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who a credential stands for: what the gate caches."""
+
+    digest: bytes
+    key: Key
+    account: Account
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """How an account's own scope stands. All amounts in nano-dollars."""
+
+    limit_nano: int
+    """All credit ever given and not expired, and the credit line with payments."""
+    posted_nano: int
+    """All that was ever charged."""
+    allotted_nano: int
+    """In the hands of gateways: held by calls in flight, about to be, or charged and not yet posted."""
+
+    @property
+    def available_nano(self) -> int:
+        """What nobody has a hand on."""
+        return max(self.limit_nano - self.posted_nano - self.allotted_nano, 0)
+
+    @property
+    def remaining_nano(self) -> int:
+        """What is left of the limit by the books."""
+        return self.limit_nano - self.posted_nano
+
+
+class Credits(msgspec.Struct, frozen=True):
+    """What an account was given and what became of it. All amounts in nano-dollars."""
+
+    granted_nano: int
+    used_nano: int
+    expired_nano: int
+    remaining_nano: int
+
+
+class UsageGroup(msgspec.Struct, frozen=True):
+    """One line of a usage report. Amounts in nano-dollars; `unknown_costs` counts attempts whose cost nobody knows yet."""
+
+    group: str | int
+    calls: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    charge_nano: int
+    cost_nano: int
+    unknown_costs: int
+
+
+class KeyUsage(msgspec.Struct, frozen=True):
+    """What a key was charged, by the start of the call. Nano-dollars."""
+
+    total_nano: int
+    day_nano: int
+    week_nano: int
+    month_nano: int
+
+
+class UsageRow(msgspec.Struct, frozen=True):
+    """One row of `usage` as stored; `billing.evidence` reads its `record`."""
+
+    hold_id: str
+    attempt: int
+    revision: int
+    final: bool
+    account_id: str
+    key_id: str
+    project: str
+    end_user: str
+    model: str
+    provider: str
+    state: str
+    outcome: str
+    basis: str
+    charge_nano: int
+    loss_nano: int
+    cost_nano: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    record: str
+    transfer_id: str | None
+    cost_transfer_id: str | None
+    created_us: int
+    posted_us: int
+
+
+_KEY_COLUMNS = [keys.c[name] for name in Key.__struct_fields__]
+_PRINCIPAL = select(keys, *(column.label(f"account_{column.name}") for column in accounts.c if column.name != "id")).join(
+    accounts, accounts.c.id == keys.c.account_id
+)
+
+
+def _principal(row: RowMapping) -> Principal:
+    key = Key(**{name: row[name] for name in Key.__struct_fields__})
+    account = {name: row[f"account_{name}"] for name in Account.__struct_fields__ if name != "id"}
+    return Principal(row["digest"], key, Account(id=row["account_id"], **account))
+
+
+def principal_by_digest(connection: Connection, digest: bytes) -> Principal | None:
+    """The key with this digest and its account, whatever their state."""
+    row = connection.execute(_PRINCIPAL.where(keys.c.digest == digest)).mappings().one_or_none()
+    return None if row is None else _principal(row)
+
+
+def principals_changed_since(connection: Connection, version: int) -> list[Principal]:
+    """Keys that changed, or whose account did, after a control version."""
+    changed = _PRINCIPAL.where((keys.c.version > version) | (accounts.c.version > version)).order_by(keys.c.id)
+    return [_principal(row) for row in connection.execute(changed).mappings()]
+
+
+def current_version(connection: Connection) -> int:
+    """The control version: unchanged means no account, key or limit has changed."""
+    return connection.execute(select(control_version.c.version)).scalar_one()
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """Every customer, by name."""
+    rows = connection.execute(select(accounts).order_by(accounts.c.name).limit(ROWS_MAX)).mappings()
+    return [Account(**row) for row in rows]
+
+
+def account(connection: Connection, id_or_name: str) -> Account | None:
+    """A customer by id, or else by name."""
+    found = select(accounts).where((accounts.c.id == id_or_name) | (accounts.c.name == id_or_name))
+    rows = [Account(**row) for row in connection.execute(found).mappings()]
+    return next((row for row in rows if row.id == id_or_name), rows[0] if rows else None)
+
+
+def list_keys(connection: Connection, account_id: str | None = None) -> list[Key]:
+    """Keys of one account or of all, oldest first; revoked ones too."""
+    query = select(*_KEY_COLUMNS).order_by(keys.c.created_us, keys.c.id).limit(ROWS_MAX)
+    if account_id is not None:
+        query = query.where(keys.c.account_id == account_id)
+    return [Key(**row) for row in connection.execute(query).mappings()]
+
+
+def key(connection: Connection, key_id: str) -> Key | None:
+    """A key by its public id."""
+    row = connection.execute(select(*_KEY_COLUMNS).where(keys.c.id == key_id)).mappings().one_or_none()
+    return None if row is None else Key(**row)
+
+
+def balance(connection: Connection, account_id: str) -> Balance | None:
+    """How an account stands; None when there is no such account."""
+    return scope_balance(connection, f"account:{account_id}")
+
+
+def scope_balance(connection: Connection, scope_id: str) -> Balance | None:
+    """How a scope stands against the limit asked for; None when no call has used it yet (or there is no such scope)."""
+    limit = func.coalesce(scopes.c.wanted_limit_nano, scopes.c.limit_nano)
+    row = connection.execute(
+        select(limit, scopes.c.posted_nano, scopes.c.allotted_nano).where(scopes.c.id == scope_id)
+    ).one_or_none()
+    return None if row is None else Balance(*row)
+
+
+def account_credits(connection: Connection, account_id: str) -> Credits:
+    """What an account was given, has used, and has left; zeros for one that never had credit."""
+    row = connection.execute(
+        select(func.sum(grants.c.amount_nano), func.sum(grants.c.remaining_nano), func.sum(grants.c.expired_nano)).where(
+            grants.c.account_id == account_id
+        )
+    ).one()
+    granted, remaining, expired = (int(value or 0) for value in row)
+    return Credits(granted, granted - remaining - expired, expired, remaining)
+
+
+GroupBy = Literal["model", "key", "provider", "day", "account", "project", "end_user"]
+
+
+def usage_report(
+    connection: Connection,
+    group_by: GroupBy,
+    *,
+    since_us: int,
+    until_us: int | None = None,
+    account_id: str | None = None,
+    key_id: str | None = None,
+) -> list[UsageGroup]:
+    """Sums of the calls that started in a period, dearest group first; days (UTC, counted from the epoch) in their order."""
+    column = {
+        "model": usage.c.model,
+        "key": usage.c.key_id,
+        "provider": usage.c.provider,
+        "day": usage.c.created_us // US_PER_DAY,
+        "account": usage.c.account_id,
+        "project": usage.c.project,
+        "end_user": usage.c.end_user,
+    }[group_by].label("group")
+    corrected = usage.alias("corrected")
+    known_later = (
+        select(corrected.c.hold_id)
+        .where(
+            corrected.c.hold_id == usage.c.hold_id,
+            corrected.c.attempt == usage.c.attempt,
+            corrected.c.revision > 0,
+            corrected.c.cost_nano.is_not(None),
+        )
+        .exists()
+    )
+    unknown = usage.c.cost_nano.is_(None) & (usage.c.revision == 0) & ~known_later
+    query = select(
+        column,
+        func.count().filter(usage.c.final),
+        func.count().filter((usage.c.revision == 0) & (usage.c.attempt > 0)),
+        func.coalesce(func.sum(usage.c.prompt_tokens), 0),
+        func.coalesce(func.sum(usage.c.completion_tokens), 0),
+        func.sum(usage.c.charge_nano),
+        func.coalesce(func.sum(usage.c.cost_nano), 0),
+        func.count().filter(unknown),
+    ).where(usage.c.created_us >= since_us)
+    query = _narrow(query, until_us, account_id, key_id).group_by(column).limit(ROWS_MAX)
+    query = query.order_by(column) if group_by == "day" else query.order_by(func.sum(usage.c.charge_nano).desc(), column)
+    return [UsageGroup(row[0], *(int(value) for value in row[1:])) for row in connection.execute(query)]
+
+
+def _narrow(
+    query: Select[*tuple[Any, ...]], until_us: int | None, account_id: str | None, key_id: str | None
+) -> Select[*tuple[Any, ...]]:
+    if until_us is not None:
+        query = query.where(usage.c.created_us < until_us)
+    if account_id is not None:
+        query = query.where(usage.c.account_id == account_id)
+    if key_id is not None:
+        query = query.where(usage.c.key_id == key_id)
+    return query
+
+
+def generation(connection: Connection, hold_id: str, *, account_id: str) -> list[UsageRow]:
+    """Every attempt of a call and its corrections, in order. Empty when it is not posted yet, or another account's."""
+    found = (
+        select(usage)
+        .where(usage.c.hold_id == hold_id, usage.c.account_id == account_id)
+        .order_by(usage.c.attempt, usage.c.revision)
+        .limit(ROWS_MAX)
+    )
+    return [UsageRow(**row) for row in connection.execute(found).mappings()]
+
+
+def key_usage(connection: Connection, key_id: str, *, day_us: int, week_us: int, month_us: int) -> KeyUsage:
+    """What a key was charged in all, and since the starts of the day, the week and the month."""
+
+    def since(start_us: int) -> Any:
+        return func.coalesce(func.sum(usage.c.charge_nano).filter(usage.c.created_us >= start_us), 0)
+
+    row = connection.execute(
+        select(since(0), since(day_us), since(week_us), since(month_us)).where(usage.c.key_id == key_id)
+    ).one()
+    return KeyUsage(*(int(value) for value in row))

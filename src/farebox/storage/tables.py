@@ -1,0 +1,244 @@
+"""The tables, once for both engines. Migrations create them; a test compares the two.
+
+Three kinds of data live here:
+
+- **facts**, append-only and guarded by triggers: `usage` and `transfers`;
+- **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
+  `billing.checks` recomputes every one of them;
+- **settings**: `accounts`, `keys`, and `control_version`, which every change to them bumps.
+
+Amounts are nano-dollars (`_nano`), times microseconds since the epoch (`_us`). There is no float and no zone. The facts have
+no foreign keys: what the journal says has happened must never become impossible to write down.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+IMMUTABLE = ("usage", "transfers")
+"""Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
+
+accounts = Table(
+    "accounts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("credit_limit_nano", BigInteger, nullable=False, server_default=text("0")),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column("created_us", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('prepaid', 'postpaid')", name="kind"),
+    CheckConstraint("status IN ('active', 'suspended')", name="status"),
+    CheckConstraint("credit_limit_nano >= 0", name="credit_limit"),
+    CheckConstraint("kind = 'postpaid' OR credit_limit_nano = 0", name="prepaid_has_no_line"),
+)
+"""Customers. `version` is the control version of the last change, here and on keys."""
+
+keys = Table(
+    "keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("project", Text, nullable=False, server_default=text("''")),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("budget_nano", BigInteger),
+    Column("budget_window", Text, nullable=False, server_default=text("'none'")),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("budget_nano >= 0", name="budget"),
+    CheckConstraint("budget_window IN ('none', 'hour', 'day', 'week', 'month')", name="budget_window"),
+    Index(None, "account_id"),
+    Index(None, "version"),
+)
+"""API keys: a digest (HMAC-SHA256, made by `gate.keys`), never the key. A budget of NULL is no budget."""
+
+scopes = Table(
+    "scopes",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("key_id", Text),
+    Column("window_name", Text, nullable=False, server_default=text("''")),
+    Column("limit_nano", BigInteger, nullable=False),
+    Column("wanted_limit_nano", BigInteger),
+    Column("posted_nano", BigInteger, nullable=False, server_default=text("0")),
+    Column("allotted_nano", BigInteger, nullable=False, server_default=text("0")),
+    Column("wanted_until_us", BigInteger, nullable=False, server_default=text("0")),
+    Column("epoch", Integer, nullable=False, server_default=text("0")),
+    Column("alerted_percent", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("posted_nano >= 0 AND allotted_nano >= 0", name="not_negative"),
+    CheckConstraint("posted_nano + allotted_nano <= limit_nano", name="within_limit"),
+    CheckConstraint("wanted_limit_nano IS NULL OR wanted_limit_nano < limit_nano", name="wanted_is_lower"),
+    Index(None, "account_id"),
+    Index(None, "key_id"),
+)
+"""One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.scopes`.
+
+`epoch` counts changes of the limit and re-arms alerts; `alerted_percent` is the highest threshold already told in it.
+"""
+
+lives = Table(
+    "lives",
+    METADATA,
+    Column("life", Text, primary_key=True),
+    Column("slot", Text),
+    Column("ended_us", BigInteger),
+    Index(None, "slot"),
+)
+"""Lives of gateway workers. The slot is known once the poster has read the life's `Opened`; an ended life takes nothing."""
+
+allotments = Table(
+    "allotments",
+    METADATA,
+    Column("scope_id", Text, ForeignKey("scopes.id"), primary_key=True),
+    Column("life", Text, primary_key=True),
+    Column("granted_nano", BigInteger, nullable=False),
+    Column("posted_nano", BigInteger, nullable=False, server_default=text("0")),
+    Column("released", Boolean, nullable=False, server_default=false()),
+    CheckConstraint("posted_nano >= 0 AND posted_nano <= granted_nano", name="posted_within_granted"),
+    Index(None, "life"),
+)
+"""A slice of a scope held by one life. While not released it takes `granted - posted` of the scope's `allotted_nano`."""
+
+usage = Table(
+    "usage",
+    METADATA,
+    Column("hold_id", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("final", Boolean, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("end_user", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("charge_nano", BigInteger, nullable=False),
+    Column("loss_nano", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("record", Text, nullable=False),
+    Column("transfer_id", Text),
+    Column("cost_transfer_id", Text),
+    Column("created_us", BigInteger, nullable=False),
+    Column("posted_us", BigInteger, nullable=False),
+    Index("uq_usage_final", "hold_id", unique=True, sqlite_where=text("final"), postgresql_where=text("final")),
+    Index(None, "account_id", "created_us"),
+    Index("ix_usage_key_id_created_us", "key_id", "created_us", "charge_nano"),
+)
+"""One row per attempt, whatever came of it (attempt 0: a hold that ended before anything was sent).
+
+The columns are what queries, sums and constraints need. `record` has every other fact in the journal's own words: on the
+final row of a call the whole `Settle`, on the others their `Attempt` (`billing.evidence` reads both). Copying 25 more values
+into columns would cost more than everything else the poster does.
+
+A correction is a row with a higher `revision`: its amounts and token counts are **differences**, so that a sum over rows is
+always right; its record restates the attempt. Unknown is NULL, never zero.
+"""
+
+transfers = Table(
+    "transfers",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("debit", Text, nullable=False),
+    Column("credit", Text, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("account_id", Text),
+    Column("cause_kind", Text, nullable=False),
+    Column("cause_id", Text, nullable=False),
+    CheckConstraint("amount_nano > 0", name="amount"),
+    CheckConstraint("debit <> credit", name="two_accounts"),
+    UniqueConstraint("cause_kind", "cause_id"),
+    Index(None, "account_id", "at_us"),
+    Index(None, "debit"),
+    Index(None, "credit"),
+)
+"""The ledger: every movement once, with its two accounts (`billing.transfers` names them) and the one cause it has."""
+
+grants = Table(
+    "grants",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("remaining_nano", BigInteger, nullable=False),
+    Column("expired_nano", BigInteger, nullable=False, server_default=text("0")),
+    Column("expires_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("command_id", Text, nullable=False, unique=True),
+    CheckConstraint("kind IN ('paid', 'promo')", name="kind"),
+    CheckConstraint("amount_nano > 0", name="amount"),
+    CheckConstraint("remaining_nano >= 0 AND expired_nano >= 0 AND remaining_nano + expired_nano <= amount_nano", name="parts"),
+    Index(None, "account_id", "expires_us"),
+)
+"""Credit given to an account: bought or promotional. Spent soonest-expiring first, then oldest first."""
+
+journal_positions = Table(
+    "journal_positions",
+    METADATA,
+    Column("slot", Text, primary_key=True),
+    Column("segment", Integer, nullable=False),
+    Column("byte_offset", BigInteger, nullable=False),
+)
+"""How far each worker slot's journal has been posted. Slot names are unique over all machines that share a database."""
+
+control_version = Table(
+    "control_version",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+"""One row: grows with every change to accounts, keys and limits, so that gateways notice within a second."""
+
+outbox = Table(
+    "outbox",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("window_name", Text, nullable=False, server_default=text("''")),
+    Column("threshold", Integer, nullable=False, server_default=text("0")),
+    Column("epoch", Integer, nullable=False, server_default=text("0")),
+    Column("payload", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("sent_us", BigInteger),
+    UniqueConstraint("kind", "subject", "window_name", "threshold", "epoch"),
+    Index("ix_outbox_unsent", "created_us", sqlite_where=text("sent_us IS NULL"), postgresql_where=text("sent_us IS NULL")),
+)
+"""Messages written in the transaction that causes them, sent afterwards: each condition once per window and limit."""
