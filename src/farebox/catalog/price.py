@@ -85,6 +85,9 @@ class Price(msgspec.Struct, frozen=True):
     service_tiers: dict[str, Schedule] = {}
     """By the provider's own names: `flex`, `priority`, `batch`…"""
     off_peak: OffPeak | None = None
+    multipliers_bp: dict[str, int] = {}
+    """Surcharges that the vendor states as a factor, in basis points (`inference_geo_us`: 11000 is ×1.1). Recorded, not
+    applied: what triggers one is not part of a price."""
     source: tuple[str, ...] = ()
     checked: str | None = None
     """The date on which the source was read."""

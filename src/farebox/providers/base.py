@@ -53,3 +53,6 @@ class Provider(msgspec.Struct, frozen=True):
     data: DataPolicy = DataPolicy()
     docs_url: str = ""
     kind: Literal["cloud", "local", "custom"] = "cloud"
+    makes: tuple[str, ...] = ()
+    """Vendor parts of slugs (`openai/…`) that are this provider's own models: when two providers use one id for different
+    models, the maker's meaning wins."""
