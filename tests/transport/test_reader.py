@@ -19,7 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 STRICTER = {
-    "a line ends in LF alone": (r"does not end in CRLF|Missing expected CR", OK + b"a: b\n\r\n"),
+    "a line ends in LF alone": (r"does not end in CRLF|Missing expected CR|Invalid header field char", OK + b"a: b\n\r\n"),
     "a folded header": (r"Unexpected whitespace after header value", OK + b"a: b\r\n c\r\ncontent-length: 0\r\n\r\n"),
     "a control character in a header": (r"Invalid header value char", OK + b"a: \x01\r\ncontent-length: 0\r\n\r\n"),
     "content-length twice": (r"several `content-length`|Duplicate Content-Length", OK + b"Content-Length: 0\r\n" * 2 + b"\r\n"),
