@@ -119,10 +119,15 @@ def write(completion: Completion, *, id: str, model: str, provider: str, extra_u
         body["stop_details"] = msgspec.Raw(choice.stop_details)
     if completion.usage.usage is not None:
         written = usage.write(completion.usage.usage, extra_usage)
-        if completion.service_tier is not None:
-            written["service_tier"] = completion.service_tier
+        tier = _TIERS.get(completion.service_tier or "")
+        if tier is not None:
+            written["service_tier"] = tier
         body["usage"] = written
     return msgspec.json.encode(body)
+
+
+_TIERS = {"standard": "standard", "priority": "priority", "batch": "batch", "default": "standard", "on_demand": "standard"}
+"""Tiers that clients of this wire know. Another one is left out here; the price follows the report, not this."""
 
 
 def write_block(part: Part) -> Any:

@@ -179,5 +179,6 @@ def write(usage: Usage, extra: dict[str, msgspec.Raw]) -> dict[str, Any]:
     if usage.reasoning:
         body["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     if usage.web_searches:
-        body["server_tool_use"] = {"web_search_requests": usage.web_searches}
+        # The SDKs want both counts; fetching is not billed by the request and has no class of its own.
+        body["server_tool_use"] = {"web_search_requests": usage.web_searches, "web_fetch_requests": 0}
     return body | extra

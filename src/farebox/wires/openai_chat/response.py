@@ -236,11 +236,19 @@ def write(completion: Completion, *, id: str, model: str, provider: str, extra_u
         "provider": provider,
         "choices": [_write_choice(choice) for choice in completion.choices],
     }
-    if completion.service_tier is not None:
-        body["service_tier"] = completion.service_tier
+    tier = _TIERS.get(completion.service_tier or "")
+    if tier is not None:
+        body["service_tier"] = tier
     if completion.usage.usage is not None:
         body["usage"] = usage.write(completion.usage.usage, extra_usage)
     return msgspec.json.encode(body)
+
+
+_TIERS = {name: name for name in ("auto", "default", "flex", "scale", "priority", "fast")} | {
+    "standard": "default",
+    "on_demand": "default",
+}
+"""Tiers that clients of this wire know. Another one is left out here; the price follows the report, not this."""
 
 
 def _write_choice(choice: Choice) -> dict[str, Any]:

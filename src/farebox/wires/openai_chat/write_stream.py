@@ -41,16 +41,28 @@ DONE = b"data: [DONE]\n\n"
 KEEPALIVE = sse.comment("FAREBOX PROCESSING")
 
 _encode = msgspec.json.Encoder().encode
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _ChoiceState:
-    __slots__ = ("begun", "block_start", "custom", "logprobs", "stretch", "stretch_key", "stretch_open", "text_length")
+    __slots__ = (
+        "annotations",
+        "begun",
+        "block_start",
+        "custom",
+        "logprobs",
+        "stretch",
+        "stretch_key",
+        "stretch_open",
+        "text_length",
+    )
 
     def __init__(self) -> None:
         self.begun = False
         self.custom: set[int] = set()
         self.logprobs: bytes | None = None
         self.text_length = 0
+        self.annotations = 0
         self.block_start = 0
         self.stretch = -1
         self.stretch_key: object = None
@@ -96,16 +108,11 @@ class Writer:
             case ReasoningDelta():
                 return self._reasoning(event)
             case ReasoningSignature():
-                state = self._stretch(event.index, event.detail, False)
-                state.stretch_open = False
                 detail = {"type": "reasoning.text", "text": "", "signature": event.signature}
-                return self._detail(event.index, state.stretch, detail, event.format or ANTHROPIC_FORMAT, event.id)
+                return self._detail(event, False, detail, event.format or ANTHROPIC_FORMAT, closes=True)
             case RedactedReasoning():
-                state = self._stretch(event.index, event.detail, None)
-                state.stretch_open = False
-                return self._detail(
-                    event.index, state.stretch, {"type": "reasoning.encrypted", "data": event.data}, event.format, event.id
-                )
+                detail = {"type": "reasoning.encrypted", "data": event.data}
+                return self._detail(event, None, detail, event.format, closes=True)
             case ToolStart():
                 return self._tool_start(event)
             case ToolArgumentsDelta():
@@ -118,7 +125,10 @@ class Writer:
                 state = self._choice(event.index)
                 if not shows(event.citation):
                     return b""
-                annotation = write_annotation(event.citation, state.block_start, state.text_length)
+                # The official SDKs join the entries of a list by their `index`.
+                annotation = _decode_map(_encode(write_annotation(event.citation, state.block_start, state.text_length)))
+                annotation["index"] = msgspec.Raw(b"%d" % state.annotations)
+                state.annotations += 1
                 return self._chunk(event.index, b'"annotations":' + _encode([annotation]))
             case LogprobsDelta():
                 self._choice(event.index).logprobs = event.raw
@@ -139,37 +149,41 @@ class Writer:
             case _:
                 assert_never(event)
 
-    def _stretch(self, index: int, detail: int | None, summary: bool | None) -> _ChoiceState:
-        """Numbers the stretches of thinking: a new one begins when the upstream's number or kind changes, or the last is closed.
-
-        A signature (`summary` False, right after its text) belongs to the open stretch.
-        """
-        state = self._choice(index)
-        key = (detail, summary)
-        if not state.stretch_open or state.stretch_key != key:
-            state.stretch += 1
-            state.stretch_key = key
-            state.stretch_open = True
-        return state
-
     def _reasoning(self, event: ReasoningDelta) -> bytes:
-        state = self._stretch(event.index, event.detail, event.summary)
         if event.summary:
             detail = {"type": "reasoning.summary", "summary": event.text}
         else:
             detail = {"type": "reasoning.text", "text": event.text}
         plain = b'"reasoning_content":' + _encode(event.text) + b","
-        return self._detail(event.index, state.stretch, detail, event.format, event.id, plain)
+        return self._detail(event, event.summary, detail, event.format, before=plain)
 
     def _detail(
-        self, index: int, stretch: int, detail: dict[str, Any], format: str | None, id: str | None, before: bytes = b""
+        self,
+        event: ReasoningDelta | ReasoningSignature | RedactedReasoning,
+        summary: bool | None,
+        detail: dict[str, Any],
+        format: str | None,
+        *,
+        closes: bool = False,
+        before: bytes = b"",
     ) -> bytes:
-        if format is not None:
-            detail["format"] = format
-        if id is not None:
-            detail["id"] = id
-        detail["index"] = stretch
-        return self._chunk(index, before + b'"reasoning_details":' + _encode([detail]))
+        """One entry of `reasoning_details`. Entries of one stretch share an `index`, by which clients join them.
+
+        A new stretch begins when the upstream's number or kind changes, or the last one is closed. `format` and `id` stand in
+        its first entry only, because joining means concatenating strings.
+        """
+        state = self._choice(event.index)
+        key = (event.detail, summary)
+        if not state.stretch_open or state.stretch_key != key:
+            state.stretch += 1
+            state.stretch_key = key
+            if format is not None:
+                detail["format"] = format
+            if event.id is not None:
+                detail["id"] = event.id
+        state.stretch_open = not closes
+        detail["index"] = state.stretch
+        return self._chunk(event.index, before + b'"reasoning_details":' + _encode([detail]))
 
     def _tool_start(self, event: ToolStart) -> bytes:
         kind, inner = "function", {"name": event.name, "arguments": ""}
