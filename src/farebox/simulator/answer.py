@@ -11,7 +11,7 @@ CREATED_S = 1_767_225_600
 
 def request_id(wire: Wire, seed: int, number: int) -> str:
     """The provider's id of its n-th attempt: always of one length, different under another seed."""
-    return f"{'chatcmpl' if wire == 'chat' else 'msg'}-s{seed}n{number:012d}".replace("msg-", "msg_")
+    return f"{'chatcmpl-' if wire == 'chat' else 'msg_'}s{seed}n{number:012d}"
 
 
 class Event(NamedTuple):

@@ -5,8 +5,6 @@ with faults set from outside or with a synced bill, the request is answered the 
 Prebuilt answers check no credential and are not listed among the requests seen.
 """
 
-from functools import lru_cache
-
 import msgspec
 
 from farebox.simulator.answer import Answer, request_id
@@ -37,6 +35,10 @@ class Prebuilt(msgspec.Struct, frozen=True):
     delay_chunk_s: float
     plan: Plan
 
+    def id(self, number: int) -> bytes:
+        """The request id of the n-th attempt; as long as the placeholder, which ends in the digits of 0."""
+        return b"%b%012d" % (self.placeholder[:-12], number)
+
     def reply(self, id: bytes) -> bytes:
         return id.join(self.plain)
 
@@ -54,7 +56,6 @@ def bench_orders(orders: Directives) -> Directives:
     )
 
 
-@lru_cache(maxsize=1024)
 def prebuilt(wire: Wire, model: str, include_usage: bool, seed: int) -> Prebuilt | None:
     """None when the name holds directives that cannot be prebuilt. Raises `DirectiveError`."""
     orders = parse(model.partition("+")[2])

@@ -20,6 +20,8 @@ from farebox.simulator.config import BODY_BYTES_MAX
 PIPELINE_MAX = 32
 """Requests waiting on one connection; more closes it."""
 HEADER_BYTES_MAX = 256 * 1024
+"""A head that is still unfinished after so many bytes closes the connection."""
+HEADERS_MAX = 1_000
 WRITE_BUFFER_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
 
@@ -60,8 +62,8 @@ class BenchStream(msgspec.Struct, frozen=True):
 class Handler(Protocol):
     """What answers requests."""
 
-    def quick(self, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes | BenchStream | None:
-        """A prebuilt answer, if this request has one; it must not wait for anything."""
+    def quick(self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes | BenchStream | None:
+        """A prebuilt answer, if this request has one; it must not wait for anything. Header names are as sent."""
         ...
 
     async def serve(self, inbound: Inbound, connection: "Connection") -> bool:
@@ -87,7 +89,9 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
+        self._in_head = False
+        """A head has begun and not ended; `_head_bytes` have come since."""
+        self._head_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
 
@@ -116,6 +120,11 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEADER_BYTES_MAX or len(self._headers) > HEADERS_MAX:
+                self._refuse(b"431 Request Header Fields Too Large")
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -133,7 +142,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target = b""
         self._headers = []
-        self._header_bytes = 0
+        self._in_head = True
         self._body = []
         self._body_bytes = 0
 
@@ -141,16 +150,13 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADER_BYTES_MAX:
-            self._refuse(b"431 Request Header Fields Too Large")
-            return
-        self._headers.append((name.lower(), value))
+        self._headers.append((name, value))
+        if len(name) == 6 and name.lower() == b"expect" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_headers_complete(self) -> None:
-        for name, value in self._headers:
-            if name == b"expect" and value.lower() == b"100-continue" and self._transport is not None:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._in_head = False
+        self._head_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -167,7 +173,7 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         keep_alive = self._parser.should_keep_alive()
         if self._task is None and self._frames is None and body:
-            reply = self._handler.quick(self._headers, body)
+            reply = self._handler.quick(self._target, self._headers, body)
             if isinstance(reply, bytes):
                 transport.write(reply)
                 if not keep_alive:
@@ -180,7 +186,8 @@ class Connection(asyncio.Protocol):
             self._refuse(b"503 Service Unavailable")
             return
         method = self._parser.get_method().decode()
-        self._waiting.append(Inbound(method, self._target.decode("latin-1"), self._headers, body, keep_alive))
+        headers = [(name.lower(), value) for name, value in self._headers]
+        self._waiting.append(Inbound(method, self._target.decode("latin-1"), headers, body, keep_alive))
         self._next()
 
     def _next(self) -> None:

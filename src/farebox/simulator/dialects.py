@@ -93,25 +93,27 @@ def anthropic_usage(usage: Usage, output: bool = True) -> dict[str, Any]:
 
 def spoil(report: dict[str, Any], fault: UsageFault | None) -> bytes | None:
     """The usage object as bytes, bent as ordered; None leaves it out. `duplicate` is the business of the caller."""
-    spoiled: dict[str, Any] = dict(report)
+    if fault is None or fault == "duplicate":
+        return _encode(report)
+    if fault == "missing":
+        return None
+    if fault == "null":
+        return b"null"
+    return _encode({name: _spoilt(value, fault) if name in _COUNTS else value for name, value in report.items()})
+
+
+_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"))
+
+
+def _spoilt(count: int, fault: Literal["negative", "huge", "string", "nan", "fractional"]) -> Any:
     match fault:
-        case None | "duplicate":
-            return _encode(report)
-        case "missing":
-            return None
-        case "null":
-            return b"null"
         case "negative":
-            change: Any = lambda value: -value - 1  # noqa: E731 - the five faults read as a list
+            return -count - 1
         case "huge":
-            change = lambda _: HUGE  # noqa: E731
+            return HUGE
         case "string":
-            change = str
+            return str(count)
         case "fractional":
-            change = lambda value: value + 0.5  # noqa: E731
+            return count + 0.5
         case "nan":
-            change = lambda _: msgspec.Raw(b"NaN")  # noqa: E731
-    for name in ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"):
-        if name in spoiled:
-            spoiled[name] = change(spoiled[name])
-    return _encode(spoiled)
+            return msgspec.Raw(b"NaN")

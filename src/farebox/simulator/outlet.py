@@ -173,11 +173,13 @@ class Outlet:
             (stall_at, "stall"),
         )
         end = self._body_bytes + len(data)
-        breaks = [(limit - self._body_bytes, kind) for limit, kind in limits if limit is not None and end > limit]
+        breaks: list[tuple[int, Break | Literal["stall"]]] = [
+            (limit - self._body_bytes, kind) for limit, kind in limits if limit is not None and end > limit
+        ]
         head = b"%x\r\n" % len(data) if self._chunked else b""
         tail = b"\r\n" if self._chunked else b""
         if breaks:
-            at, kind = min(breaks)
+            at, kind = min(breaks, key=lambda found: found[0])
             if kind == "stall":
                 await self._send(head + data[:at])
                 await self._stall()

@@ -1,9 +1,10 @@
 """Reads an OpenAI chat completion request as strictly as OpenAI does. Pure."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import msgspec
 
+from farebox.simulator import chat_request as shape
 from farebox.simulator.dialects import Dialect
 from farebox.simulator.refusals import Refusal, complaint
 from farebox.simulator.request import (
@@ -18,204 +19,10 @@ from farebox.simulator.request import (
 )
 
 STOPS_MAX = 4
-CHOICES_MAX = 128
 _EMPTY_SCHEMA = msgspec.Raw(b"{}")
 
-Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class _Part(msgspec.Struct, tag_field="type"):
-    pass
-
-
-class _Text(_Part, tag="text"):
-    text: str
-
-
-class _Refused(_Part, tag="refusal"):
-    refusal: str
-
-
-class _Url(msgspec.Struct):
-    url: str
-    detail: str | None = None
-
-
-class _Image(_Part, tag="image_url"):
-    image_url: _Url
-
-
-class _AudioData(msgspec.Struct):
-    data: str
-    format: str
-
-
-class _Audio(_Part, tag="input_audio"):
-    input_audio: _AudioData
-
-
-class _FileData(msgspec.Struct):
-    file_data: str | None = None
-    file_id: str | None = None
-    filename: str | None = None
-
-
-class _File(_Part, tag="file"):
-    file: _FileData
-
-
-_Content = str | list[_Text | _Refused | _Image | _Audio | _File]
-
-
-class _Function(msgspec.Struct):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, omit_defaults=True):
-    id: str
-    type: str
-    function: _Function | None = None
-    custom: msgspec.Raw | None = None
-
-
-class _Message(msgspec.Struct, tag_field="role"):
-    pass
-
-
-class _System(_Message, tag="system"):
-    content: _Content
-    name: str | None = None
-
-
-class _Developer(_Message, tag="developer"):
-    content: _Content
-    name: str | None = None
-
-
-class _User(_Message, tag="user"):
-    content: _Content
-    name: str | None = None
-
-
-class _Assistant(_Message, tag="assistant"):
-    content: _Content | None = None
-    tool_calls: list[_Call] | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
-    name: str | None = None
-
-
-class _ToolResult(_Message, tag="tool"):
-    content: _Content
-    tool_call_id: str
-
-
-class _FunctionResult(_Message, tag="function"):
-    content: str | None
-    name: str
-
-
-_AnyMessage = _System | _Developer | _User | _Assistant | _ToolResult | _FunctionResult
-
-
-class _FunctionTool(msgspec.Struct):
-    name: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_.:-]{1,128}$")]
-    description: str | None = None
-    parameters: msgspec.Raw = _EMPTY_SCHEMA
-    strict: bool | None = None
-
-
-class _ToolSpec(msgspec.Struct):
-    type: str
-    function: _FunctionTool | None = None
-    custom: msgspec.Raw | None = None
-
-
-class _Named(msgspec.Struct):
-    name: str
-
-
-class _Forced(msgspec.Struct):
-    type: str
-    function: _Named | None = None
-    allowed_tools: dict[str, Any] | None = None
-
-
-class _Schema(msgspec.Struct):
-    name: str
-    schema: msgspec.Raw = _EMPTY_SCHEMA
-    description: str | None = None
-    strict: bool | None = None
-
-
-class _Format(msgspec.Struct):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _Schema | None = None
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-    include_obfuscation: bool | None = None
-
-
-class _Thinking(msgspec.Struct):
-    type: str = "enabled"
-
-
-class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The fields of OpenAI's own reference; the values that the simulator does not act on stay raw."""
-
-    model: str
-    messages: list[_AnyMessage]
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)] | None = None
-    tools: list[_ToolSpec] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _Forced | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: _Format | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    stop: str | list[str] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Unit | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    modalities: list[str] | None = None
-    audio: msgspec.Raw | None = None
-    prediction: msgspec.Raw | None = None
-    web_search_options: msgspec.Raw | None = None
-    moderation: msgspec.Raw | None = None
-    prompt_cache_key: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    prompt_cache_options: msgspec.Raw | None = None
-    prompt_cache_retention: str | None = None
-    safety_identifier: str | None = None
-    function_call: msgspec.Raw | None = None
-    functions: msgspec.Raw | None = None
-
-
-class LenientRequest(ChatRequest, forbid_unknown_fields=False):
-    """What a compatible vendor takes: the same, with extensions."""
-
-    thinking: _Thinking | None = None
-    enable_thinking: bool | None = None
-
-
-_decode_strict = msgspec.json.Decoder(ChatRequest).decode
-_decode_lenient = msgspec.json.Decoder(LenientRequest).decode
+_decode_strict = msgspec.json.Decoder(shape.ChatRequest).decode
+_decode_lenient = msgspec.json.Decoder(shape.LenientRequest).decode
 
 
 def read(body: bytes, dialect: Dialect) -> Request:
@@ -233,7 +40,7 @@ def read(body: bytes, dialect: Dialect) -> Request:
         Tool(spec.function.name, spec.function.parameters) for spec in asked.tools or () if spec.function is not None
     )
     effort = asked.reasoning_effort not in (None, "none")
-    if isinstance(asked, LenientRequest):
+    if isinstance(asked, shape.LenientRequest):
         effort = effort or bool(asked.enable_thinking) or (asked.thinking is not None and asked.thinking.type == "enabled")
     stops = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Request(
@@ -248,7 +55,7 @@ def read(body: bytes, dialect: Dialect) -> Request:
         tools=tools,
         tool_choice=_choice(asked, tools),
         parallel=asked.parallel_tool_calls is not False,
-        after_tool_results=isinstance(asked.messages[-1], (_ToolResult, _FunctionResult)),
+        after_tool_results=isinstance(asked.messages[-1], (shape.ToolResult, shape.FunctionResult)),
         thinking="off" if not effort else "shown" if dialect.reasoning_shown else "counted",
         instance_of=_instance_of(asked),
         stops=tuple(stop for stop in stops if stop),
@@ -256,14 +63,14 @@ def read(body: bytes, dialect: Dialect) -> Request:
     )
 
 
-def _instance_of(asked: ChatRequest) -> msgspec.Raw | None:
+def _instance_of(asked: shape.ChatRequest) -> msgspec.Raw | None:
     form = asked.response_format
     if form is None or form.type == "text":
         return None
     return form.json_schema.schema if form.json_schema is not None else _EMPTY_SCHEMA
 
 
-def _choice(asked: ChatRequest, tools: tuple[Tool, ...]) -> Literal["auto", "none", "required"] | Tool:
+def _choice(asked: shape.ChatRequest, tools: tuple[Tool, ...]) -> Literal["auto", "none", "required"] | Tool:
     choice = asked.tool_choice
     if choice is None or isinstance(choice, str):
         return choice or "auto"
@@ -280,7 +87,7 @@ def _choice(asked: ChatRequest, tools: tuple[Tool, ...]) -> Literal["auto", "non
     return "required" if mode == "required" else "auto"
 
 
-def _content_blocks(content: _Content | None) -> list[Block]:
+def _content_blocks(content: shape.Content | None) -> list[Block]:
     if content is None:
         return []
     if isinstance(content, str):
@@ -289,22 +96,22 @@ def _content_blocks(content: _Content | None) -> list[Block]:
     blocks: list[Block] = []
     for part in content:
         match part:
-            case _Text():
+            case shape.Text():
                 data = part.text.encode()
                 blocks.append(Block(data, text_tokens(len(data))))
-            case _Refused():
+            case shape.Refused():
                 data = part.refusal.encode()
                 blocks.append(Block(data, text_tokens(len(data))))
-            case _Image():
+            case shape.Image():
                 blocks.append(Block(part.image_url.url.encode(), IMAGE_TOKENS, media=True))
-            case _Audio():
+            case shape.Audio():
                 blocks.append(Block(part.input_audio.data.encode(), 0, audio_tokens=AUDIO_TOKENS))
-            case _File():
+            case shape.File():
                 blocks.append(Block((part.file.file_data or part.file.file_id or "").encode(), PDF_TOKENS, media=True))
     return blocks
 
 
-def _blocks(asked: ChatRequest) -> tuple[Block, ...]:
+def _blocks(asked: shape.ChatRequest) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for spec in asked.tools or ():
         if spec.function is not None:
@@ -316,7 +123,7 @@ def _blocks(asked: ChatRequest) -> tuple[Block, ...]:
         head = f"<{type(message).__struct_config__.tag}>".encode()
         blocks.append(Block(head, MESSAGE_TOKENS))
         blocks.extend(_content_blocks(message.content))
-        if isinstance(message, _Assistant):
+        if isinstance(message, shape.Assistant):
             for call in message.tool_calls or ():
                 text = b"" if call.function is None else (call.function.name + call.function.arguments).encode()
                 blocks.append(Block(text, text_tokens(len(text))))
@@ -326,7 +133,7 @@ def _blocks(asked: ChatRequest) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _check(asked: ChatRequest, dialect: Dialect) -> None:
+def _check(asked: shape.ChatRequest, dialect: Dialect) -> None:
     if not asked.messages:
         raise Refusal(
             400, "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
@@ -366,7 +173,7 @@ def _check(asked: ChatRequest, dialect: Dialect) -> None:
     _check_turns(asked, dialect)
 
 
-def _check_format(asked: ChatRequest, form: _Format) -> None:
+def _check_format(asked: shape.ChatRequest, form: shape.Format) -> None:
     if form.type == "json_schema" and form.json_schema is None:
         name = "response_format.json_schema"
         raise Refusal(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
@@ -379,13 +186,13 @@ def _check_format(asked: ChatRequest, form: _Format) -> None:
             )  # fmt: skip
 
 
-def _check_turns(asked: ChatRequest, dialect: Dialect) -> None:
+def _check_turns(asked: shape.ChatRequest, dialect: Dialect) -> None:
     """Tool results answer the calls of the turn before them, all of them and nothing else."""
-    thinking = isinstance(asked, LenientRequest) and asked.thinking is not None and asked.thinking.type == "enabled"
+    thinking = isinstance(asked, shape.LenientRequest) and asked.thinking is not None and asked.thinking.type == "enabled"
     open_calls: list[str] = []
     called = False
     for at, message in enumerate(asked.messages):
-        if isinstance(message, _ToolResult):
+        if isinstance(message, shape.ToolResult):
             if not called:
                 raise Refusal(
                     400, "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
@@ -395,8 +202,8 @@ def _check_turns(asked: ChatRequest, dialect: Dialect) -> None:
                 open_calls.remove(message.tool_call_id)
             continue
         _all_answered(open_calls, at)
-        called = isinstance(message, _Assistant) and bool(message.tool_calls)
-        if isinstance(message, _Assistant):
+        called = isinstance(message, shape.Assistant) and bool(message.tool_calls)
+        if isinstance(message, shape.Assistant):
             open_calls = [call.id for call in message.tool_calls or ()]
             if message.content is None and not open_calls and message.refusal is None:
                 raise Refusal(

@@ -61,7 +61,8 @@ def _make(schema: object, root: object, draw: Iterator[int], depth: int) -> Any:
         return _make(merged | {name: rule for name, rule in rules.items() if name != "allOf"}, root, draw, depth + 1)
     kind = rules.get("type", "object" if "properties" in rules else "array" if "items" in rules else "string")
     if isinstance(kind, list):
-        kind = kind[0] if kind else "null"
+        kinds = cast("list[Any]", kind)
+        kind = kinds[0] if kinds else "null"
     return _of_kind(str(kind), rules, root, draw, depth)
 
 

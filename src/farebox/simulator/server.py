@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from farebox.simulator.answer import CREATED_S, request_id
+from farebox.simulator.answer import CREATED_S
 from farebox.simulator.bench import BENCH, Prebuilt, prebuilt
 from farebox.simulator.bill import FARE_HEADER, BillWriter
 from farebox.simulator.config import SimulatorConfig
@@ -29,16 +29,21 @@ _encode = msgspec.json.Encoder().encode
 _FARE = FARE_HEADER.encode()
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+
+
 class _BenchCall(msgspec.Struct):
     model: str = ""
     stream: bool | None = None
-    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
 
 
 _decode_bench = msgspec.json.Decoder(_BenchCall).decode
 _BENCH_MARK = f'"{BENCH}'.encode()
+_PREBUILT_MAX = 1024
 
 
 class Simulator:
@@ -54,6 +59,7 @@ class Simulator:
         self._bill = None if config.bill is None else BillWriter(config.bill, config.bill_sync)
         self._number = 0 if self._bill is None else self._bill.attempts_before
         self._control = Control(self._faults, self._journal, self._cache, self._bill)
+        self._prebuilt: dict[tuple[bytes, str, bool], Prebuilt] = {}
         self._quick_allowed = self._bill is None or not config.bill_sync
 
     def close(self) -> None:
@@ -62,35 +68,45 @@ class Simulator:
 
     # The prebuilt way
 
-    def quick(self, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes | BenchStream | None:
+    def quick(self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes | BenchStream | None:
         """A bench answer, unless something about it needs the long way."""
         if _BENCH_MARK not in body or not self._quick_allowed or self._faults.any_scoped:
             return None
         try:
             call = _decode_bench(body)
-            if not call.model.startswith(BENCH):
-                return None
-            # Callers of the Messages wire must name its version, those of the chat wire never do.
-            wire: Wire = "messages" if any(name == b"anthropic-version" for name, _ in headers) else "chat"
-            found = prebuilt(wire, call.model, b"true" in bytes(call.stream_options), self._config.seed)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, DirectiveError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        options = call.stream_options
+        key = (target, call.model, options is not None and options.include_usage)
+        found = self._prebuilt.get(key) or self._prebuild(*key)
+        if found is None:
             return None
         limit = call.max_completion_tokens or call.max_tokens
-        if found is None or (limit is not None and limit < found.plan.usage.output):
+        if limit is not None and limit < found.plan.usage.output:
             return None
-        if call.stream:
-            return found.stream(self._next_bench(found, wire, call.model, headers))
-        if found.delay_first_s or found.delay_chunk_s:
+        if not call.stream and (found.delay_first_s or found.delay_chunk_s):
             return None
-        return found.reply(self._next_bench(found, wire, call.model, headers))
-
-    def _next_bench(self, found: Prebuilt, wire: Wire, model: str, headers: list[tuple[bytes, bytes]]) -> bytes:
         self._number += 1
-        id = request_id(wire, self._config.seed, self._number)
+        id = found.id(self._number)
         if self._bill is not None:
-            fare = next((value.decode("latin-1") for name, value in headers if name == _FARE), None)
-            self._bill.whole(id, model, found.plan.usage, found.plan.prompt, fare)
-        return id.encode()
+            fare = next((value.decode("latin-1") for name, value in headers if name.lower() == _FARE), None)
+            self._bill.whole(id.decode(), call.model, found.plan.usage, found.plan.prompt, fare)
+        return found.stream(id) if call.stream else found.reply(id)
+
+    def _prebuild(self, target: bytes, model: str, include_usage: bool) -> Prebuilt | None:
+        """Remembers a new answer; paths with a query are rare enough to go the long way."""
+        wire: Wire | None = (
+            "chat" if target.endswith(b"/chat/completions") else "messages" if target.endswith(b"/messages") else None
+        )
+        if wire is None or model.partition("+")[0] != BENCH:
+            return None
+        try:
+            found = prebuilt(wire, model, include_usage, self._config.seed)
+        except DirectiveError:
+            return None
+        if found is not None and len(self._prebuilt) < _PREBUILT_MAX:
+            self._prebuilt[target, model, include_usage] = found
+        return found
 
     # The long way
 

@@ -89,7 +89,7 @@ class MessagesAnswer:
                 case "tool":
                     # Cut by the limit, arguments are no JSON; Anthropic then returns what it could read.
                     whole = self._choice.finish != "limit" or segment is not self._choice.segments[-1]
-                    arguments = msgspec.json.decode(segment.text) if whole else {}
+                    arguments: Any = msgspec.json.decode(segment.text) if whole else {}
                     content.append(
                         {"type": "tool_use", "id": self._tool_id(calls), "name": segment.tool, "input": arguments}
                     )
