@@ -449,4 +449,3 @@ def test_name_with_several_addresses_falls_back(run, listen):
             await client.aclose()
 
     run(scenario())
-

@@ -9,7 +9,7 @@ SIZE = 32 * 1024 * 1024
 SOCKET_READ_BYTES_MAX = 256 * 1024  # what an event loop reads at once
 
 
-def test_slow_reader_stops_the_server(run, listen, wait_until):
+def test_slow_reader_stops_the_server(run, listen):
     async def scenario():
         sent = 0
 
@@ -67,7 +67,7 @@ def test_paused_connection_reads_again_for_the_next_response(run, listen):
     run(scenario())
 
 
-def test_slow_server_stops_the_upload(run, listen, wait_until):
+def test_slow_server_stops_the_upload(run, listen):
     """The body stays one object of the caller's: the transport's buffer holds at most a slice and its own mark."""
 
     async def scenario():
@@ -131,7 +131,7 @@ def test_stream_is_delivered_as_it_comes(run, listen):
     run(scenario())
 
 
-def test_buffered_pieces_come_joined_and_without_waiting(run, listen, wait_until):
+def test_buffered_pieces_come_joined_and_without_waiting(run, listen):
     async def scenario():
         async def script(peer):
             await peer.request()

@@ -317,7 +317,12 @@ def test_framing_without_body_is_bounded(start):
 
 
 def test_truncation_says_where():
-    for data, phase in ((b"", "headers"), (OK, "headers"), (OK + b"content-length: 9\r\n\r\nx", "body"), (CHUNKED + b"2\r\n", "body")):
+    for data, phase in (
+        (b"", "headers"),
+        (OK, "headers"),
+        (OK + b"content-length: 9\r\n\r\nx", "body"),
+        (CHUNKED + b"2\r\n", "body"),
+    ):
         reader = ResponseReader()
         if data:
             reader.feed(data)

@@ -94,7 +94,7 @@ def test_chunks_within_the_limit_may_go_on_for_longer(run, listen):
     run(scenario())
 
 
-def test_slow_consumer_is_not_a_slow_server(run, listen, wait_until):
+def test_slow_consumer_is_not_a_slow_server(run, listen):
     """While our side pauses reading, silence is our own."""
 
     async def scenario():
@@ -180,8 +180,6 @@ def test_tls_timeout(run, listen):
         async with listen(script) as server:
             client = Client()
             prepared = prepare(Origin("https", "127.0.0.1", server.port, Tls(verify=False)), "GET", "/")
-            await client.aclose()
-            client = Client()
             await expect(TlsError, client.send(prepared, timeouts=Timeouts(tls_s=LIMIT_S)), sent=False, phase="tls")
             await gone.wait()
             await client.aclose()
