@@ -31,6 +31,7 @@ from farebox.catalog.record import (
     ScheduleRecord,
     TierRecord,
     encode,
+    shared,
 )
 from farebox.money import RATE_DECIMALS_MAX
 from farebox.providers.registry import PROVIDERS
@@ -42,11 +43,13 @@ CHECKED = "2026-11-23"
 WIRES = {"chat_completions": "openai_chat", "messages": "anthropic_messages"}
 
 COMPATIBLE_LACKS = frozenset({"audio_input", "audio_output", "pdf", "video_input", "web_search"})
-"""What an offer loses on Google's compatible endpoint: no field carries it, or (audio) its dearer tokens are not counted apart."""
+"""What an offer loses on Google's compatible endpoint: no field carries it, or its dearer tokens (audio) are not told apart."""
 
 ASSUMED = {"streaming": "", "temperature": "", "tool_choice": "tools", "parallel_tools": "tools"}
 """Capabilities taken for given where no source denies them, if the model has the named one: refusing a call that would have
 worked is worse than forwarding the provider's own refusal. Anything else that is not stated counts as absent."""
+NO_SAMPLING = frozenset({"anthropic", "openai"})
+"""Vendors whose newer reasoning models refuse `temperature`: there, unstated means absent."""
 
 CLASSES = {
     "input": "input", "output": "output", "cache_read": "cache_read", "cache_write": "cache_write",
@@ -110,10 +113,12 @@ def price(offer: Facts, checked: str, findings: list[str]) -> PriceRecord:
     )
 
 
-def capabilities(stated: Facts) -> set[str]:
+def capabilities(vendor: str, stated: Facts) -> set[str]:
     found = {name for name in CAPABILITIES if stated.get(name)}
-    found |= {name for name, needs in ASSUMED.items() if stated.get(name) is None and (not needs or needs in found)}
-    return found
+    assumed = {name for name, needs in ASSUMED.items() if stated.get(name) is None and (not needs or needs in found)}
+    if vendor in NO_SAMPLING and "reasoning" in found:
+        assumed.discard("temperature")
+    return found | assumed
 
 
 def make_offer(offer: Facts, model: Facts, context: int, max_output: int, findings: list[str]) -> OfferRecord | None:
@@ -125,12 +130,14 @@ def make_offer(offer: Facts, model: Facts, context: int, max_output: int, findin
     wire = "openai_chat" if compatible else WIRES.get(offer["api"], "")
     if wire not in row.speaks:
         return None
-    whole = capabilities(model.get("capabilities", {}))
-    own = capabilities({**model.get("capabilities", {}), **offer.get("capabilities_differ", {})})
+    whole = capabilities(model["vendor"], model.get("capabilities", {}))
+    own = capabilities(model["vendor"], {**model.get("capabilities", {}), **offer.get("capabilities_differ", {})})
     if compatible:
         own -= COMPATIBLE_LACKS
     if "second_input" in offer.get("usd_per_unit", {}):
         own.discard("audio_input")  # billed by the second, for which there is no usage class
+    if "web_search" not in offer.get("usd_per_unit", {}) and not row.charges_by_reported_cost:
+        own.discard("web_search")  # a search without a price would be free
     return OfferRecord(
         provider=offer["provider"],
         id=offer["upstream_id"],
@@ -146,6 +153,10 @@ def make_offer(offer: Facts, model: Facts, context: int, max_output: int, findin
         efforts=tuple(offer.get("reasoning_efforts", [])),
         retires=offer.get("deprecation_date"),
     )
+
+
+def text_first(modalities: list[str]) -> tuple[str, ...]:
+    return shared(tuple(sorted(modalities, key=lambda name: (name != "text", name))))
 
 
 def make_model(model: Facts, findings: list[str]) -> ModelRecord | str:
@@ -168,10 +179,9 @@ def make_model(model: Facts, findings: list[str]) -> ModelRecord | str:
         context=context,
         max_output=max_output,
         offers=tuple(sorted(offers, key=lambda offer: (offer.provider, offer.id, offer.variant))),
-        capabilities=tuple(sorted(capabilities(model.get("capabilities", {})))),
-        # The vendor's list comes first in the facts' alphabet; text leads in ours.
-        input=tuple(sorted(modalities.get("input", ["text"]), key=lambda name: (name != "text", name))),
-        output=tuple(sorted(modalities.get("output", ["text"]), key=lambda name: (name != "text", name))),
+        capabilities=tuple(sorted(capabilities(model["vendor"], model.get("capabilities", {})))),
+        input=text_first(modalities.get("input", ["text"])),
+        output=text_first(modalities.get("output", ["text"])),
         released=model.get("release_date"),
         cutoff=model.get("knowledge_cutoff"),
         open_weights=model.get("open_weights"),

@@ -12,6 +12,9 @@ import msgspec
 ALWAYS = "1970-01-01"
 """`from` of the oldest price known of an offer: it counts for every earlier day too, so that a clock set back finds a price."""
 
+TEXT_ONLY = ("text",)
+"""The one object that an absent modality list stands for."""
+
 
 class RatesRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Prices by class, as published."""
@@ -90,11 +93,16 @@ class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     max_output: int
     offers: tuple[OfferRecord, ...]
     capabilities: tuple[str, ...] = ()
-    input: tuple[str, ...] = ("text",)
-    output: tuple[str, ...] = ("text",)
+    input: tuple[str, ...] = TEXT_ONLY
+    output: tuple[str, ...] = TEXT_ONLY
     released: str | None = None
     cutoff: str | None = None
     open_weights: bool | None = None
+
+
+def shared(modalities: tuple[str, ...]) -> tuple[str, ...]:
+    """`TEXT_ONLY` itself when equal to it: msgspec leaves a tuple out of the line only when it is the default object."""
+    return TEXT_ONLY if modalities == TEXT_ONLY else modalities
 
 
 def price_version(provider: str, offer_id: str, variant: str, day: str) -> str:

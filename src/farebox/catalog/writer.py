@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.rates import write_price
-from farebox.catalog.record import ModelRecord, OfferRecord, encode
+from farebox.catalog.record import ModelRecord, OfferRecord, encode, shared
 
 
 def _offer(offer: Offer, model: Model) -> OfferRecord:
@@ -34,8 +34,8 @@ def record(model: Model) -> ModelRecord:
         max_output=model.max_output_tokens,
         offers=tuple(_offer(offer, model) for offer in model.offers),
         capabilities=tuple(sorted(model.capabilities)),
-        input=model.input_modalities,
-        output=model.output_modalities,
+        input=shared(model.input_modalities),
+        output=shared(model.output_modalities),
         released=model.released,
         cutoff=model.knowledge_cutoff,
         open_weights=model.open_weights,
