@@ -16,6 +16,7 @@ import uvloop
 
 from farebox.transport import Origin, Prepared, Tls, prepare
 
+SYSTEM = Tls()
 WAIT_S = 10.0
 """Longest any scenario may take; reached only when something hangs."""
 
@@ -69,7 +70,7 @@ class Server:
 
 
 @asynccontextmanager
-async def listening(script: Script, *, context: ssl.SSLContext | None = None, tls: Tls = Tls()) -> AsyncIterator[Server]:
+async def listening(script: Script, *, context: ssl.SSLContext | None = None, tls: Tls = SYSTEM) -> AsyncIterator[Server]:
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +86,10 @@ async def listening(script: Script, *, context: ssl.SSLContext | None = None, tl
         except BaseException as error:
             server.failures.append(error)
         finally:
-            writer.transport.abort() if writer.get_extra_info("ssl_object") else writer.close()
+            if writer.get_extra_info("ssl_object"):
+                writer.transport.abort()  # closing would wait for the client's part of the farewell
+            else:
+                writer.close()
             tasks.discard(task)
 
     listener = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -59,7 +58,8 @@ def nginx(tmp_path_factory, certificates):
     )
     (folder / "nginx.conf").write_text(config)
     command = [NGINX, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
-    process = subprocess.Popen(command, stderr=(log := Path(folder / "log").open("w+")))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log)
     try:
         while True:
             try:
@@ -71,7 +71,6 @@ def nginx(tmp_path_factory, certificates):
     finally:
         process.terminate()
         process.wait()
-        log.close()
 
 
 async def get(client, origin, target, method="GET", body=b""):

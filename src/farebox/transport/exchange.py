@@ -54,7 +54,8 @@ class Exchange(ResponseReader):
     def finish(self, error: TransportError | None = None) -> None:
         """No more bytes will come: the response is complete, or `error` is why it is not."""
         self.carrier = None
-        self.error = error
+        if error is not None:
+            self.error = error
         self.drop_parser()
         self.wake()
 

@@ -175,9 +175,8 @@ class OriginPool:
     def close(self) -> "asyncio.Future[None]":
         """Abort every connection and fail every call. The future resolves when the sockets are closed."""
         self._closed = True
-        closed = Closed("the client was closed", sent=False, phase="pool")
         while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(closed)
+            waiter.set_exception(Closed("the client was closed", sent=False, phase="pool"))
         for connection in tuple(self._open):
             connection.fail(Closed("the client was closed", sent=True, phase="body"))
         self._emptied = asyncio.get_running_loop().create_future()
