@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 CHOICES_MAX = 128
+ABSENT = msgspec.Raw(b"")
+"""A field of any JSON that was not sent; msgspec takes no union with `Raw`."""
 _EMPTY_SCHEMA = msgspec.Raw(b"{}")
 
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -64,7 +66,7 @@ class Call(msgspec.Struct, omit_defaults=True):
     id: str
     type: str
     function: Function | None = None
-    custom: msgspec.Raw | None = None
+    custom: msgspec.Raw = ABSENT
 
 
 class Message(msgspec.Struct, tag_field="role"):
@@ -117,7 +119,7 @@ class FunctionTool(msgspec.Struct):
 class ToolSpec(msgspec.Struct):
     type: str
     function: FunctionTool | None = None
-    custom: msgspec.Raw | None = None
+    custom: msgspec.Raw = ABSENT
 
 
 class Named(msgspec.Struct):
@@ -181,16 +183,16 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     modalities: list[str] | None = None
-    audio: msgspec.Raw | None = None
-    prediction: msgspec.Raw | None = None
-    web_search_options: msgspec.Raw | None = None
-    moderation: msgspec.Raw | None = None
+    audio: msgspec.Raw = ABSENT
+    prediction: msgspec.Raw = ABSENT
+    web_search_options: msgspec.Raw = ABSENT
+    moderation: msgspec.Raw = ABSENT
     prompt_cache_key: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    prompt_cache_options: msgspec.Raw | None = None
+    prompt_cache_options: msgspec.Raw = ABSENT
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    function_call: msgspec.Raw | None = None
-    functions: msgspec.Raw | None = None
+    function_call: msgspec.Raw = ABSENT
+    functions: msgspec.Raw = ABSENT
 
 
 class LenientRequest(ChatRequest, forbid_unknown_fields=False):

@@ -6,6 +6,8 @@ import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+ABSENT = msgspec.Raw(b"")
+"""A field of any JSON that was not sent; msgspec takes no union with `Raw`."""
 ToolId = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]+$")]
 
 
@@ -22,7 +24,7 @@ class Source(msgspec.Struct):
     data: str | None = None
     url: str | None = None
     file_id: str | None = None
-    content: msgspec.Raw | None = None
+    content: msgspec.Raw = ABSENT
 
 
 class _Block(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
@@ -32,19 +34,19 @@ class _Block(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
 class Text(_Block, tag="text"):
     text: str
     cache_control: CacheControl | None = None
-    citations: msgspec.Raw | None = None
+    citations: msgspec.Raw = ABSENT
 
 
 class Image(_Block, tag="image"):
     source: Source
     cache_control: CacheControl | None = None
-    transformations: msgspec.Raw | None = None
+    transformations: msgspec.Raw = ABSENT
 
 
 class Document(_Block, tag="document"):
     source: Source
     cache_control: CacheControl | None = None
-    citations: msgspec.Raw | None = None
+    citations: msgspec.Raw = ABSENT
     context: str | None = None
     title: str | None = None
 
@@ -54,7 +56,7 @@ class SearchResult(_Block, tag="search_result"):
     source: str
     title: str
     cache_control: CacheControl | None = None
-    citations: msgspec.Raw | None = None
+    citations: msgspec.Raw = ABSENT
 
 
 class ToolUse(_Block, tag="tool_use"):
@@ -62,7 +64,7 @@ class ToolUse(_Block, tag="tool_use"):
     name: str
     input: dict[str, Any]
     cache_control: CacheControl | None = None
-    caller: msgspec.Raw | None = None
+    caller: msgspec.Raw = ABSENT
     toolset_name: str | None = None
 
 
@@ -95,7 +97,7 @@ class ToolSpec(msgspec.Struct):
     """A custom tool, or (with another `type`) one that runs on the provider's side and is not called here."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,128}$")]
-    input_schema: msgspec.Raw | None = None
+    input_schema: msgspec.Raw = ABSENT
     type: str | None = None
     description: str = ""
     cache_control: CacheControl | None = None
@@ -147,10 +149,10 @@ class MessagesRequest(CountRequest, forbid_unknown_fields=True, kw_only=True):
     temperature: Unit | None = None
     top_p: Unit | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    metadata: msgspec.Raw | None = None
+    metadata: msgspec.Raw = ABSENT
     service_tier: Literal["auto", "standard_only"] | None = None
-    container: msgspec.Raw | None = None
-    context_management: msgspec.Raw | None = None
-    mcp_servers: msgspec.Raw | None = None
+    container: msgspec.Raw = ABSENT
+    context_management: msgspec.Raw = ABSENT
+    mcp_servers: msgspec.Raw = ABSENT
     inference_geo: str | None = None
-    diagnostics: msgspec.Raw | None = None
+    diagnostics: msgspec.Raw = ABSENT

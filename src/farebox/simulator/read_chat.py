@@ -117,7 +117,7 @@ def _blocks(asked: shape.ChatRequest) -> tuple[Block, ...]:
         if spec.function is not None:
             text = f"{spec.function.name}{spec.function.description or ''}".encode() + bytes(spec.function.parameters)
         else:
-            text = bytes(spec.custom or b"")
+            text = bytes(spec.custom)
         blocks.append(Block(text, text_tokens(len(text))))
     for message in asked.messages:
         head = f"<{type(message).__struct_config__.tag}>".encode()

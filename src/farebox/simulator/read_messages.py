@@ -90,7 +90,7 @@ def _tools(asked: shape.CountRequest) -> tuple[Tool, ...]:
     for at, spec in enumerate(asked.tools or ()):
         if spec.type not in (None, "custom"):
             continue
-        if spec.input_schema is None:
+        if not bytes(spec.input_schema):
             raise Refusal(400, f"tools.{at}.custom.input_schema: Field required")
         schema = msgspec.json.decode(spec.input_schema)
         if not isinstance(schema, dict):
@@ -129,7 +129,7 @@ def _text(text: str, cache: Ttl | None = None) -> Block:
 
 def _source_block(source: shape.Source, tokens: int, cache: Ttl | None) -> Block:
     if source.type in ("text", "content"):
-        return _text((source.data or "") + bytes(source.content or b"").decode(), cache)
+        return _text((source.data or "") + bytes(source.content).decode(), cache)
     return Block((source.data or source.url or source.file_id or "").encode(), tokens, media=True, cache=cache)
 
 
@@ -169,7 +169,7 @@ def _prompt(asked: shape.CountRequest) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for spec in asked.tools or ():
         blocks.append(
-            _text(spec.name + spec.description + bytes(spec.input_schema or b"").decode(), _ttl(spec.cache_control))
+            _text(spec.name + spec.description + bytes(spec.input_schema).decode(), _ttl(spec.cache_control))
         )
     if isinstance(asked.system, str):
         blocks.append(_text(asked.system))
