@@ -141,8 +141,9 @@ class Reader:
             data = item.data.strip()
             if data == b"[DONE]":
                 self._finish(events)
-                self.finished = True
-                events.append(Done())
+                if not self._failed:
+                    self.finished = True
+                    events.append(Done())
             elif data:
                 self._chunk(data, item.event, events)
         if self._sse.too_large and not self._failed and not self.finished:
@@ -244,11 +245,12 @@ class Reader:
             self._fail(events, failures.from_value({"error": error}))
 
     def _delta(self, delta: dict[str, Any], index: int, state: _ChoiceState, events: list[Event]) -> None:
-        thought = self._thinking(delta, index, events)
+        self._thinking(delta, index, events)
         value: Any = delta.get("content")
         if isinstance(value, str):
             if value:
-                self._text(value, index, state, events, plain=thought)
+                for thinking, text in state.tags.feed(value):
+                    events.append(ReasoningDelta(text, index) if thinking else TextDelta(text, index))
         elif isinstance(value, list):
             self._list(cast("list[Any]", value), index, events)
         refusal = delta.get("refusal")
@@ -268,23 +270,23 @@ class Reader:
             if delta.get(name):
                 events.append(OpaqueBlock(Opaque(WIRE, name, msgspec.json.encode({name: delta[name]})), index))
 
-    def _thinking(self, delta: dict[str, Any], index: int, events: list[Event]) -> bool:
-        """True when the delta carries thinking. Details tell more than the plain text that repeats them."""
+    def _thinking(self, delta: dict[str, Any], index: int, events: list[Event]) -> None:
+        """Details tell more than the plain text that repeats them."""
         details: Any = delta.get("reasoning_details")
         told = False
-        if isinstance(details, list):
-            for raw in cast("list[Any]", details):
-                if isinstance(raw, dict):
-                    told = self._detail(content.read_detail(cast("dict[str, Any]", raw)), index, events) or told
-        if not told:
-            for name in ("reasoning_content", "reasoning", "thinking"):
-                value = delta.get(name)
-                if isinstance(value, str) and value:
-                    events.append(ReasoningDelta(value, index))
-                    return True
-        return told
+        for raw in cast("list[Any]", details) if isinstance(details, list) else []:
+            if isinstance(raw, dict):
+                told = self._detail(content.read_detail(cast("dict[str, Any]", raw)), index, events) or told
+        if told:
+            return
+        for name in ("reasoning_content", "reasoning", "thinking"):
+            value = delta.get(name)
+            if isinstance(value, str) and value:
+                events.append(ReasoningDelta(value, index))
+                return
 
     def _detail(self, part: Reasoning, index: int, events: list[Event]) -> bool:
+        """True when the part has text."""
         if part.redacted is not None:
             events.append(RedactedReasoning(part.redacted, index, part.format, part.id, part.index))
             return False
@@ -293,11 +295,6 @@ class Reader:
         if part.signature:
             events.append(ReasoningSignature(part.signature, index, part.format, part.id, part.index))
         return bool(part.text)
-
-    def _text(self, value: str, index: int, state: _ChoiceState, events: list[Event], *, plain: bool) -> None:
-        del plain
-        for thinking, text in state.tags.feed(value):
-            events.append(ReasoningDelta(text, index) if thinking else TextDelta(text, index))
 
     def _list(self, items: list[Any], index: int, events: list[Event]) -> None:
         for part in response.read_list(items):
