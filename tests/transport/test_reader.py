@@ -160,7 +160,7 @@ def split(data, cuts):
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(responses(), CUTS, st.booleans())
 def test_valid_responses_mean_what_h11_reads(data, cuts, head_only):
     expected, clean = oracle(data, head_only)
@@ -174,7 +174,7 @@ def test_valid_responses_mean_what_h11_reads(data, cuts, head_only):
         assert clean
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(mutated(), CUTS, st.booleans())
 def test_mutated_responses_mean_what_h11_reads_or_are_refused(data, cuts, head_only):
     expected, _ = oracle(data, head_only)

@@ -33,14 +33,15 @@ class Exchange(ResponseReader):
     will come; bytes that came before it are still delivered.
     """
 
-    error: TransportError | None = None
-    wanted = WAKE_ON_HEAD
+    __slots__ = ("carrier", "error", "loop", "timeouts", "waiter", "wanted")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, carrier: Carrier, timeouts: Timeouts, *, head_only: bool) -> None:
         super().__init__(head_only=head_only)
         self.loop = loop
         self.carrier: Carrier | None = carrier
         self.timeouts = timeouts
+        self.error: TransportError | None = None
+        self.wanted = WAKE_ON_HEAD
         self.waiter: asyncio.Future[None] | None = loop.create_future()
 
     def wake(self) -> None:
@@ -54,8 +55,7 @@ class Exchange(ResponseReader):
     def finish(self, error: TransportError | None = None) -> None:
         """No more bytes will come: the response is complete, or `error` is why it is not."""
         self.carrier = None
-        if error is not None:
-            self.error = error
+        self.error = error
         self.drop_parser()
         self.wake()
 

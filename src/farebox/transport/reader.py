@@ -50,24 +50,39 @@ class ResponseReader:
     complete: the connection stands exactly at the start of the next response. `touched`: at least one byte came.
     """
 
-    # Defaults live on the class: one reader is made per request, and most of these keep their first value.
-    head: Head | None = None
-    buffered = 0
-    complete = False
-    reusable = True
-    touched = False
-    _framing: int = _UNKNOWN
-    _interim = 0
-    _partial = b""
-    _remaining = 0
-    _unproductive = 0
-    _parser: httptools.HttpResponseParser | None = None
+    __slots__ = (
+        "_framing",
+        "_head_only",
+        "_interim",
+        "_parser",
+        "_partial",
+        "_remaining",
+        "_unproductive",
+        "body",
+        "buffered",
+        "complete",
+        "head",
+        "on_body",
+        "reusable",
+        "touched",
+    )
 
     def __init__(self, *, head_only: bool = False) -> None:
         """`head_only`: the request was HEAD, so the response has no body whatever it says."""
+        self.head: Head | None = None
         self.body: list[bytes] = []
+        self.buffered = 0
+        self.complete = False
+        self.reusable = True
+        self.touched = False
         self.on_body = self.body.append  # called by llhttp for every piece, without a Python frame
         self._head_only = head_only
+        self._framing: int = _UNKNOWN
+        self._interim = 0
+        self._partial = b""
+        self._remaining = 0
+        self._unproductive = 0
+        self._parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection, in any split.
