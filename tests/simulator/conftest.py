@@ -106,7 +106,9 @@ class Client:
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         return len(rest) >= length
 
-    def ask(self, model: str, wire: str = "chat", *, timeout: float = 5.0, headers: dict[str, str] | None = None, **fields: Any) -> Raw:
+    def ask(
+        self, model: str, wire: str = "chat", *, timeout: float = 5.0, headers: dict[str, str] | None = None, **fields: Any
+    ) -> Raw:
         return self.exchange(self.request(model, wire, headers=headers, **fields), timeout)
 
 

@@ -2,7 +2,8 @@
 
 It takes `tokens`, `delay-first` and `delay-chunk` in its name (`bench+tokens=64+delay-chunk=5ms`); with any other directive,
 with faults set from outside or with a synced bill, the request is answered the long way, by the same words and counts.
-Prebuilt answers check no credential and are not listed among the requests seen.
+Prebuilt answers look at the model, `stream`, the usage option and the limit only: they check no credential, offer no choice
+or tool call, and are not listed among the requests seen.
 """
 
 import msgspec
@@ -22,6 +23,8 @@ BENCH = "bench"
 BENCH_TOKENS = 16
 BENCH_PROMPT_TOKENS = 8
 """Reported for every prompt; less than the bytes of any request."""
+BENCH_BLOCKS = (Block(b"bench", BENCH_PROMPT_TOKENS),)
+"""Stands for every prompt, so that the answer is always the same."""
 _MICRO = 1_000_000
 
 
@@ -63,15 +66,15 @@ def prebuilt(wire: Wire, model: str, include_usage: bool, seed: int) -> Prebuilt
     if honest != NONE:
         return None
     request = Request(
-        wire=wire, model=model, include_usage=include_usage, blocks=(Block(b"bench", BENCH_PROMPT_TOKENS),), body_bytes=1024
+        wire=wire, model=model, include_usage=include_usage, blocks=BENCH_BLOCKS, body_bytes=1024
     )
     id = request_id(wire, seed, 0)
     placeholder = id.encode()
-    planned = plan(request, bench_orders(orders), 0, NOTHING)
+    planned = plan(request, bench_orders(orders), seed, NOTHING)
     answer: Answer = (
         ChatAnswer(planned, request, orders, DIALECTS["openai"], id, 0)
         if wire == "chat"
-        else MessagesAnswer(planned, request, orders, 0, id, 0)
+        else MessagesAnswer(planned, request, orders, seed, id, 0)
     )
     name = b"x-request-id" if wire == "chat" else b"request-id"
     body = answer.whole()

@@ -5,7 +5,7 @@ from typing import assert_never
 import msgspec
 
 from farebox.simulator.answer import Answer, request_id
-from farebox.simulator.bench import BENCH, bench_orders
+from farebox.simulator.bench import BENCH, BENCH_BLOCKS, bench_orders
 from farebox.simulator.bill import FARE_HEADER, BillWriter, Reason
 from farebox.simulator.config import CONTEXT_TOKENS, SimulatorConfig
 from farebox.simulator.connection import Connection, Inbound
@@ -164,6 +164,8 @@ class Exchange:
         request = read_chat(body, dialect) if self._wire == "chat" else read_messages(body, self._config.seed)
         if not self._known(base):
             raise self._unknown_model()
+        if base == BENCH:
+            request = msgspec.structs.replace(request, blocks=BENCH_BLOCKS)
         cached = self._cache.pass_through(request, key.encode())
         planned = plan(request, orders, self._config.seed, cached)
         if orders.context_length or planned.prompt.prompt_tokens > CONTEXT_TOKENS:
