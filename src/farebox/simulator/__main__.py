@@ -1,12 +1,33 @@
 """`python -m farebox.simulator`: a provider for tests, its port on the first line of stdout."""
 
 import argparse
+import ctypes
+import os
+import signal
+import sys
 from pathlib import Path
 
 from farebox.simulator.config import CACHE_TOKENS_MIN, FSYNC_TOKENS, SimulatorConfig
 from farebox.simulator.dialects import DIALECTS
 from farebox.simulator.directives import table
 from farebox.simulator.server import serve
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends, and ends it now when that has happened already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+class _EndWithParent(argparse.Action):
+    """Acts as it is read: nothing of the server exists yet."""
+
+    def __call__(self, parser: object, namespace: object, values: object, option_string: str | None = None) -> None:
+        end_with(int(str(values)))
 
 
 def config_from(arguments: list[str] | None = None) -> SimulatorConfig:
@@ -29,6 +50,7 @@ def config_from(arguments: list[str] | None = None) -> SimulatorConfig:
     parser.add_argument("--any-model", action="store_true", help="serve every model name")
     parser.add_argument("--cache-min", type=int, default=CACHE_TOKENS_MIN, help="tokens of the shortest cached prefix")
     parser.add_argument("--no-control", action="store_true", help="do not serve /control")
+    parser.add_argument("--end-with-parent", action=_EndWithParent, metavar="PID", help="end when this parent process ends")
     given = parser.parse_args(arguments)
     return SimulatorConfig(
         host=given.host,

@@ -22,6 +22,9 @@ PIPELINE_MAX = 32
 HEADER_BYTES_MAX = 256 * 1024
 """A head that is still unfinished after so many bytes closes the connection."""
 HEADERS_MAX = 1_000
+FLUSH_S_MAX = 30.0
+"""A caller that does not read delays a cut or reset at most so long."""
+FLUSH_POLL_S = 0.001
 WRITE_BUFFER_BYTES = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)
 
@@ -267,9 +270,12 @@ class Connection(asyncio.Protocol):
                 self._waiter = None
 
     async def flush(self) -> None:
-        """Waits until the kernel has everything."""
+        """Waits until the kernel has everything, or the caller has not read for too long."""
+        end = self._loop.time() + FLUSH_S_MAX
         while not self.gone and self._transport is not None and self._transport.get_write_buffer_size():
-            await asyncio.sleep(0)
+            if self._loop.time() > end:
+                return
+            await asyncio.sleep(FLUSH_POLL_S)
 
     async def reset(self) -> None:
         """Ends the connection with RST, after what was written."""

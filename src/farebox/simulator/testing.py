@@ -1,10 +1,10 @@
 """A simulated provider in a child process, for any test: `with SimulatorProcess() as provider: … provider.base_url …`.
 
-The child ends with its parent, also when the parent is killed.
+The child ends with the thread that started it (so Linux has it), also when the parent is killed: start it from a thread that
+lives as long as the provider is needed.
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -24,13 +24,6 @@ from farebox.simulator.bill import BilledAttempt
 START_S_MAX = 20.0
 STOP_S_MAX = 5.0
 _POLL_S = 0.01
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec; the library is loaded before, for nothing may be imported there."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class SimulatorProcess:
@@ -75,6 +68,7 @@ class SimulatorProcess:
         assert self._process is None, "the simulator is running already"
         command = list(self._command)
         command[command.index("--port") + 1] = str(self.port)
+        command += ["--end-with-parent", str(os.getpid())]
         source = Path(bill.__file__).parents[2]
         paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
@@ -82,7 +76,6 @@ class SimulatorProcess:
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call and nothing else
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], START_S_MAX)
