@@ -132,7 +132,7 @@ class Catalog:
         meaning = self._find(target)
         if meaning is None:
             raise self._missing(name)
-        if len(meaning.slugs) > 1:
+        if len(meaning.slugs) != 1:
             raise missing.ambiguous(name, meaning.slugs)
         resolved = self._serve(meaning)
         if resolved is None:
