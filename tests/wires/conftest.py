@@ -146,3 +146,9 @@ def named() -> Any:
         return found[0]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def recorded() -> tuple[Recording, ...]:
+    """All recordings."""
+    return recordings() or pytest.skip(MISSING)

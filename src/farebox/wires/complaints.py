@@ -4,11 +4,11 @@
 drops them.
 """
 
-from farebox.wires.neutral import Conversation
+from farebox.wires.dialect import Dialect
+from farebox.wires.neutral import Conversation, ModelTraits, WireName
 
-_NAMES: dict[str, dict[str, str]] = {
+_NAMES: dict[WireName, dict[str, str]] = {
     "anthropic_messages": {
-        "max_tokens": "max_tokens",
         "stop": "stop_sequences",
         "response_format": "output_config.format",
         "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
@@ -30,20 +30,31 @@ GATEWAY_FIELDS = frozenset({
 """Request extensions that the gateway itself answers (compat.md §1): forwarded only to a vendor with `Dialect.extensions`."""
 
 
-def field(conversation: Conversation, neutral_name: str) -> str:
-    """The client's name for a setting that is called `neutral_name` on the OpenAI surface."""
-    return _NAMES[conversation.wire].get(neutral_name, neutral_name)
+class Target:
+    """One request on its way to one target: what the writers of a wire share, and where their complaints go."""
 
+    def __init__(
+        self, wire: WireName, conversation: Conversation, dialect: Dialect, traits: ModelTraits, unsupported: list[str]
+    ) -> None:
+        self.conversation = conversation
+        self.dialect = dialect
+        self.traits = traits
+        self.same_wire = conversation.wire == wire
+        """The client speaks the target's wire, so its own words can be used again."""
+        self._unsupported = unsupported
 
-def reasoning_field(conversation: Conversation) -> str:
-    asked = conversation.params.reasoning
-    return asked.field if asked is not None else "reasoning_effort"
+    def refuse(self, name: str) -> None:
+        """`name` cannot be said to the target. Once is enough."""
+        if name not in self._unsupported:
+            self._unsupported.append(name)
 
+    def refuse_part(self, path: str, kind: str) -> None:
+        self.refuse(f"{path} ({kind})" if path else kind)
 
-def add(unsupported: list[str], name: str) -> None:
-    if name not in unsupported:
-        unsupported.append(name)
+    def field(self, name: str) -> str:
+        """The client's name for a setting that is called `name` on the OpenAI surface."""
+        return _NAMES[self.conversation.wire].get(name, name)
 
-
-def part(path: str, kind: str) -> str:
-    return f"{path} ({kind})" if path else kind
+    def reasoning_field(self) -> str:
+        asked = self.conversation.params.reasoning
+        return asked.field if asked is not None else "reasoning_effort"

@@ -34,6 +34,13 @@ def read_cache(value: Any, path: str) -> CacheMark | None:
     return CacheMark(ttl)
 
 
+def mark(cache: CacheMark | None) -> dict[str, Any]:
+    """The member to add for a cache mark."""
+    if cache is None:
+        return {}
+    return {"cache_control": {"type": "ephemeral"} | ({"ttl": cache.ttl} if cache.ttl != "5m" else {})}
+
+
 def read_content(value: Any, path: str) -> list[Part]:
     """`content` of a message: a string or a list of blocks."""
     if isinstance(value, str):

@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from farebox.wires import reading
+from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import (
     Audio,
     CacheMark,
@@ -37,6 +38,11 @@ def read_cache(value: Any, path: str) -> CacheMark | None:
 
 def write_cache(mark: CacheMark) -> dict[str, str]:
     return {"type": "ephemeral", "ttl": mark.ttl} if mark.ttl != "5m" else {"type": "ephemeral"}
+
+
+def mark(cache: CacheMark | None, dialect: Dialect) -> dict[str, Any]:
+    """The member to add for a cache mark; nothing where the vendor does not understand marks."""
+    return {"cache_control": write_cache(cache)} if cache and dialect.cache_control else {}
 
 
 def read_content(value: Any, path: str) -> list[Part]:

@@ -54,10 +54,6 @@ _NULL = msgspec.Raw(b"null")
 """Absent and null are the same (and `Raw` cannot be optional)."""
 
 
-class _Groq(msgspec.Struct):
-    usage: msgspec.Raw = _NULL
-
-
 class _Chunk(msgspec.Struct):
     """Loose on purpose; only the parts that must be looked at are decoded."""
 
@@ -75,7 +71,6 @@ class _Chunk(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
-_decode_choice_usage = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Tool:
@@ -178,7 +173,7 @@ class Reader:
             else:
                 self.malformed += 1
         self._citations(chunk, events)
-        self._counts(chunk, data, events)
+        self._counts(chunk, choices, events)
         error = chunk.error
         if not error and name == "error":
             error = msgspec.json.decode(data)
@@ -189,14 +184,14 @@ class Reader:
             if resp.get("status_code") not in (0, None):
                 self._fail(events, failures.from_base_resp(resp))
 
-    def _counts(self, chunk: _Chunk, data: bytes, events: list[Event]) -> None:
+    def _counts(self, chunk: _Chunk, choices: list[Any], events: list[Event]) -> None:
         given = bytes(chunk.usage)
         if given != b"null":
             changed = self._usage.merge(given)
         elif isinstance(chunk.x_groq, dict):
-            changed = self._nested(data, "x_groq")
-        elif self._dialect.usage.usage_in_choice and chunk.choices:
-            changed = self._nested(data, "choices")
+            changed = self._nested([chunk.x_groq])
+        elif self._dialect.usage.usage_in_choice:
+            changed = self._nested(choices)
         else:
             return
         if changed:
@@ -204,12 +199,10 @@ class Reader:
             tier = self._tier or report.service_tier
             events.append(UsageSeen(UsageReport(report.usage, report.anomalies, report.raw, report.provider_cost_usd, tier)))
 
-    def _nested(self, data: bytes, where: str) -> bool:
+    def _nested(self, holders: list[Any]) -> bool:
         """Usage in `x_groq.usage` or in a choice (Moonshot)."""
-        raw = _decode_choice_usage(data)[where]
-        objects = msgspec.json.decode(raw, type=list[_Groq]) if where == "choices" else [msgspec.json.decode(raw, type=_Groq)]
-        found = [bytes(item.usage) for item in objects]
-        return any([self._usage.merge(item) for item in found if item != b"null"])
+        found = [cast("dict[str, Any]", holder).get("usage") for holder in holders if isinstance(holder, dict)]
+        return any([self._usage.merge(msgspec.json.encode(usage)) for usage in found if usage is not None])
 
     def _citations(self, chunk: _Chunk, events: list[Event]) -> None:
         if self._cited or not (chunk.citations or chunk.search_results):

@@ -252,7 +252,7 @@ class Accumulator:
         self._report = UsageReport(None)
 
     def merge(self, raw: bytes) -> bool:
-        """Takes a usage object; true when the report changed. One that lacks counts never erases what is known."""
+        """Takes a usage object; true when it told something new. One that lacks counts never erases what is known."""
         raw = bytes(raw)
         if raw == self._report.raw:
             return False
@@ -260,8 +260,9 @@ class Accumulator:
         lacking = report.usage is None and all(a.startswith("missing:") for a in report.anomalies)
         if lacking and (self._report.usage is not None or not report.anomalies):
             return False
+        same = msgspec.structs.replace(report, raw=self._report.raw) == self._report
         self._report = report
-        return True
+        return not same
 
     def report(self) -> UsageReport:
         return self._report
