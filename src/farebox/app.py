@@ -13,6 +13,7 @@ from farebox.billing.allotments import Allotments
 from farebox.billing.holds import Holds
 from farebox.billing.journal import Journal
 from farebox.billing.settlement import Books
+from farebox.bridge import WIRES
 from farebox.catalog import loader
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Model, Offer
@@ -104,17 +105,26 @@ def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[
     for index, section in enumerate(loaded.config.models):
         models[section.slug] = _configured_model(section, loaded, index, providers)
     catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
-    targets: dict[str, tuple[Target, ...]] = {}
+    targets: dict[str, dict[str, tuple[Target, ...]]] = {wire: {} for wire in WIRES}
     for model in models.values():
-        callable_here: list[Target] = []
-        for offer in model.offers:
-            at = providers.get(offer.provider)
-            if at is not None and offer.wire in at.provider.speaks:
-                callable_here.append(
-                    target(model, offer, at.provider, base_url=at.base_url, keys=at.keys, markup_bp=loaded.markup_bp)
+        offers = [(offer, providers[offer.provider]) for offer in model.offers if offer.provider in providers]
+        offers = [(offer, at) for offer, at in offers if offer.wire in at.provider.speaks]
+        if not offers:
+            continue
+        for wire, by_slug in targets.items():
+            by_slug[model.slug] = tuple(
+                target(
+                    model,
+                    offer,
+                    at.provider,
+                    # Where the provider speaks the client's own wire nothing needs to be translated.
+                    wire=wire if wire in at.provider.speaks else offer.wire,
+                    base_url=at.base_url,
+                    keys=at.keys,
+                    markup_bp=loaded.markup_bp,
                 )
-        if callable_here:
-            targets[model.slug] = tuple(callable_here)
+                for offer, at in offers
+            )
     return Market(catalog, targets), providers
 
 
@@ -170,7 +180,7 @@ class Worker:
             market=market,
             client=Client(
                 limits=PoolLimits(connections_per_origin_max=4096, idle_per_origin_max=512),
-                proxies=ProxySettings.from_environment(loaded.environment),
+                proxies=ProxySettings.from_env(loaded.environment),
             ),
             books=self.books,
             keyring=Keyring(lookup, read_pepper(loaded), run_reads),

@@ -14,7 +14,7 @@ from farebox import bridge
 from farebox.billing.meter import Ending, Seen
 from farebox.billing.settlement import AttemptStart, Settlement, cost_fields
 from farebox.errors import FareboxError, Kind
-from farebox.exchange import Exchange, Header
+from farebox.exchange import Exchange
 from farebox.money import format_amount
 from farebox.routing import retry
 from farebox.routing.plan import Candidate, Plan
@@ -43,6 +43,12 @@ SEND_STALL_US = 30_000_000
 """A client that takes no bytes for this long counts as gone."""
 
 
+_JSON = b"content-type: application/json\r\n"
+_EVENT_STREAM = (
+    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+)
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why an attempt failed before any content: what the client is told if it was the last one, and what retrying may do."""
 
@@ -56,8 +62,8 @@ class Flight:
     """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
 
     __slots__ = (
-        "_seen_input", "call", "candidate", "checkpoint_tokens", "checkpoint_us", "dropped", "exchange", "gateway", "gone_us",
-        "interrupted", "plan", "relay", "reply_output", "sending_us", "settlement", "started_us", "task", "watcher",
+        "call", "candidate", "checkpoint_tokens", "checkpoint_us", "dropped", "exchange", "gateway", "gone_us",
+        "interrupted", "plan", "relay", "sending_us", "settlement", "started_us", "task",
     )  # fmt: skip
 
     def __init__(self, gateway: "Gateway", exchange: Exchange, call: Call, plan: Plan, settlement: Settlement) -> None:
@@ -75,7 +81,6 @@ class Flight:
         self.gone_us = 0
         self.interrupted = False
         self.task = asyncio.current_task()
-        self.watcher: asyncio.Task[None] | None = None
 
     # --- the loop over attempts -------------------------------------------------------------------------------------
 
@@ -103,7 +108,7 @@ class Flight:
                     chance=gateway.random.uniform(),
                 )
                 if following is None or self.exchange.answer.gone:
-                    await self._give_up(failure.error)
+                    self._give_up(failure.error)
                     return
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
@@ -111,19 +116,18 @@ class Flight:
                 self.settlement.dispatch(gateway.start_attempt(self.plan.candidates[index], len(failed) + 1))
         finally:
             gateway.flights.discard(self)
-            if self.watcher is not None:
-                self.watcher.cancel()
+            self.exchange.answer.on_gone = None
             if not self.settlement.done:
                 self.settlement.close(self.seen())
 
-    async def _give_up(self, error: FareboxError) -> None:
+    def _give_up(self, error: FareboxError) -> None:
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
         error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
         self.gateway.finished(self, "failed", error.status)
         if self.exchange.answer.started:
             # Only keep-alives were sent so far, but the status line is out: the error has to travel in the stream.
             relay = self.relay or bridge.relay(self.call, self.candidate, id=self.settlement.id, created_s=self._created_s())
-            await self.exchange.answer.end(relay.fail(error))
+            self.exchange.answer.end(relay.fail(error))
             return
         raise error
 
@@ -155,12 +159,14 @@ class Flight:
             self.settlement.end_attempt("failed_unsent", self.seen(), outcome="unsupported", error=error.message)
             return Failure(error, retry_here=False, retry_elsewhere=True)
         self.dropped = outgoing.dropped
+        gateway.fail_point("attempt.before_send")
         head, extra_headers = gateway.upstream_head(candidate.target, self.exchange, self.settlement.id, current.n)
         try:
             response = await gateway.client.send(head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts)
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
         current.status = response.status
+        gateway.fail_point("attempt.after_head")
         try:
             request_id = response.header(b"x-request-id") or response.header(b"request-id")
             if request_id is not None:
@@ -218,16 +224,18 @@ class Flight:
         verdict = settlement.end_attempt(
             "complete", seen, outcome="ok", finish_reason=reply.finish_reason, native_finish_reason=reply.native_finish_reason
         )
+        gateway.fail_point("settle.before_journal")
         settlement.settle(cancelled=self.exchange.answer.gone)
         gateway.fail_point("settle.after_journal")
         usage = verdict.usage or Usage()
-        extra = cost_fields(settlement.last_bill, usage, settlement.charge_nano, estimated=verdict.basis != "reported")
+        cost = format_amount(settlement.charge_nano)
+        extra = cost_fields(settlement.last_bill, usage, cost, estimated=verdict.basis != "reported")
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
-        cost = format_amount(settlement.charge_nano).encode()
-        headers = self._headers()
-        headers += ((b"x-farebox-cost-usd", cost), (b"x-litellm-response-cost", cost))
+        shown = cost.encode()
+        costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
-        await self.exchange.answer.whole(200, headers, data)
+        self.exchange.answer.whole(200, _JSON + self._headers() + costs, data)
+        gateway.fail_point("answer.sent")
         return None
 
     def _garbage(self, problem: str) -> Failure:
@@ -236,17 +244,18 @@ class Flight:
         told = FareboxError(Kind.UPSTREAM_BAD, f"{name} sent an answer that is not of its API", should_retry=False)
         return Failure(told, retry_here=True, retry_elsewhere=True)
 
-    def _headers(self) -> list[Header]:
-        target = self.candidate.target
-        headers = [
-            (b"x-farebox-provider", target.provider.name.encode()),
-            (b"x-farebox-model", target.model.slug.encode("utf-8")),
-            (b"x-farebox-attempts", b"%d" % max(len(self.settlement.attempts), 1)),
-            (b"x-generation-id", self.settlement.id.encode()),
-        ]
+    def _headers(self) -> bytes:
+        """Who answered, after how many attempts, and what was left out, as header lines."""
+        settlement = self.settlement
+        lines = b"%b%bx-farebox-attempts: %d\r\nx-generation-id: %b\r\n" % (
+            self.exchange.base,
+            self.candidate.target.head,
+            max(len(settlement.attempts), 1),
+            settlement.id.encode(),
+        )
         if self.dropped:
-            headers.append((b"x-farebox-dropped", ", ".join(self.dropped).encode("ascii", "replace")))
-        return headers
+            lines += b"x-farebox-dropped: %b\r\n" % ", ".join(self.dropped).encode("ascii", "replace")
+        return lines
 
     # --- streams ----------------------------------------------------------------------------------------------------
 
@@ -260,8 +269,7 @@ class Flight:
             return self._garbage(f"`{kind[:64].decode('latin-1')}` in place of an event stream")
         relay = self.relay = bridge.relay(self.call, candidate, id=self.settlement.id, created_s=self._created_s())
         answer = self.exchange.answer
-        if self.watcher is None:
-            self.watcher = asyncio.get_running_loop().create_task(self._watch())
+        answer.on_gone = self.client_left
         try:
             broken = await self._forward(relay, current, response)
         except asyncio.CancelledError:
@@ -275,7 +283,7 @@ class Flight:
         if answer.gone and not relay.finished:
             return self._client_gone(relay, response)
         if relay.failure is not None or not relay.finished:
-            return await self._broken(candidate, relay, response, broken)
+            return self._broken(candidate, relay, response, broken)
         ending: Ending = "drained" if answer.gone else "complete"
         verdict = self.settlement.end_attempt(
             ending,
@@ -284,14 +292,20 @@ class Flight:
             finish_reason=relay.finish_reason,
             native_finish_reason=relay.native_finish_reason,
         )
+        self.gateway.fail_point("settle.before_journal")
         self.settlement.settle(cancelled=answer.gone)
         self.gateway.fail_point("settle.after_journal")
         self.gateway.finished(self, "ok", 200)
         usage = verdict.usage or Usage()
-        extra = cost_fields(self.settlement.last_bill, usage, self.settlement.charge_nano, estimated=verdict.basis != "reported")
-        if not answer.started:
-            await answer.start(self._stream_headers())
-        await answer.end(relay.finish(usage, extra))
+        extra = cost_fields(
+            self.settlement.last_bill,
+            usage,
+            format_amount(self.settlement.charge_nano),
+            estimated=verdict.basis != "reported",
+        )
+        answer.start(self._stream_headers())
+        answer.end(relay.finish(usage, extra))
+        self.gateway.fail_point("answer.sent")
         if relay.done:
             # The end of the body is due now; with it the connection can be used again.
             try:
@@ -314,15 +328,17 @@ class Flight:
                 current.first_byte_us = clock.now_us()
             if out and not answer.gone:
                 if not answer.started:
-                    await answer.start(self._stream_headers())
-                self.sending_us = clock.monotonic_us()
-                await answer.send(out)
-                self.sending_us = 0
+                    answer.start(self._stream_headers())
+                if answer.send(out):
+                    self.sending_us = clock.monotonic_us()
+                    await answer.drain()
+                    self.sending_us = 0
+                self.gateway.fail_point("stream.after_first_chunk")
             if not data or relay.done or relay.failure is not None:
                 return None
 
-    def _stream_headers(self) -> list[Header]:
-        return self._headers()
+    def _stream_headers(self) -> bytes:
+        return _EVENT_STREAM + self._headers()
 
     def _client_gone(self, relay: Relay, response: Response) -> None:
         """The client left before the end: bill what was seen, hang up."""
@@ -331,7 +347,7 @@ class Flight:
         self.settlement.settle(cancelled=True)
         self.gateway.finished(self, "client_gone", 499)
 
-    async def _broken(
+    def _broken(
         self, candidate: Candidate, relay: Relay, response: Response, broken: TransportError | MalformedStream | None
     ) -> Failure | None:
         """An error inside the stream, or an end before the end: fail over if the client has nothing yet, else say so."""
@@ -356,17 +372,12 @@ class Flight:
             code="upstream_truncated" if found is None else None,
             should_retry=False,
         )
-        if not self.exchange.answer.started:
-            await self.exchange.answer.start(self._stream_headers())
-        await self.exchange.answer.end(relay.fail(error))
+        self.exchange.answer.start(self._stream_headers())
+        self.exchange.answer.end(relay.fail(error))
         return None
 
-    async def _watch(self) -> None:
-        """Notice that the client hung up. Where that stops the provider's billing we hang up, too; else we read on."""
-        await self.exchange.answer.wait_gone()
-        self.client_left()
-
     def client_left(self) -> None:
+        """The client hung up. Where that stops the provider's billing we hang up, too; else we read on to the usage."""
         if self.gone_us:
             return
         self.gone_us = self.gateway.clock.monotonic_us()
@@ -408,15 +419,16 @@ class Flight:
         known = relay.observed_input()
         base = known if known is not None else Usage(input=self.plan.input_estimate)
         self.settlement.progress(msgspec.structs.replace(base, output=tokens), exact_input=known is not None)
+        self.gateway.fail_point("stream.after_checkpoint")
 
-    async def keepalive(self, now_us: int) -> None:
+    def keepalive(self, now_us: int) -> None:
         """Tell the client and what stands between that the answer is still coming."""
         relay = self.relay
         if relay is None or self.exchange.answer.gone:
             return
         self.checkpoint_us = now_us
-        await self.exchange.answer.start(self._stream_headers())
-        await self.exchange.answer.send(relay.keepalive())
+        self.exchange.answer.start(self._stream_headers())
+        self.exchange.answer.send(relay.keepalive())
 
 
 _TOLD: dict[str, tuple[Kind, bool, bool]] = {

@@ -36,7 +36,7 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
     target = candidate.target
     dialect = target.speaks.dialect
     cap = None if candidate.bound.capped else candidate.bound.cap
-    wire = target.offer.wire
+    wire = target.wire
     if wire == call.wire:
         if wire == chat_call.WIRE:
             return Outgoing(chat_call.forward_body(call, model=target.upstream_id_json, dialect=dialect, output_cap=cap))
@@ -66,7 +66,7 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
 def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay:
     """A stream on its way from this candidate's provider to the client."""
     target = candidate.target
-    wire, dialect, provider = target.offer.wire, target.speaks.dialect, target.provider.name
+    wire, dialect, provider = target.wire, target.speaks.dialect, target.provider.name
     if wire != call.wire:
         return TranslatedRelay(
             WIRES[wire].stream.Reader(dialect),
@@ -92,7 +92,7 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
 def reply(call: Call, candidate: Candidate, body: bytes) -> Reply:
     """A whole answer of this candidate's provider. Raises `NotACompletion`."""
     target = candidate.target
-    wire, dialect = target.offer.wire, target.speaks.dialect
+    wire, dialect = target.wire, target.speaks.dialect
     if wire != call.wire:
         return TranslatedReply(WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug)
     if wire == chat_call.WIRE:
@@ -107,4 +107,9 @@ def failure(
     if isinstance(found, UpstreamError):
         return found
     target = candidate.target
-    return WIRES[target.offer.wire].errors.read(status, header, found, target.speaks.dialect)
+
+    def named(name: str) -> str | None:
+        value = header(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    return WIRES[target.wire].errors.read(status, named, found, target.speaks.dialect)

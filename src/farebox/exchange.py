@@ -1,14 +1,11 @@
 """One HTTP exchange as the pipeline sees it: what the client sent, and how to answer. `edge` makes these; no HTTP here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
-from farebox.errors import FareboxError
 from farebox.wires.call import Call
-
-Header = tuple[bytes, bytes]
 
 
 class Surface(msgspec.Struct, frozen=True):
@@ -20,52 +17,57 @@ class Surface(msgspec.Struct, frozen=True):
     read_call: Callable[[bytes], Call]
     write_error: Callable[..., bytes]
     """`(error, *, request_id) -> body` in the surface's own shape."""
-    request_id_header: bytes = b"x-request-id"
+    head: Callable[[bytes], bytes]
+    """The request's id → the header lines that every answer of this surface carries."""
 
 
 class Answer(Protocol):
-    """The client's end of the exchange."""
+    """The client's end of the exchange. `headers` are encoded lines, each ended by CR LF."""
 
     gone: bool
     """The client has hung up."""
     started: bool
     """A status line has been sent: from here on an error can only be told inside the body."""
+    ended: bool
+    on_gone: Callable[[], None] | None
+    """Called at once when the client hangs up before the end."""
 
-    async def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def whole(self, status: int, headers: bytes, body: bytes) -> None:
         """The complete answer."""
         ...
 
-    async def start(self, headers: Sequence[Header]) -> None:
+    def start(self, headers: bytes) -> None:
         """Begin a streamed answer with status 200; does nothing when it has begun."""
         ...
 
-    async def send(self, data: bytes) -> None:
-        """A part of a streamed answer; waits while the client reads slower than we send."""
+    def send(self, data: bytes) -> bool:
+        """A part of a streamed answer. True when the client reads slower than we send: then `await drain()`."""
         ...
 
-    async def end(self, data: bytes = b"") -> None:
+    async def drain(self) -> None:
+        """Wait until the client has taken enough, or is gone."""
+        ...
+
+    def end(self, data: bytes = b"") -> None:
         """The last part."""
-        ...
-
-    async def wait_gone(self) -> None:
-        """Returns when the client has hung up."""
         ...
 
 
 class Exchange:
     """What came in, and where the answer goes."""
 
-    __slots__ = ("answer", "body", "headers", "request_id", "started_us", "surface")
+    __slots__ = ("answer", "body", "headers", "request_id", "surface")
 
     def __init__(
-        self, surface: Surface, headers: Mapping[bytes, bytes], body: bytes, answer: Answer, *, request_id: str, started_us: int
+        self, surface: Surface, headers: Mapping[bytes, bytes], body: bytes, answer: Answer, request_id: str
     ) -> None:
         self.surface = surface
         self.headers = headers
         self.body = body
         self.answer = answer
         self.request_id = request_id
-        self.started_us = started_us
 
-    def error_body(self, error: FareboxError) -> bytes:
-        return self.surface.write_error(error, request_id=self.request_id)
+    @property
+    def base(self) -> bytes:
+        """The header lines that every answer of this exchange carries."""
+        return self.surface.head(self.request_id.encode())

@@ -38,8 +38,13 @@ class Market(msgspec.Struct, frozen=True, eq=False):
     """A snapshot of what can be called: replaced whole when configuration or prices change."""
 
     catalog: Catalog
-    targets: dict[str, tuple[Target, ...]]
-    """By model slug, every enabled offer."""
+    by_wire: dict[str, dict[str, tuple[Target, ...]]]
+    """By the client's wire and the model's slug: every enabled offer, on the client's wire where its provider speaks it."""
+
+    @property
+    def targets(self) -> dict[str, tuple[Target, ...]]:
+        """By model slug, for those who only ask what there is."""
+        return next(iter(self.by_wire.values()))
 
 
 class Gateway:
@@ -154,12 +159,12 @@ class Gateway:
             settlement=flight.settlement,
         )
 
-    async def tick(self) -> None:
+    def tick(self) -> None:
         """A few times a second: look after every flight. Keep-alives are sent beside the flights, which wait upstream."""
         now_us = self.clock.monotonic_us()
         due = [flight for flight in list(self.flights) if flight.tick(now_us)]
         for flight in due:
-            await flight.keepalive(now_us)
+            flight.keepalive(now_us)
         if self.books.unwritten:
             self.books.retry_unwritten()
 

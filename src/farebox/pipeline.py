@@ -72,8 +72,8 @@ def route(gateway: Gateway, call: Call) -> Plan:
     now_us = gateway.clock.now_us()
     day = gateway.today(now_us)
     market = gateway.market
-    resolved = market.catalog.resolve(call.model, day)
-    targets = market.targets[resolved.model.slug]
+    resolved = market.catalog.resolve(call.model)
+    targets = market.by_wire[call.wire][resolved.model.slug]
     if len(resolved.offers) < len(targets):
         wanted = {(offer.provider, offer.id, offer.variant) for offer in resolved.offers}
         targets = tuple(t for t in targets if (t.offer.provider, t.offer.id, t.offer.variant) in wanted)
@@ -82,7 +82,7 @@ def route(gateway: Gateway, call: Call) -> Plan:
 
 async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:
     """Hold the worst case. Too little is a 402 that says what fits, or, on request, a lower output cap."""
-    if found.candidates[0].target.offer.wire != call.wire:
+    if found.candidates[0].target.wire != call.wire:
         # A call that no translation can express is the caller's error: told before any money is held.
         bridge.outgoing(call, found.candidates[0], drop_unsupported=gateway.drops_unsupported(exchange))
     holds = gateway.books.holds

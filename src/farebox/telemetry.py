@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 if TYPE_CHECKING:
     from farebox.billing.settlement import Settlement
 
-TEXT_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+TEXT_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 SERIES_MAX = 5_000
 """Label combinations kept; further ones are counted under `other`."""
 BUCKETS_US = (50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000, 300_000_000)
@@ -93,7 +93,7 @@ class Metrics:
             }
             sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
 
-    def refused(self, surface: str, code: str, status: int) -> None:
+    def refused(self, surface: str, code: str) -> None:
         """One call that ended in an error body."""
         self._add(self.counts.refused, f"{surface}|{code}")
 

@@ -55,6 +55,8 @@ def _estimate(seen: Seen) -> tuple[Usage, tuple[str, ...]]:
 def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
     """The usage, its basis, and whether the customer pays for this attempt."""
     report = seen.report
+    if ending == "complete" and report is not None and report.usage is not None and not report.anomalies:
+        return Verdict(report.usage, "reported", (), True)
     reported = report.usage if report is not None else None
     anomaly = ("usage_anomaly",) if report is not None and report.anomalies else ()
     if ending in ("complete", "drained"):

@@ -13,7 +13,7 @@ from farebox.billing.journal import Journal, JournalError
 from farebox.billing.meter import Ending, Seen, Verdict, judge
 from farebox.billing.pricing import Bill, Quote, bill, side_costs_pico
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
-from farebox.money import NANO_PER_USD, format_amount, round_charge
+from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
 from farebox.ports import Clock
 from farebox.wires.usage import Usage
 
@@ -245,33 +245,19 @@ class Settlement:
         self.settle(state="settled" if self.charge_nano else "voided", cancelled=True)
 
 
-def cost_fields(bill: Bill | None, usage: Usage, charge_nano: int, *, estimated: bool) -> dict[str, msgspec.Raw]:
-    """The gateway's additions to a usage object: `cost` (a JSON number), `cost_usd` (the exact decimal string), `cost_details`.
-
-    The upstream figures are at list price; the charge carries the markup. Numbers are written from integers, never floats.
+def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool) -> bytes:
+    """The gateway's additions to a usage object, as JSON members: `cost` (a number), `cost_usd` (the exact decimal string),
+    `is_byok`, `cost_details` (at list price; the charge carries the markup). Written from integers, never floats.
     """
-    text = _number(charge_nano)
-    prompt = completion = 0
-    upstream = 0
+    prompt = completion = upstream = 0
     if bill is not None:
+        upstream = bill.cost_nano
         prompt_pico, completion_pico = side_costs_pico(usage, bill.rates)
-        prompt, completion, upstream = round_charge(prompt_pico), round_charge(completion_pico), bill.cost_nano
-    details = (
-        f'{{"upstream_inference_cost":{_number(upstream)},"upstream_inference_prompt_cost":{_number(prompt)},'
-        f'"upstream_inference_completions_cost":{_number(completion)}}}'
+        prompt, completion = divide_half_even(prompt_pico, PICO_PER_NANO), divide_half_even(completion_pico, PICO_PER_NANO)
+    text = (
+        f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":false,"cost_details":{{"upstream_inference_cost":'
+        f'{upstream // NANO_PER_USD}.{upstream % NANO_PER_USD:09d},"upstream_inference_prompt_cost":'
+        f'{prompt // NANO_PER_USD}.{prompt % NANO_PER_USD:09d},"upstream_inference_completions_cost":'
+        f'{completion // NANO_PER_USD}.{completion % NANO_PER_USD:09d}}}'
     )
-    fields = {
-        "cost": msgspec.Raw(text.encode()),
-        "cost_usd": msgspec.Raw(f'"{format_amount(charge_nano)}"'.encode()),
-        "is_byok": msgspec.Raw(b"false"),
-        "cost_details": msgspec.Raw(details.encode()),
-    }
-    if estimated:
-        fields["estimated"] = msgspec.Raw(b"true")
-    return fields
-
-
-def _number(nano: int) -> str:
-    """Nano-dollars → a plain JSON number of dollars, exact."""
-    whole, fraction = divmod(nano, NANO_PER_USD)
-    return f"{whole}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else str(whole)
+    return (text + ',"estimated":true' if estimated else text).encode()

@@ -13,6 +13,8 @@ from farebox.transport import TransportError
 from farebox.wires import call as calls
 from farebox.wires.anthropic_messages import call as messages_call
 
+_JSON = b"content-type: application/json\r\n"
+
 
 async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     """Answer `{"input_tokens": n}`; `x-farebox-estimated: true` marks a count of our own."""
@@ -27,11 +29,11 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
         plan = pipeline.route(gateway, call)
         for candidate in plan.candidates:
             target = candidate.target
-            if target.offer.wire == call.wire and target.speaks.count_tokens_path is not None:
+            if target.wire == call.wire and target.speaks.count_tokens_path is not None:
                 break
         else:
             body = msgspec.json.encode({"input_tokens": estimated_input(call)})
-            await exchange.answer.whole(200, [(b"x-farebox-estimated", b"true")], body)
+            exchange.answer.whole(200, _JSON + b"x-farebox-estimated: true\r\n" + exchange.base, body)
             return
         body = messages_call.forward_body(call, model=target.upstream_id_json, output_cap=None)
         try:
@@ -42,6 +44,6 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
         if response.status != 200:
             found = bridge.failure(candidate, answer, response.header, status=response.status)
             raise gateway_error(found, candidate)[0]
-        await exchange.answer.whole(200, [(b"x-farebox-provider", target.provider.name.encode())], answer)
+        exchange.answer.whole(200, _JSON + target.head + exchange.base, answer)
     finally:
         Limiter.release(slot)

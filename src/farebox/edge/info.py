@@ -4,7 +4,8 @@ OpenRouter's shapes (compat.md §1) with money as exact numbers made from intege
 one path, by what the client sends (clients.md §1).
 """
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -12,7 +13,6 @@ import msgspec
 
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.errors import FareboxError, Kind, invalid
-from farebox.exchange import Header
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential
 from farebox.gateway import Gateway
 from farebox.telemetry import TEXT_TYPE
@@ -39,7 +39,7 @@ class Library(Protocol):
         ...
 
 
-class Request(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True):
     """A read-only request."""
 
     path: str
@@ -56,23 +56,24 @@ class Request(msgspec.Struct, frozen=True):
 class Page(msgspec.Struct, frozen=True):
     status: int
     body: bytes
-    headers: Sequence[Header] = ()
+    headers: bytes = b"content-type: application/json\r\n"
+    """Header lines, each ended by CR LF."""
 
 
-async def _principal(gateway: Gateway, request: Request) -> Principal:
+async def _principal(gateway: Gateway, request: Question) -> Principal:
     secret = credential(request.headers)
     principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
     check(principal, gateway.clock.now_us())
     return principal
 
 
-async def _optional_principal(gateway: Gateway, request: Request) -> None:
+async def _optional_principal(gateway: Gateway, request: Question) -> None:
     """Lists are public, but a client that sends a key learns whether it is good."""
     if any(name in request.headers for name in CREDENTIAL_HEADERS):
         await _principal(gateway, request)
 
 
-async def models(gateway: Gateway, request: Request) -> Page:
+async def models(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/models`: Anthropic's list with `anthropic-version`, Codex's with `client_version`, else OpenAI's with prices."""
     await _optional_principal(gateway, request)
     day = gateway.today(gateway.clock.now_us())
@@ -81,11 +82,11 @@ async def models(gateway: Gateway, request: Request) -> Page:
         return Page(200, _encode(anthropic_list(gateway.market, day, query)))
     if "client_version" in query:
         body = _encode(codex_list(gateway.market, day))
-        return Page(200, body, [(b"etag", b'W/"%x"' % (hash(body) & 0xFFFFFFFF))])
+        return Page(200, body, b'content-type: application/json\r\netag: W/"%x"\r\n' % zlib.crc32(body))
     return Page(200, _encode(openai_list(gateway.market, day)))
 
 
-async def model(gateway: Gateway, request: Request) -> Page:
+async def model(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/models/{slug}`; any name that resolves in a call resolves here."""
     await _optional_principal(gateway, request)
     name = unquote(request.path.partition("/models/")[2]).rstrip("/")
@@ -96,7 +97,7 @@ async def model(gateway: Gateway, request: Request) -> Page:
     return Page(200, _encode(make(found, targets, day)))
 
 
-async def generation(gateway: Gateway, request: Request) -> Page:
+async def generation(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/generation?id=`: one call's record, as soon as it is posted (a fraction of a second after the call)."""
     principal = await _principal(gateway, request)
     wanted = request.query().get("id")
@@ -110,24 +111,24 @@ async def generation(gateway: Gateway, request: Request) -> Page:
     return Page(200, _encode({"data": found}))
 
 
-async def key(gateway: Gateway, request: Request) -> Page:
+async def key(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/key`: the calling key, its budget and its usage."""
     principal = await _principal(gateway, request)
     return Page(200, _encode({"data": await request.library.key(principal, gateway.clock.now_us())}))
 
 
-async def credits(gateway: Gateway, request: Request) -> Page:
+async def credits(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/credits`: what was bought and what is used."""
     principal = await _principal(gateway, request)
     return Page(200, _encode({"data": await request.library.credits(principal.account)}))
 
 
-async def healthz(_gateway: Gateway, _request: Request) -> Page:
+async def healthz(_gateway: Gateway, _request: Question) -> Page:
     """The process lives."""
     return Page(200, b'{"status":"ok"}')
 
 
-async def readyz(gateway: Gateway, request: Request) -> Page:
+async def readyz(gateway: Gateway, request: Question) -> Page:
     """Calls can be served: not draining, the journal can be written, the database answers."""
     problem = "shutting down" if gateway.draining else None
     if problem is None and gateway.books.unwritten:
@@ -135,11 +136,11 @@ async def readyz(gateway: Gateway, request: Request) -> Page:
     problem = problem or await request.library.ready()
     if problem is None:
         return Page(200, b'{"status":"ready"}')
-    return Page(503, _encode({"status": "not ready", "reason": problem}), [(b"retry-after", b"2")])
+    return Page(503, _encode({"status": "not ready", "reason": problem}), b"content-type: application/json\r\nretry-after: 2\r\n")
 
 
-async def metrics(gateway: Gateway, request: Request) -> Page:
+async def metrics(gateway: Gateway, request: Question) -> Page:
     """Prometheus' text format."""
     if not gateway.settings.metrics_public:
         await _principal(gateway, request)
-    return Page(200, await request.library.metrics(), [TEXT_TYPE])
+    return Page(200, await request.library.metrics(), TEXT_TYPE)

@@ -19,7 +19,7 @@ PARAMETERS = (
     "frequency_penalty", "presence_penalty", "logit_bias", "user", "stream",
 )  # fmt: skip
 """Parameters that are forwarded to every model; those that depend on the model are added by capability."""
-_BY_CAPABILITY = {
+_BY_CAPABILITY: dict[str, tuple[str, ...]] = {
     "tools": ("tools", "tool_choice"),
     "parallel_tools": ("parallel_tool_calls",),
     "json_mode": ("response_format",),
@@ -82,7 +82,7 @@ def _cheapest(targets: Sequence[Target], day: str) -> tuple[Target, Rates, list[
 def openai_model(model: Model, targets: Sequence[Target], day: str) -> dict[str, Any]:
     """One model as OpenAI's clients need it, with OpenRouter's fields."""
     shown = _cheapest(targets, day)
-    parameters = set(PARAMETERS)
+    parameters: set[str] = set(PARAMETERS)
     for capability in model.capabilities:
         parameters.update(_BY_CAPABILITY.get(capability, ()))
     item: dict[str, Any] = {
@@ -108,9 +108,7 @@ def openai_model(model: Model, targets: Sequence[Target], day: str) -> dict[str,
     }
     if shown is not None:
         target, rates, overrides = shown
-        item["pricing"] = _pricing(rates, target.markup_bp)
-        if overrides:
-            item["pricing"]["overrides"] = overrides
+        item["pricing"] = {**_pricing(rates, target.markup_bp), **({"overrides": overrides} if overrides else {})}
         item["top_provider"] = {
             "context_length": target.offer.context_window,
             "max_completion_tokens": target.offer.max_output_tokens,

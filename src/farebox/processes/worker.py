@@ -12,14 +12,13 @@ import socket
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from farebox.app import Worker
 from farebox.billing import journal as journals
 from farebox.billing import recovery
 from farebox.billing.journal import Journal
 from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded, load
+from farebox.edge.server import HttpServer
 from farebox.gateway import settle_flights
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.processes.lifeline import die_with_parent
@@ -56,54 +55,36 @@ def open_slot(loaded: Loaded, slot: Path) -> tuple[Journal, str]:
     return journal, life
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the worker drains first."""
-
-    def install_signal_handlers(self) -> None:
-        return
-
-
 async def serve(loaded: Loaded, listening: socket.socket, number: int, local_url: str | None) -> None:
     """One worker's life."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
     journal, life = open_slot(loaded, slot_path(loaded, number))
     worker = Worker(loaded, journal, life, local_url=local_url, run_dir=run_dir)
-    config = uvicorn.Config(
-        worker.app,
-        http="httptools",
-        loop="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-        limit_concurrency=None,
-        backlog=2048,
-        h11_max_incomplete_event_size=64 * 1024,
-        ws="none",
+    settings = loaded.config.server
+    server = HttpServer(
+        worker.app.handle,
+        worker.gateway.clock,
+        body_bytes_max=settings.body_bytes_max,
+        connections_max=settings.connections_max,
+        header_s=settings.header_s,
+        tell=worker.app.refuse,
     )
-    server = Server(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number_ in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number_, stop.set)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    await server.start(listening)
     housekeeping = asyncio.create_task(keep_house(worker, run_dir / f"w{number}.metrics"))
     # What lives now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await stop.wait()
     worker.gateway.draining = True
-    for listener in server.servers:
-        listener.close()
-    await settle_flights(worker.gateway, loaded.config.server.drain_s)
-    server.should_exit = True
-    await serving
+    server.stop_listening()
+    await settle_flights(worker.gateway, settings.drain_s)
+    await server.close()
     housekeeping.cancel()
     worker.books.retry_unwritten()
     await worker.close()
@@ -121,7 +102,7 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
         await asyncio.sleep(TICK_S)
         ticks += 1
         try:
-            await gateway.tick()
+            gateway.tick()
             if ticks % 2 == 0:
                 seen = await worker.library.version()
                 if seen != version:

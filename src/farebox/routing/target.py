@@ -15,6 +15,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     model: Model
     offer: Offer
     provider: Provider
+    wire: str
+    """The wire on which this target is called; the provider may speak others, too."""
     speaks: Speaks
     base_url: str
     keys: tuple[str, ...]
@@ -22,6 +24,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     key_refs: tuple[str, ...]
     """Their public names for records: `openai#1`."""
     upstream_id_json: bytes
+    head: bytes
+    """Header lines that tell a client who answered."""
     markup_bp: int
     quotes: dict[tuple[str, str | None], Quote]
     """Quotes made so far, by price version and service tier."""
@@ -41,17 +45,27 @@ class Target(msgspec.Struct, frozen=True, eq=False):
         return found
 
 
-def target(model: Model, offer: Offer, provider: Provider, *, base_url: str, keys: tuple[str, ...], markup_bp: int) -> Target:
-    """Put an offer and its provider together. The provider must speak the offer's wire."""
+def target(
+    model: Model, offer: Offer, provider: Provider, *, wire: str, base_url: str, keys: tuple[str, ...], markup_bp: int
+) -> Target:
+    """Put an offer and its provider together, on one of the wires that the provider speaks."""
     return Target(
         model=model,
         offer=offer,
         provider=provider,
-        speaks=provider.speaks[offer.wire],
+        wire=wire,
+        speaks=provider.speaks[wire],
         base_url=base_url,
         keys=keys,
         key_refs=tuple(f"{provider.name}#{index + 1}" for index in range(len(keys))),
         upstream_id_json=msgspec.json.encode(offer.id),
+        head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
         markup_bp=markup_bp,
         quotes={},
     )
+
+
+def _line(name: bytes, value: str) -> bytes:
+    """One header line; what is not printable ASCII becomes `?`, so that no name can end the line."""
+    safe = "".join(character if " " <= character <= "~" else "?" for character in value)
+    return b"%b: %b\r\n" % (name, safe.encode("ascii"))

@@ -4,10 +4,7 @@ Two kinds do this: same-wire relays (`openai_chat.relay`, `anthropic_messages.re
 them; a translation (`translate`) reads events on one wire and writes them on another. Both are pure: bytes in, bytes out.
 """
 
-from collections.abc import Mapping
 from typing import Protocol
-
-import msgspec
 
 from farebox.errors import FareboxError
 from farebox.wires.neutral import UpstreamError
@@ -18,8 +15,8 @@ TAIL_BYTES_MAX = 4 * 2**20
 ESTIMATE_BYTES_PER_TOKEN = 4
 """Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
 
-Extra = Mapping[str, msgspec.Raw]
-"""Encoded fields that the gateway adds to the usage object: `cost`, `cost_usd`, `cost_details`."""
+Extra = bytes
+"""Encoded JSON members that the gateway adds to the usage object: `"cost":…,"cost_usd":…,"cost_details":…`."""
 
 
 class Relay(Protocol):
@@ -33,8 +30,11 @@ class Relay(Protocol):
     """The terminal marker came: nothing of interest follows."""
     failure: bytes | UpstreamError | None
     """The error that came inside the stream: as it came, or as the reader understood it."""
-    malformed: int
-    """Events that were no valid JSON and were skipped."""
+    @property
+    def malformed(self) -> int:
+        """Events that were no valid JSON and were skipped."""
+        ...
+
     finish_reason: str
     native_finish_reason: str
     upstream_id: str
@@ -100,3 +100,9 @@ class NotACompletion(Exception):
 
 class MalformedStream(Exception):
     """The provider's bytes are no stream of this wire."""
+
+
+def with_members(body: bytes, members: bytes) -> bytes:
+    """A JSON object with members appended, without parsing it: `{"a":1}` and `"b":2` → `{"a":1,"b":2}`."""
+    head = body.rstrip()[:-1].rstrip()
+    return b"%b%b%b}" % (head, b"" if head.endswith(b"{") else b",", members)

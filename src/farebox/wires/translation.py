@@ -29,6 +29,13 @@ from farebox.wires.neutral import (
 from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion
 from farebox.wires.usage import Usage, UsageReport
 
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _members(extra: Extra) -> dict[str, msgspec.Raw]:
+    """The gateway's encoded members by name, for writers that build their usage object."""
+    return _decode_members(b"{%b}" % extra)
+
 
 class Reader(Protocol):
     """A wire's stream reader."""
@@ -45,7 +52,7 @@ class Writer(Protocol):
 
     def write(self, event: Event) -> bytes: ...
 
-    def usage(self, report: UsageReport, extra: Extra) -> bytes: ...
+    def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes: ...
 
     def error(self, error: FareboxError) -> bytes: ...
 
@@ -75,6 +82,7 @@ class TranslatedRelay:
 
     @property
     def malformed(self) -> int:
+        """Events that were no valid JSON and were skipped."""
         return self._reader.malformed
 
     def feed(self, data: bytes) -> bytes:
@@ -143,7 +151,7 @@ class TranslatedRelay:
 
     def finish(self, usage: Usage, extra: Extra) -> bytes:
         raw = self._report.raw if self._report is not None else b""
-        return self._writer.usage(UsageReport(usage, raw=raw), extra) + self._writer.done()
+        return self._writer.usage(UsageReport(usage, raw=raw), _members(extra)) + self._writer.done()
 
     def fail(self, error: FareboxError) -> bytes:
         return self._writer.error(error)
@@ -187,4 +195,4 @@ class TranslatedReply:
 
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
         completion = msgspec.structs.replace(self._completion, usage=UsageReport(usage))
-        return self._surface.write(completion, id=id, model=self._model, provider=provider, extra_usage=dict(extra))
+        return self._surface.write(completion, id=id, model=self._model, provider=provider, extra_usage=_members(extra))

@@ -4,15 +4,13 @@
 end. The last two are held back until the settlement is written, so that the usage that the client sees carries the cost.
 """
 
-from typing import Any
-
 import msgspec
 
 from farebox.errors import FareboxError
 from farebox.wires.anthropic_messages import usage as usages
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream
+from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -26,21 +24,15 @@ _OVERHEAD_BYTES = 118
 
 def merged_usage(raw: bytes | None, usage: Usage, extra: Extra) -> bytes:
     """The usage object for the client: the provider's fields and the cost; built from the counts where there was none."""
-    fields: dict[str, Any] = {}
-    if raw is not None:
-        try:
-            fields.update(_decode_map(raw))
-        except msgspec.DecodeError:
-            fields.clear()
-    if not fields:
-        fields = {
-            "input_tokens": usage.input,
-            "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
-            "cache_read_input_tokens": usage.cache_read,
-            "output_tokens": usage.completion_tokens,
-        }
-    fields.update(extra)
-    return _encode(fields)
+    if raw is not None and raw[:1] == b"{" and b'"cost' not in raw:
+        return with_members(raw, extra)
+    fields = {
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write_5m + usage.cache_write_1h,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": usage.completion_tokens,
+    }
+    return with_members(_encode(fields), extra)
 
 
 class Relay:

@@ -12,7 +12,7 @@ from farebox.errors import FareboxError
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream
+from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -23,7 +23,7 @@ class _Choice(msgspec.Struct):
     delta: dict[str, Any] | None = None
     finish_reason: str | None = None
     native_finish_reason: str | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw()
     index: int | None = None
 
 
@@ -32,31 +32,50 @@ class _Chunk(msgspec.Struct):
     created: int | float | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
     service_tier: str | None = None
 
 
+class _Totals(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+_decode_totals = msgspec.json.Decoder(_Totals).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _NULL = b"null"
 
 
-def _given(raw: msgspec.Raw | None) -> bytes | None:
-    if raw is None:
-        return None
+def _given(raw: msgspec.Raw) -> bytes | None:
+    """A field's bytes; None when it is absent (an empty `Raw`) or null."""
     value = bytes(raw)
-    return None if value == _NULL else value
+    return None if not value or value == _NULL else value
 
 
 def merged_usage(raw: bytes | None, usage: Usage, extra: Extra) -> bytes:
     """The usage object for the client: the provider's fields, OpenAI's totals whatever the provider's way of counting, cost."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if raw is not None and b'"cost' not in raw:
+        try:
+            said = _decode_totals(raw)
+        except msgspec.DecodeError:
+            said = None
+        if (
+            said is not None
+            and said.prompt_tokens == prompt
+            and said.completion_tokens == completion
+            and said.total_tokens == prompt + completion
+        ):
+            # The provider counts as OpenAI does: its object goes out as it came, with the cost behind.
+            return with_members(raw, extra)
     fields: dict[str, Any] = {}
     if raw is not None:
         try:
             fields.update(_decode_map(raw))
         except msgspec.DecodeError:
             fields.clear()
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
     fields["prompt_tokens"] = prompt
     fields["completion_tokens"] = completion
     fields["total_tokens"] = prompt + completion
@@ -67,8 +86,10 @@ def merged_usage(raw: bytes | None, usage: Usage, extra: Extra) -> bytes:
         }
     if "completion_tokens_details" not in fields:
         fields["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
-    fields.update(extra)
-    return _encode(fields)
+    # Ours replace members of the same name (OpenRouter's `cost`): a name stands once.
+    for name in ("cost", "cost_usd", "is_byok", "cost_details", "estimated"):
+        fields.pop(name, None)
+    return with_members(_encode(fields), extra)
 
 
 class Relay:

@@ -3,14 +3,14 @@
 import msgspec
 
 from farebox.wires.dialect import Dialect
+from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.openai_chat.relay import merged_usage
-from farebox.wires.relay import Extra, NotACompletion
+from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_str = msgspec.json.Decoder(str).decode
 
 
 class _Choice(msgspec.Struct):
@@ -18,7 +18,16 @@ class _Choice(msgspec.Struct):
     native_finish_reason: str | None = None
 
 
-_decode_choices = msgspec.json.Decoder(list[_Choice]).decode
+class _Answer(msgspec.Struct):
+    """What the gateway needs of a completion; everything else is forwarded unread."""
+
+    choices: list[_Choice]
+    id: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    service_tier: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class Reply:
@@ -26,59 +35,73 @@ class Reply:
 
     def __init__(self, body: bytes, dialect: Dialect) -> None:
         """Raises `NotACompletion`; `failure` is set when the body is an error object in spite of its status."""
-        try:
-            fields = _decode_map(body)
-            self.failure = self._failure(fields, dialect)
-            if self.failure is None:
-                choices = _decode_choices(fields["choices"])
-                self.finish_reason = (choices[0].finish_reason or "") if choices else ""
-                self.native_finish_reason = (choices[0].native_finish_reason or self.finish_reason) if choices else ""
-        except (msgspec.DecodeError, KeyError, UnicodeDecodeError, RecursionError) as error:
-            raise NotACompletion(str(error)) from error
-        self._fields = fields
-        self._usage = self._raw_usage(fields)
+        self.failure: bytes | UpstreamError | None = None
+        self.finish_reason = self.native_finish_reason = ""
+        self._body = body
         self._dialect = dialect
-        self.upstream_id = self._text("id")
-
-    @staticmethod
-    def _failure(fields: dict[str, msgspec.Raw], dialect: Dialect) -> bytes | None:
-        error = fields.get("error")
-        if error is not None and bytes(error) != b"null" and "choices" not in fields:
-            return _encode(fields)
-        if dialect.error_in_200 == "base_resp" and "base_resp" in fields:
-            status = msgspec.json.decode(fields["base_resp"], type=dict[str, msgspec.Raw]).get("status_code")
-            if status is not None and bytes(status) != b"0":
-                return _encode(fields)
-        return None
-
-    @staticmethod
-    def _raw_usage(fields: dict[str, msgspec.Raw]) -> bytes | None:
-        raw = fields.get("usage")
-        value = None if raw is None else bytes(raw)
-        return None if value == b"null" else value
-
-    def _text(self, name: str) -> str:
-        raw = self._fields.get(name)
+        if dialect.error_in_200 != "none":
+            self.failure = _failure(body, dialect)
+            if self.failure is not None:
+                return
         try:
-            return "" if raw is None else _decode_str(raw)
-        except msgspec.DecodeError:
-            return ""
+            answer = _decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if b'"error"' in body:
+                self.failure = _failure(body, dialect)
+            if self.failure is None:
+                raise NotACompletion(str(error)) from error
+            return
+        self._answer = answer
+        if answer.choices:
+            first = answer.choices[0]
+            self.finish_reason = first.finish_reason or ""
+            self.native_finish_reason = first.native_finish_reason or self.finish_reason
+        usage = bytes(answer.usage)
+        self._usage = usage if usage and usage != b"null" else None
+
+    @property
+    def upstream_id(self) -> str:
+        return self._answer.id or ""
 
     def report(self) -> UsageReport | None:
         if self._usage is None:
             return None
         report = usages.read(self._usage, self._dialect.usage)
-        tier = self._text("service_tier") if "service_tier" in self._fields else ""
+        tier = self._answer.service_tier
         return msgspec.structs.replace(report, service_tier=tier) if tier and report.service_tier is None else report
 
     def observed_output_tokens(self) -> int:
-        """An estimate from the size of the choices, for answers without usage."""
-        raw = self._fields.get("choices")
-        return 0 if raw is None else -(-len(memoryview(raw)) // 4)
+        """An estimate from the size of the answer without its usage, for answers that have none."""
+        return -(-len(self._body) // ESTIMATE_BYTES_PER_TOKEN)
 
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
-        fields = self._fields
+        """The provider's bytes with the id, the usage and the provider's name put in; assembled anew where that is not safe."""
+        body = self._body
+        merged = merged_usage(self._usage, usage, extra)
+        theirs, raw = self._answer.id, self._usage
+        if theirs is not None and raw is not None and body.count(raw) == 1 and b'"provider"' not in body:
+            old = b'"id":%b' % _encode(theirs)
+            if body.count(old) == 1:
+                new = b'"id":%b,"provider":%b' % (_encode(id), _encode(provider))
+                return body.replace(old, new, 1).replace(raw, merged, 1)
+        fields = _decode_map(body)
         fields["id"] = msgspec.Raw(_encode(id))
         fields["provider"] = msgspec.Raw(_encode(provider))
-        fields["usage"] = msgspec.Raw(merged_usage(self._usage, usage, extra))
+        fields["usage"] = msgspec.Raw(merged)
         return _encode(fields)
+
+
+def _failure(body: bytes, dialect: Dialect) -> bytes | None:
+    """The body if it is an error object: `error` without choices, or a vendor's own sign."""
+    try:
+        fields = _decode_map(body)
+        error = fields.get("error")
+        if error is not None and bytes(error) != b"null" and "choices" not in fields:
+            return body
+        if dialect.error_in_200 == "base_resp" and "base_resp" in fields:
+            status = _decode_map(fields["base_resp"]).get("status_code")
+            if status is not None and bytes(status) != b"0":
+                return body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None

@@ -1,0 +1,107 @@
+"""The listening side: accepts connections up to a bound, watches over idle and slow ones, stops gracefully."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from email.utils import formatdate
+
+from farebox.edge.http import Handler, HttpAnswer, HttpConnection, Request
+from farebox.ports import Clock
+
+SWEEP_S = 0.5
+IDLE_US = 75_000_000
+"""A connection without a request for this long is closed."""
+BODY_GRACE_US = 5_000_000
+BODY_BYTES_PER_S_MIN = 1024
+"""After the grace a body must arrive at this rate (security.md §3)."""
+BACKLOG = 2048
+
+Tell = Callable[[int, str], tuple[bytes, bytes]]
+"""`(status, sentence) -> (header lines, body)` for requests that could not even be read."""
+
+
+class HttpServer:
+    """One worker's HTTP server over an inherited listening socket."""
+
+    def __init__(
+        self, handler: Handler, clock: Clock, *, body_bytes_max: int, connections_max: int, header_s: float, tell: Tell
+    ) -> None:
+        self._handler = handler
+        self._clock = clock
+        self.body_bytes_max = body_bytes_max
+        self._connections_max = connections_max
+        self._header_us = int(header_s * 1_000_000)
+        self._tell = tell
+        self._connections: set[HttpConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.draining = False
+        self.now_us = 0
+        """Coarse time, set by the sweep, so that a packet costs no clock call."""
+        self.date = b""
+
+    async def start(self, listening: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+        self._server = await self._loop.create_server(lambda: HttpConnection(self), sock=listening, backlog=BACKLOG)
+        self._sweeper = self._loop.create_task(self._sweep())
+
+    def run(self, request: Request, answer: HttpAnswer) -> asyncio.Task[None]:
+        assert self._loop is not None, "connections exist only while the server runs"
+        return self._loop.create_task(self._handler(request, answer))
+
+    def refuse(self, answer: HttpAnswer, status: int, problem: str) -> None:
+        answer.whole(status, *self._tell(status, problem))
+
+    def too_large(self) -> tuple[int, str]:
+        return 413, f"the request body is larger than {self.body_bytes_max} bytes; send files by URL, or less text"
+
+    def opened(self, connection: HttpConnection) -> None:
+        if len(self._connections) >= self._connections_max or self.draining:
+            connection.abort()
+            return
+        self._connections.add(connection)
+
+    def closed(self, connection: HttpConnection) -> None:
+        self._connections.discard(connection)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._tick()
+            for connection in list(self._connections):
+                self._judge(connection)
+
+    def _tick(self) -> None:
+        self.now_us = self._clock.monotonic_us()
+        self.date = formatdate(self._clock.now_us() // 1_000_000, usegmt=True).encode()
+
+    def _judge(self, connection: HttpConnection) -> None:
+        if connection.answer is not None:
+            return
+        if connection.reading:
+            if connection.is_slow(
+                self.now_us,
+                header_us=self._header_us,
+                body_grace_us=BODY_GRACE_US,
+                body_bytes_per_s=BODY_BYTES_PER_S_MIN,
+            ):
+                connection.time_out()
+        elif self.now_us - connection.since_us > IDLE_US or self.draining:
+            connection.abort()
+
+    def stop_listening(self) -> None:
+        """No new connections; idle ones end now, the others after their answer."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            if connection.answer is None and not connection.reading:
+                connection.abort()
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.abort()
