@@ -124,13 +124,13 @@ def client(provider: SimulatorProcess) -> Client:
     return Client(provider.port)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def chat(provider: SimulatorProcess) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=provider.base_url, api_key="key", max_retries=0) as sdk:
         yield sdk
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def messages(provider: SimulatorProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=provider.origin, api_key="key", max_retries=0) as sdk:
         yield sdk

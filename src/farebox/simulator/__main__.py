@@ -12,7 +12,6 @@ from farebox.simulator.dialects import DIALECTS
 from farebox.simulator.directives import table
 from farebox.simulator.server import serve
 
-
 _PR_SET_PDEATHSIG = 1
 
 
