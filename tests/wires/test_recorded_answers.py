@@ -339,3 +339,21 @@ def assert_one_block_at_a_time(body: bytes) -> None:
                 assert open_block is None
             case _:
                 pass
+
+
+def test_counted_tokens_are_read_and_written(recorded: Any) -> None:
+    found = [item for item in recorded if item.family == "count_tokens" and item.provider == "anthropic" and item.status == 200]
+    assert found
+    for item in found:
+        count = anthropic_messages.count_tokens.read(item.body)
+        assert json.loads(anthropic_messages.count_tokens.write(count)) == {"input_tokens": json.loads(item.body)["input_tokens"]}
+        assert anthropic_messages.count_tokens.to_neutral(item.fields).messages
+    for wrong in (b"", b"{}", b'{"input_tokens":-1}', b'{"input_tokens":"5"}'):
+        with pytest.raises(neutral.UpstreamGarbage):
+            anthropic_messages.count_tokens.read(wrong)
+
+
+def test_an_answer_without_a_time_takes_the_gateways() -> None:
+    body = b'{"type":"message","id":"m","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{}}'
+    completion = anthropic_messages.response.read(body, neutral_dialect())
+    assert json.loads(openai_chat.response.write(completion, **WRITER, extra_usage={}, created=77))["created"] == 77

@@ -11,6 +11,7 @@ EVENT_BYTES_MAX = 16 * 1024 * 1024
 """One event, newlines included. A provider that sends more is broken or hostile."""
 
 _BOM = b"\xef\xbb\xbf"
+_LF, _CR = 0x0A, 0x0D
 
 
 class ServerSentEvent(NamedTuple):
@@ -26,11 +27,12 @@ class Decoder:
     after is ignored.
     """
 
-    __slots__ = ("_after_cr", "_buffer", "_event_bytes_max", "_scanned", "_started", "too_large")
+    __slots__ = ("_after_cr", "_event_bytes_max", "_pieces", "_size", "_started", "too_large")
 
     def __init__(self, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
-        self._buffer = bytearray()
-        self._scanned = 0
+        self._pieces: list[bytes] = []
+        """The unfinished event, in pieces: joined once, when it is whole, so that a long one costs no more than its bytes."""
+        self._size = 0
         self._after_cr = False
         self._started = False
         self._event_bytes_max = event_bytes_max
@@ -42,59 +44,69 @@ class Decoder:
         if self._after_cr:
             # The CR at the end of the last piece was already taken as a line end; its LF, if any, adds nothing.
             self._after_cr = False
-            if data[0] == 0x0A:
+            if data[0] == _LF:
                 data = data[1:]
         if b"\r" in data:
-            self._after_cr = data[-1] == 0x0D
+            self._after_cr = data[-1] == _CR
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        buffer = self._buffer
-        buffer += data
-        if not self._started and not self._begin():
+        if not data:
             return []
-        events: list[ServerSentEvent] = []
-        begin = 0
-        # One byte back: the first LF of a pair may have been the last byte of the previous piece.
-        search = max(self._scanned - 1, 0)
-        while (end := buffer.find(b"\n\n", search)) >= 0:
-            if end - begin > self._event_bytes_max:
+        if not self._started:
+            data = self._begin(data)
+            if not data:
+                return []
+        pieces = self._pieces
+        if b"\n\n" not in data and not (data[0] == _LF and pieces and pieces[-1][-1] == _LF):
+            pieces.append(data)
+            self._size += len(data)
+            # One more than the bound: the last byte may be the first LF of the pair that ends an event of just that size.
+            if self._size > self._event_bytes_max + 1:
                 self._overflow()
-                return events
-            event = _event(bytes(buffer[begin:end]))
-            if event is not None:
-                events.append(event)
-            begin = search = end + 2
-        if begin:
-            del buffer[:begin]
-        self._scanned = len(buffer)
-        # One more than the bound: the last byte may be the first LF of the pair that ends an event of just that size.
-        if self._scanned > self._event_bytes_max + 1:
-            self._overflow()
-        return events
+            return []
+        if pieces:
+            pieces.append(data)
+            data = b"".join(pieces)
+            pieces.clear()
+        blocks = data.split(b"\n\n")
+        rest = blocks.pop()
+        self._size = len(rest)
+        if rest:
+            pieces.append(rest)
+        if len(data) > self._event_bytes_max and (found := self._within_bound(blocks)) is not None:
+            return found
+        return [event for block in blocks if (event := _event(block)) is not None]
+
+    def _within_bound(self, blocks: list[bytes]) -> list[ServerSentEvent] | None:
+        """The events before the first that is too large; None when there is no such one."""
+        for i, block in enumerate([*blocks, *self._pieces]):
+            # The unfinished rest may hold the first LF of its own end.
+            if len(block) > self._event_bytes_max + (i == len(blocks)):
+                self._overflow()
+                return [event for earlier in blocks[:i] if (event := _event(earlier)) is not None]
+        return None
 
     def end(self) -> list[ServerSentEvent]:
         """The stream is over: an event whose final blank line is missing is still an event."""
         if self.too_large:
             return []
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        if not self._started and rest.startswith(_BOM):
-            rest = rest[len(_BOM) :]
-        event = _event(rest.strip(b"\n")) if rest else None
+        rest = b"".join(self._pieces).strip(b"\n")
+        self._pieces.clear()
+        event = _event(rest) if rest else None
         return [] if event is None else [event]
 
-    def _begin(self) -> bool:
-        """Drops a byte-order mark; false while it cannot be told yet."""
-        buffer = self._buffer
-        if len(buffer) < len(_BOM) and _BOM.startswith(buffer):
-            return False
-        if buffer.startswith(_BOM):
-            del buffer[: len(_BOM)]
+    def _begin(self, data: bytes) -> bytes:
+        """Drops a byte-order mark; b"" while it cannot be told yet."""
+        data = b"".join([*self._pieces, data])
+        self._pieces.clear()
+        if len(data) < len(_BOM) and _BOM.startswith(data):
+            self._pieces.append(data)
+            return b""
         self._started = True
-        return True
+        return data.removeprefix(_BOM)
 
     def _overflow(self) -> None:
         self.too_large = True
-        self._buffer.clear()
+        self._pieces.clear()
 
 
 def _event(block: bytes) -> ServerSentEvent | None:

@@ -98,11 +98,14 @@ def read_block(block: dict[str, Any]) -> Part:
             return Opaque(WIRE, kind if isinstance(kind, str) else "unknown", msgspec.json.encode(block))
 
 
-def write(completion: Completion, *, id: str, model: str, provider: str, extra_usage: dict[str, msgspec.Raw]) -> bytes:
-    """The body for a client: the first choice, as this wire has but one.
+def write(
+    completion: Completion, *, id: str, model: str, provider: str, extra_usage: dict[str, msgspec.Raw], created: int | None = None
+) -> bytes:
+    """The body for a client: the first choice, as this wire has but one. `created` is the other surface's.
 
     Blocks of another wire (audio, images of OpenAI) have no place here; a client of this surface cannot ask for them.
     """
+    del created
     choice = completion.choices[0] if completion.choices else Choice(0, (), "stop")
     content = [block for part in choice.parts if (block := write_block(part)) is not None]
     body: dict[str, Any] = {

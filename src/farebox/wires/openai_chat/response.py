@@ -226,12 +226,17 @@ def _with_sources(found: list[Part], body: _Body) -> list[Part]:
     return [msgspec.structs.replace(p, citations=known) if isinstance(p, Text) and not p.citations else p for p in found]
 
 
-def write(completion: Completion, *, id: str, model: str, provider: str, extra_usage: dict[str, msgspec.Raw]) -> bytes:
-    """The body for a client. Without counts it has no `usage`, because unknown is never zero."""
+def write(
+    completion: Completion, *, id: str, model: str, provider: str, extra_usage: dict[str, msgspec.Raw], created: int | None = None
+) -> bytes:
+    """The body for a client. Without counts it has no `usage`, because unknown is never zero.
+
+    `created` (Unix seconds) is for answers of wires that carry no time of their own.
+    """
     body: dict[str, Any] = {
         "id": id,
         "object": "chat.completion",
-        "created": completion.created or 0,
+        "created": completion.created or created or 0,
         "model": model,
         "provider": provider,
         "choices": [_write_choice(choice) for choice in completion.choices],

@@ -50,6 +50,7 @@ CHOICES_MAX = 128
 """OpenAI's own bound on `n`; chunks for a choice beyond it are malformed."""
 
 
+_PLAIN = frozenset({"role", "content"})
 _NULL = msgspec.Raw(b"null")
 """Absent and null are the same (and `Raw` cannot be optional)."""
 
@@ -222,7 +223,7 @@ class Reader:
         if state is None:
             state = self._choices[index] = _ChoiceState()
         logprobs: Any = item.get("logprobs")
-        if isinstance(logprobs, dict) and any(cast("dict[str, Any]", logprobs).values()):
+        if logprobs is not None and isinstance(logprobs, dict) and any(cast("dict[str, Any]", logprobs).values()):
             events.append(LogprobsDelta(msgspec.json.encode(logprobs), index))
         inner: Any = item.get("delta")
         if not isinstance(inner, dict):
@@ -238,14 +239,18 @@ class Reader:
             self._fail(events, failures.from_value({"error": error}))
 
     def _delta(self, delta: dict[str, Any], index: int, state: _ChoiceState, events: list[Event]) -> None:
-        self._thinking(delta, index, events)
         value: Any = delta.get("content")
+        plain = delta.keys() <= _PLAIN  # as nearly every delta is
+        if not plain:
+            self._thinking(delta, index, events)
         if isinstance(value, str):
             if value:
                 for thinking, text in state.tags.feed(value):
                     events.append(ReasoningDelta(text, index) if thinking else TextDelta(text, index))
         elif isinstance(value, list):
             self._list(cast("list[Any]", value), index, events)
+        if plain:
+            return
         refusal = delta.get("refusal")
         if isinstance(refusal, str) and refusal:
             events.append(RefusalDelta(refusal, index))
