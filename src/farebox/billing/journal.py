@@ -1,14 +1,20 @@
 """The journal: an append-only, checksummed file per gateway worker, written before anything is sent or answered.
 
 A line is `crc32 of the payload, 8 hex digits` + space + JSON of one record + newline, so that it can be read with `tail`.
-One `write()` per call puts the lines into the kernel, which survives `kill -9`; power loss is the business of the sync
-policy (billing.md §7): `always` (fdatasync before the write returns), `interval` (a thread, every 50 ms), `os`.
+Files are segments `NNNNNNNN.journal` in the worker's slot folder.
 
-Files are segments `NNNNNNNN.journal` in the worker's slot folder. A line that is torn or fails its checksum is an end of
-file if it is the last of the last segment, and corruption (`JournalError`) anywhere else.
+The segment being written is reserved on the disk in full (`posix_fallocate`) and mapped into memory: a record is there once
+its bytes are copied, without a system call, and survives `kill -9`, since the pages belong to the kernel; and a full disk can
+only stop the next segment, never a line. Behind the last line the file has zeros; they are cut off when the segment ends.
+Power loss is the business of the sync policy (billing.md §7): `always` (fdatasync before the write returns), `interval` (a
+thread, every 50 ms), `os`. docs/decisions/0004-journal-in-mapped-memory.md has the measurements.
+
+At the end of the last segment a line that is torn or fails its checksum is unfinished; anywhere else it is corruption
+(`JournalError`).
 """
 
 import fcntl
+import mmap
 import os
 import threading
 import zlib
@@ -22,7 +28,8 @@ from farebox.billing.records import Record
 
 SyncPolicy = Literal["always", "interval", "os"]
 SYNC_INTERVAL_S = 0.05
-SEGMENT_BYTES_MAX = 64 * 2**20
+SEGMENT_BYTES_MAX = 16 * 2**20
+"""Reserved on the disk for the segment being written."""
 LINE_BYTES_MAX = 2**20
 READ_BYTES_MAX = 4 * 2**20
 
@@ -59,10 +66,11 @@ class Journal:
     """The writing end; one per worker process, owner of its slot for as long as it lives."""
 
     def __init__(self, slot: Path, *, sync: SyncPolicy = "interval", segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
-        """Take the slot (`SlotBusy` if another process has it), cut a torn last line, and append to a new segment."""
+        """Take the slot (`SlotBusy` if another process has it), cut a torn end, and write to a new segment."""
+        assert segment_bytes_max >= mmap.PAGESIZE, "a segment has at least a page"
         slot.mkdir(parents=True, exist_ok=True)
         self.slot = slot
-        self._sync = sync
+        self._policy = sync
         self._segment_bytes_max = segment_bytes_max
         self._lock_fd = os.open(slot / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -72,57 +80,81 @@ class Journal:
             raise SlotBusy(f"the journal slot `{slot.name}` is in use by another process") from error
         self._closed = False
         self._dirty = False
+        self._changing = threading.Lock()
+        """Held while the segment is changed, so that the sync thread never has a file closed under it."""
         numbers = segments(slot)
         if numbers:
-            _cut_torn_tail(slot / segment_name(numbers[-1]))
-        self.segment = (numbers[-1] + 1) if numbers else 1
-        self._fd = self._create(self.segment)
+            cut_torn_tail(slot / segment_name(numbers[-1]))
+        self.segment = numbers[-1] if numbers else 0
+        self._fd = -1
+        self._map: mmap.mmap | None = None
         self._size = 0
+        try:
+            self._map = self._begin(segment_bytes_max)
+        except JournalError:
+            os.close(self._lock_fd)
+            raise
         self._stop = threading.Event()
         self._syncer: threading.Thread | None = None
         if sync == "interval":
             self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
             self._syncer.start()
 
-    def _create(self, number: int) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.slot / segment_name(number), flags, 0o600)
-        folder = os.open(self.slot, os.O_RDONLY)
+    def _begin(self, bytes_min: int) -> mmap.mmap:
+        """Reserve and map the next segment. A full disk is a `JournalError`, and nothing is left behind."""
+        number = self.segment + 1
+        path = self.slot / segment_name(number)
+        size = max(self._segment_bytes_max, bytes_min)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return fd
+            os.posix_fallocate(fd, 0, size)
+            mapped = mmap.mmap(fd, size)
+            _sync_folder(self.slot)
+        except OSError as error:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise JournalError(f"the journal cannot be written: {error.strerror}") from error
+        self.segment = number
+        self._fd = fd
+        self._size = 0
+        return mapped
 
     def write(self, *records: Record) -> None:
-        """Append records in one `write()`; when this returns they survive the death of the process.
+        """Append records; when this returns they survive the death of the process.
 
-        A short or failed write (disk full) is undone by truncating to the last whole line and raises `JournalError`: the
-        caller then refuses the call, or for a settlement keeps it in memory and tries again (`pipeline`).
+        A disk without room for the next segment is a `JournalError`: the caller then refuses the call, or for a settlement
+        keeps it in memory and tries again (`billing.settlement`).
         """
         data = encode_line(records[0]) if len(records) == 1 else b"".join(map(encode_line, records))
-        try:
-            written = os.write(self._fd, data)
-        except OSError as error:
-            raise JournalError(f"the journal cannot be written: {error.strerror}") from error
-        if written != len(data):
-            os.ftruncate(self._fd, self._size)
-            raise JournalError("the journal cannot be written: the disk is full")
-        self._size += written
-        if self._sync == "always":
+        start = self._size
+        end = start + len(data)
+        mapped = self._map
+        if mapped is None or end > len(mapped):
+            mapped = self._rotate(len(data))
+            start, end = 0, len(data)
+        mapped[start:end] = data
+        self._size = end
+        if self._policy == "always":
             os.fdatasync(self._fd)
         else:
             self._dirty = True
-        if self._size >= self._segment_bytes_max:
-            self._rotate()
 
-    def _rotate(self) -> None:
-        fresh = self._create(self.segment + 1)
-        old, self._fd = self._fd, fresh
-        self.segment += 1
-        self._size = 0
-        os.fdatasync(old)
-        os.close(old)
+    def _rotate(self, bytes_min: int) -> mmap.mmap:
+        with self._changing:
+            self._end()
+            self._map = self._begin(bytes_min)
+        return self._map
+
+    def _end(self) -> None:
+        """Cut the segment to what was written, on the disk."""
+        mapped, self._map = self._map, None
+        if mapped is None:
+            return
+        mapped.close()
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._dirty = False
 
     def _sync_loop(self) -> None:
         while not self._stop.wait(SYNC_INTERVAL_S):
@@ -130,34 +162,53 @@ class Journal:
 
     def sync(self) -> None:
         """Force what was written to the disk."""
-        if self._dirty and not self._closed:
-            self._dirty = False
-            try:
+        if not self._dirty:
+            return
+        with self._changing:
+            if self._map is not None:
+                self._dirty = False
                 os.fdatasync(self._fd)
-            except OSError:
-                # The segment was rotated (and synced) under this thread; the next round takes the new one.
-                self._dirty = True
 
     def close(self) -> None:
         """Sync, close, give the slot back. Idempotent."""
         if self._closed:
             return
+        self._closed = True
         self._stop.set()
         if self._syncer is not None:
             self._syncer.join()
-        self._closed = True
-        os.fdatasync(self._fd)
-        os.close(self._fd)
+        with self._changing:
+            self._end()
         os.close(self._lock_fd)
 
 
-def _cut_torn_tail(path: Path) -> None:
-    """Remove a last line that the death of its writer left unfinished."""
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def cut_torn_tail(path: Path) -> None:
+    """End a dead writer's segment at its last good line. Anything but zeros behind it is kept as evidence in a `.cut` file."""
     with path.open("r+b") as file:
         data = file.read()
-        end = data.rfind(b"\n") + 1
-        if end != len(data):
-            file.truncate(end)
+        good = 0
+        while (end := data.find(b"\n", good)) >= 0:
+            try:
+                decode_line(data[good:end], path.name)
+            except JournalError:
+                break
+            good = end + 1
+        rest = data[good:].rstrip(b"\0")
+        if rest:
+            path.with_suffix(".cut").write_bytes(rest)
+        if good != len(data):
+            file.truncate(good)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def decode_line(line: bytes, where: str) -> Record:
@@ -187,38 +238,47 @@ class Position(msgspec.Struct, frozen=True, order=True):
 def read(slot: Path, start: Position, *, records_max: int) -> tuple[list[tuple[Record, Position]], Position]:
     """Records from `start` on, each with the position behind it, and where to go on.
 
-    Safe beside a living writer: an unfinished last line is left for the next call. Moves to the next segment only when one
-    exists, since a segment is complete by then.
+    Safe beside a living writer: an unfinished end is left for the next call. Moves to the next segment only when one exists,
+    since a segment is complete by then.
     """
     found: list[tuple[Record, Position]] = []
     here = start
     numbers = [number for number in segments(slot) if number >= start.segment]
-    for index, number in enumerate(numbers):
+    for number in numbers:
         if number != here.segment:
             here = Position(number, 0)
-        last_segment = index == len(numbers) - 1
+        last = number == numbers[-1]
+        name = f"{slot.name}/{segment_name(number)}"
         with (slot / segment_name(number)).open("rb") as file:
-            file.seek(here.offset)
             while len(found) < records_max:
-                data = file.read(READ_BYTES_MAX)
-                cut = data.rfind(b"\n") + 1
-                if cut == 0:
-                    if data and not last_segment:
-                        raise JournalError(f"{slot.name}/{segment_name(number)} at {here.offset}: torn line before the end")
+                file.seek(here.offset)
+                lines, unfinished = whole_lines(file.read(READ_BYTES_MAX))
+                if not lines:
+                    if unfinished and not last:
+                        raise JournalError(f"{name} at {here.offset}: torn line before the end")
                     break
-                offset = here.offset
-                for line in data[: cut - 1].split(b"\n"):
-                    place = offset
-                    offset += len(line) + 1
-                    record = decode_line(line, f"{slot.name}/{segment_name(number)} at {place}")
-                    found.append((record, Position(number, offset)))
+                before = len(found)
+                for index, line in enumerate(lines):
+                    try:
+                        record = decode_line(line, f"{name} at {here.offset}")
+                    except JournalError:
+                        if last and index == len(lines) - 1:
+                            break  # being written at this moment
+                        raise
+                    here = Position(number, here.offset + len(line) + 1)
+                    found.append((record, here))
                     if len(found) >= records_max:
-                        break
-                here = Position(number, offset)
-                file.seek(offset)
-            if len(found) >= records_max:
-                return found, here
+                        return found, here
+                if len(found) == before:
+                    break
     return found, here
+
+
+def whole_lines(data: bytes) -> tuple[list[bytes], bool]:
+    """The complete lines of a piece of a segment, and whether something unfinished (not only reserved zeros) follows them."""
+    cut = data.rfind(b"\n") + 1
+    unfinished = bool(data[cut : cut + LINE_BYTES_MAX].rstrip(b"\0"))
+    return (data[: cut - 1].split(b"\n") if cut else []), unfinished
 
 
 def read_all(slot: Path) -> Iterator[Record]:

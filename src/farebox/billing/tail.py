@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Raw
 
-from farebox.billing.journal import LINE_BYTES_MAX, JournalError, Position, decode_line, segment_name, segments
+from farebox.billing.journal import LINE_BYTES_MAX, JournalError, Position, decode_line, segment_name, segments, whole_lines
 from farebox.billing.records import Closed, Opened
 from farebox.wires.usage import Usage
 
@@ -95,23 +95,28 @@ def _read_segment(path: Path, reading: Reading, records_max: int, *, last: bool)
         while reading.records < records_max:
             file.seek(offset)
             data = file.read(size)
-            cut = data.rfind(b"\n") + 1
-            if not cut:
-                if len(data) == size and size < LINE_BYTES_MAX:
+            lines, unfinished = whole_lines(data)
+            if not lines:
+                if unfinished and len(data) == size and size < LINE_BYTES_MAX:
                     size *= 2
                     continue
-                if data and not last:
+                if unfinished and not last:
                     raise JournalError(f"{reading.slot}/{path.name} at {offset}: torn line before the end")
                 return
-            offset += _take_lines(data[: cut - 1].split(b"\n"), reading, records_max, offset, path.name)
+            taken = _take_lines(lines, reading, records_max, offset, path.name, last=last)
+            if not taken:
+                return
+            offset += taken
             reading.end = Position(number, offset)
 
 
-def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: int, name: str) -> int:
-    """Decode lines into the reading; how many bytes they are."""
+def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: int, name: str, *, last: bool) -> int:
+    """Decode lines into the reading; how many bytes they are. The very last line of a journal may be half written."""
     crc32, decode, settled = zlib.crc32, _decode, reading.settled
+    newest = lines[-1] if last else None
     lines = lines[: records_max - reading.records]
     size = 0
+    count = 0
     for line in lines:
         payload = line[9:]
         try:
@@ -124,7 +129,10 @@ def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: 
                 assert isinstance(record, Opened | Closed)
                 reading.lives.append(record)
         except (ValueError, msgspec.MsgspecError) as error:
+            if line is newest:
+                break
             raise JournalError(f"{reading.slot}/{name} at {offset + size}: damaged line ({error})") from error
         size += len(line) + 1
-    reading.records += len(lines)
+        count += 1
+    reading.records += count
     return size
