@@ -93,9 +93,12 @@ def _configured_model(section: ModelSection, loaded: Loaded, index: int, provide
         wire = next(iter(row.speaks)) if row is not None else "openai_chat"
         try:
             offers.append(loader.offer_from_config(entry, section, wire=wire))
-        except loader.PriceError as error:
+        except loader.CatalogError as error:
             raise ConfigError(f"{place}: {error}") from None
-    return loader.model_from_config(section, tuple(offers))
+    try:
+        return loader.model_from_config(section, tuple(offers))
+    except loader.CatalogError as error:
+        raise ConfigError(f"{loaded.path}: `models[{index}]`: {error}") from None
 
 
 def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[str, Enabled]]:
@@ -104,7 +107,10 @@ def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[
     models = {model.slug: model for model in loader.load()}
     for index, section in enumerate(loaded.config.models):
         models[section.slug] = _configured_model(section, loaded, index, providers)
-    catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
+    try:
+        catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
+    except loader.CatalogError as error:
+        raise ConfigError(f"{loaded.path}: {error}") from None
     targets: dict[str, dict[str, tuple[Target, ...]]] = {wire: {} for wire in WIRES}
     for model in models.values():
         offers = [(offer, providers[offer.provider]) for offer in model.offers if offer.provider in providers]

@@ -39,13 +39,13 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
     wire = target.wire
     if wire == call.wire:
         if wire == chat_call.WIRE:
-            return Outgoing(chat_call.forward_body(call, model=target.upstream_id_json, dialect=dialect, output_cap=cap))
-        return Outgoing(messages_call.forward_body(call, model=target.upstream_id_json, output_cap=cap))
+            return Outgoing(chat_call.forward_body(call, model=candidate.upstream_id_json, dialect=dialect, output_cap=cap))
+        return Outgoing(messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=cap))
     conversation = WIRES[call.wire].request.to_neutral(call.fields)
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
         conversation,
-        model=target.offer.id,
+        model=candidate.upstream_id,
         stream=call.stream,
         output_cap=candidate.bound.cap,
         dialect=dialect,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from farebox.attempts import Flight
-from farebox.billing.pricing import Quote
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
@@ -101,8 +100,7 @@ class Gateway:
         """An attempt as its record begins: keys are used in turn, one per attempt."""
         target = candidate.target
         key_ref = target.key_refs[(n - 1) % len(target.key_refs)] if target.key_refs else ""
-        quoted: Quote = candidate.quoted
-        return AttemptStart(n, target.provider.name, target.offer.id, key_ref, quoted, self.clock.now_us())
+        return AttemptStart(n, target.provider.name, candidate.upstream_id, key_ref, candidate.quoted, self.clock.now_us())
 
     def upstream_head(
         self, target: Target, exchange: Exchange, generation: str, n: int

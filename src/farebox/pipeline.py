@@ -151,7 +151,7 @@ def open_hold(
         surface=exchange.surface.name,
         model=target.model.slug,
         provider=target.provider.name,
-        upstream_id=target.offer.id,
+        upstream_id=first.upstream_id,
         price_version=first.quoted.price_version,
         rates=first.quoted.rates_for(found.input_estimate),
         markup_bp=first.quoted.markup_bp,

@@ -79,7 +79,8 @@ def test_the_affordable_cap_is_the_largest_that_fits(rates: Rates, input_tokens:
     cap = pricing.affordable_output_tokens(quote, input_tokens=input_tokens, available_nano=available)
     if cap:
         assert pricing.worst_case_nano(quote, input_tokens=input_tokens, output_tokens=cap) <= available
-    assert pricing.worst_case_nano(quote, input_tokens=input_tokens, output_tokens=cap + 1) > available
+    if cap < 2**31:  # no model writes more: where the search ends
+        assert pricing.worst_case_nano(quote, input_tokens=input_tokens, output_tokens=cap + 1) > available
 
 
 PRICE = Price(

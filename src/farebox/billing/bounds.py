@@ -60,6 +60,8 @@ def bound(call: Call, *, model: str, context_window: int, max_output_tokens: int
 def estimated_input(call: Call) -> int:
     """The likely input tokens, for estimates when a provider never said: four bytes a token, half a cap per medium."""
     media = call.media
+    if not media.images and not media.documents and not media.audio_bytes:
+        return -(-media.text_bytes // 4)
     return (
         -(-media.text_bytes // 4)
         + media.images * (IMAGE_TOKENS_MAX // 4)

@@ -57,6 +57,8 @@ class Quote(msgspec.Struct, frozen=True):
     markup_bp: int
     service_tiers: dict[str, Schedule]
     """Other tiers of the same version: the provider's answer says which one it served (providers.md §2.1)."""
+    single: tuple[int, int, int] | None = None
+    """(dearest input, dearest output, per request) where there is only one rate vector: the hold's short cut."""
 
     def rates_for(self, prompt_tokens: int, service_tier: str | None = None) -> Rates:
         """The vector that a finished attempt bills at."""
@@ -98,7 +100,9 @@ def quote(price: Price, *, markup_bp: int, service_tier: str | None, now_us: int
         tiers = {"default": standard, "standard": standard, **price.service_tiers}
         # A provider may serve with less than was asked for, never bill more than was: only such tiers are billed, and held.
         served = {name: tier for name, tier in tiers.items() if _not_dearer(tier.rates, schedule.rates)}
-    return Quote(price.version, schedule, markup_bp, served)
+    rates = schedule.rates
+    single = (rates.dearest_input, rates.dearest_output, rates.request) if not schedule.tiers and not served else None
+    return Quote(price.version, schedule, markup_bp, served, single)
 
 
 def _not_dearer(rates: Rates, than: Rates) -> bool:
@@ -119,6 +123,10 @@ def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, req
 
     Rounded up, so that the hold is never below the charge it must cover.
     """
+    if quoted.single is not None and not web_searches:
+        dearest_input, dearest_output, request = quoted.single
+        pico = input_tokens * dearest_input + output_tokens * dearest_output + requests * request
+        return -(-pico * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO))
     worst = 0
     for schedule in (quoted.schedule, *quoted.service_tiers.values()):
         for rates in schedule.reachable(input_tokens):

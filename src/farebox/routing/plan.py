@@ -26,6 +26,9 @@ class Candidate(msgspec.Struct, frozen=True):
     hold_nano: int
     expected_nano: int
     reason: str
+    upstream_id: str
+    """The id to send: the offer's own, or the dated one of the same offer that the client asked for."""
+    upstream_id_json: bytes
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -43,12 +46,13 @@ def plan(call: Call, targets: Sequence[Target], *, now_us: int, day: str) -> Pla
     candidates: list[Candidate] = []
     excluded: list[tuple[str, str]] = []
     estimate = estimated_input(call)
-    expected_output = min(call.output_cap or EXPECTED_OUTPUT_TOKENS, EXPECTED_OUTPUT_TOKENS)
+    cap = call.output_cap
+    expected_output = EXPECTED_OUTPUT_TOKENS if cap is None or cap > EXPECTED_OUTPUT_TOKENS else cap
     for item in targets:
         offer = item.offer
         quoted = item.quote_at(now_us, day, call.service_tier)
         if quoted is None:
-            excluded.append((f"{offer.provider}/{offer.id}", "no price in force today"))
+            excluded.append((f"{offer.provider}/{offer.id}", "no price in force today for this service tier"))
             continue
         limits = bound(
             call, model=item.model.slug, context_window=offer.context_window, max_output_tokens=offer.max_output_tokens
@@ -58,18 +62,33 @@ def plan(call: Call, targets: Sequence[Target], *, now_us: int, day: str) -> Pla
         )
         rates = quoted.schedule.rates
         expected = (estimate * rates.input + expected_output * rates.output + rates.request) // 1000
-        candidates.append(Candidate(item, quoted, limits, hold, expected, "priced"))
+        upstream_id, encoded = offer.id, item.upstream_id_json
+        if offer.aliases:
+            asked = call.model.rpartition("/")[2]
+            if asked in offer.aliases:
+                upstream_id, encoded = asked, msgspec.json.encode(asked)
+        candidates.append(Candidate(item, quoted, limits, hold, expected, "priced", upstream_id, encoded))
     if not candidates:
-        raise FareboxError(
-            Kind.MODEL_NOT_PRICED,
-            f"`{call.model}` has no price in force, and what has no price is never sent; give its offer a price in the "
-            "configuration, or call another model",
-            param="model",
-        )
-    if len(candidates) > 1:
-        # Stable: equal prices keep the catalog's order.
-        candidates.sort(key=lambda candidate: candidate.expected_nano)
+        raise _not_priced(call)
+    if len(candidates) == 1:
+        return Plan((candidates[0],), tuple(excluded), candidates[0].hold_nano, estimate)
+    # Stable: equal prices keep the catalog's order.
+    candidates.sort(key=_expected)
     return Plan(tuple(candidates), tuple(excluded), max(c.hold_nano for c in candidates), estimate)
+
+
+def _expected(candidate: Candidate) -> int:
+    return candidate.expected_nano
+
+
+def _not_priced(call: Call) -> FareboxError:
+    tier = f" on service tier `{call.service_tier}`" if call.service_tier else ""
+    return FareboxError(
+        Kind.MODEL_NOT_PRICED,
+        f"`{call.model}` has no price in force{tier}, and what has no price is never sent; give its offer a price in the "
+        "configuration, or call another model",
+        param="model",
+    )
 
 
 def affordable(call: Call, found: Plan, available_nano: int) -> int:

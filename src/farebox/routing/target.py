@@ -6,7 +6,9 @@ from farebox.billing.pricing import Quote, quote
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
 
-_US_PER_DAY = 86_400_000_000
+DEARER_TIERS = frozenset({"priority", "fast", "ultrafast"})
+"""Tiers that cost more than the standard one wherever they exist: without a price for them an offer is not called."""
+QUOTES_MAX = 64
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
@@ -28,20 +30,24 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """Header lines that tell a client who answered."""
     markup_bp: int
     quotes: dict[tuple[str, str | None], Quote]
-    """Quotes made so far, by price version and service tier."""
+    """Quotes made so far, by UTC day and service tier: prices change by the day."""
 
     def quote_at(self, now_us: int, day: str, service_tier: str | None) -> Quote | None:
-        """The price frozen for a call that starts now; None when the offer has no price today."""
+        """The price frozen for a call that starts now; None when the offer has no price today, or not for a dearer tier."""
+        found = self.quotes.get((day, service_tier))
+        if found is not None:
+            return found
         price = self.offer.price_on(day)
-        if price is None:
+        if price is None or (service_tier in DEARER_TIERS and service_tier not in price.service_tiers):
             return None
         if price.off_peak is not None:
             return quote(price, markup_bp=self.markup_bp, service_tier=service_tier, now_us=now_us)
         tier = service_tier if service_tier in price.service_tiers else None
-        key = (price.version, tier)
-        found = self.quotes.get(key)
-        if found is None:
-            found = self.quotes[key] = quote(price, markup_bp=self.markup_bp, service_tier=tier, now_us=now_us)
+        if len(self.quotes) >= QUOTES_MAX:
+            self.quotes.clear()
+        found = self.quotes[day, service_tier] = quote(
+            price, markup_bp=self.markup_bp, service_tier=tier, now_us=now_us
+        )
         return found
 
 

@@ -16,6 +16,9 @@ Fields = dict[str, msgspec.Raw]
 BODY_DEPTH_MAX = 64
 """Nesting allowed in a request (security.md §3); checked on the slow path that looks inside messages."""
 
+MODEL_NAME_MAX = 256
+"""Characters."""
+
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_str = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
@@ -148,7 +151,7 @@ def required_array(fields: Mapping[str, msgspec.Raw], name: str) -> memoryview:
 
 def model_name(fields: Mapping[str, msgspec.Raw]) -> str:
     """The `model` field: required, a non-empty string."""
-    name = text(fields, "model", length_max=256)
+    name = text(fields, "model", length_max=MODEL_NAME_MAX)
     if not name:
         raise FareboxError(
             Kind.INVALID_REQUEST, "`model` is missing; `GET /v1/models` lists what can be called", param="model"

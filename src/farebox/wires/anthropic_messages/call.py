@@ -46,6 +46,11 @@ def read_call(body: bytes) -> Call:
         if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
             needs.add("json_schema")
         tier = calls.text(fields, "service_tier", length_max=32)
+        if calls.text(fields, "speed") == "fast":
+            tier = "fast"
+        if calls.text(fields, "inference_geo") not in (None, "global"):
+            # Costs a tenth more (providers.md §2.3); what is not in the price is not sent.
+            raise invalid("`inference_geo` other than `global` has no price here; remove it", param="inference_geo")
         to_balance = calls.flag(fields, "max_output_to_balance")
         end_user = _end_user(fields)
     return Call(

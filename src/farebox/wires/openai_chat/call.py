@@ -1,6 +1,7 @@
 """OpenAI chat completions: the quick read of a request, and its body for a provider that speaks the same wire."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
@@ -31,9 +32,55 @@ _ROUTINE = frozenset(
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 
+class _Routine(msgspec.Struct):
+    """A request with nothing but the usual fields, read in one go."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=calls.MODEL_NAME_MAX)]
+    messages: msgspec.Raw
+    stream: bool | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
+
+
+_decode_routine = msgspec.json.Decoder(_Routine).decode
+_NOTHING: frozenset[str] = frozenset()
+
+
 def read_call(body: bytes) -> Call:
     """The request as routing and money need it. `FareboxError` (400) names the field that is wrong."""
     fields, layout = calls.read_fields(body)
+    if layout is not None and _ROUTINE.issuperset(fields):
+        try:
+            read = _decode_routine(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            read = None  # looked at closely below, where the error gets its words
+        if read is not None:
+            messages = bytes(read.messages)
+            older, cap = read.max_tokens, read.max_completion_tokens
+            if (
+                messages[:2] == b"[{"
+                and (older is None or cap is None or older == cap)
+                and ("stream_options" not in fields)
+                and is_plain_text(messages)
+            ):
+                return Call(
+                    wire=WIRE,
+                    body=body,
+                    fields=fields,
+                    model=read.model,
+                    stream=bool(read.stream),
+                    include_usage=False,
+                    output_cap=older if cap is None else cap,
+                    choices=1,
+                    media=Media(len(body)),
+                    needs=_NOTHING,
+                    layout=layout,
+                )
+    return _read_closely(body, fields, layout)
+
+
+def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
+    """Field by field, every field that matters."""
     model = calls.model_name(fields)
     messages = calls.required_array(fields, "messages")
     stream = calls.flag(fields, "stream")
