@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -56,6 +57,9 @@ class Farebox:
         self.port = free_port()
         # Provider keys of whoever runs the tests must not switch on providers that tests would then call.
         inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
+        # A gateway that is started forty times keeps its compiled modules, outside the checkout.
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+        inherited.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "farebox-tests-pycache"))
         self.environment = {**inherited, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         loaded, made = initialise(folder)
