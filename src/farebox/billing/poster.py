@@ -8,7 +8,7 @@ acknowledged to nobody, is simply run again from the position that the database 
 Two posters may run by mistake: the position is moved only from where it was read, so one of them changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -63,8 +63,12 @@ def post(
     *,
     records_max: int = RECORDS_MAX,
     thresholds_percent: Sequence[int] = THRESHOLDS_PERCENT,
+    before_commit: Callable[[], None] | None = None,
 ) -> Posted:
-    """Post what is new in every slot, up to `records_max` records of each. Call again while `records` is not 0."""
+    """Post what is new in every slot, up to `records_max` records of each. Call again while `records` is not 0.
+
+    `before_commit` is called with everything written and nothing committed: a fail point.
+    """
     readings, damaged = _read(database, journal_root, records_max)
     if not readings:
         return Posted(damaged=damaged)
@@ -73,9 +77,14 @@ def post(
 
     def run(care: bool) -> Posted:
         prepared = None if care else build(calls, ids, now_us)
-        return database.write(
-            lambda connection: _post(database, connection, readings, calls, prepared, ids, now_us, thresholds_percent)
-        )
+
+        def work(connection: Connection) -> Posted:
+            done = _post(database, connection, readings, calls, prepared, ids, now_us, thresholds_percent)
+            if before_commit is not None:
+                before_commit()
+            return done
+
+        return database.write(work)
 
     try:
         try:

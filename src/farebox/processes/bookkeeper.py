@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from farebox.app import open_database
@@ -43,7 +44,7 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
         while True:
             ending = stop.is_set()
             try:
-                posted = _post(database, loaded, ids, clock)
+                posted = _post(database, loaded, ids, clock, fail_point)
                 if posted:
                     fail_point("poster.after_commit")
                 now_us = clock.monotonic_us()
@@ -67,8 +68,15 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
         os.close(lock)
 
 
-def _post(database: Database, loaded: Loaded, ids: Ids, clock: Clock) -> int:
-    posted = poster.post(database, loaded.journal_dir, ids, clock, records_max=BATCH_RECORDS_MAX)
+def _post(database: Database, loaded: Loaded, ids: Ids, clock: Clock, fail_point: Callable[[str], None]) -> int:
+    posted = poster.post(
+        database,
+        loaded.journal_dir,
+        ids,
+        clock,
+        records_max=BATCH_RECORDS_MAX,
+        before_commit=lambda: fail_point("poster.before_commit"),
+    )
     for problem in posted.damaged:
         sys.stderr.write(f"farebox: bookkeeper: {problem}\n")
     return posted.records
