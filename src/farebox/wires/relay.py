@@ -4,7 +4,7 @@ Two kinds do this: same-wire relays (`openai_chat.relay`, `anthropic_messages.re
 them; a translation (`translate`) reads events on one wire and writes them on another. Both are pure: bytes in, bytes out.
 """
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from farebox.errors import FareboxError
 from farebox.wires.neutral import UpstreamError
@@ -14,6 +14,24 @@ TAIL_BYTES_MAX = 4 * 2**20
 """The largest unfinished event; a provider that sends a longer one is broken."""
 ESTIMATE_BYTES_PER_TOKEN = 4
 """Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
+
+_NOT_TEXT = frozenset({"id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature"})
+
+
+def estimated_tokens(content: object) -> int:
+    """Tokens in a decoded answer's content by the size of its texts, without the wire's own keys and words."""
+    size = 0
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            size += len(value.encode("utf-8", "replace"))
+        elif isinstance(value, list):
+            pending.extend(cast("list[object]", value))
+        elif isinstance(value, dict):
+            pending.extend(item for name, item in cast("dict[str, object]", value).items() if name not in _NOT_TEXT)
+    return -(-size // ESTIMATE_BYTES_PER_TOKEN)
+
 
 Extra = bytes
 """Encoded JSON members that the gateway adds to the usage object: `"cost":…,"cost_usd":…,"cost_details":…`."""

@@ -26,9 +26,10 @@ from farebox.wires.neutral import (
     UpstreamGarbage,
     UsageSeen,
 )
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion
+from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion, estimated_tokens
 from farebox.wires.usage import Usage, UsageReport
 
+_decode_any = msgspec.json.Decoder(dict[str, object]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -191,7 +192,8 @@ class TranslatedReply:
         return None if report.usage is None and not report.raw else report
 
     def observed_output_tokens(self) -> int:
-        return -(-len(self._body) // ESTIMATE_BYTES_PER_TOKEN)
+        body = _decode_any(self._body)
+        return estimated_tokens(body.get("choices") or body.get("content"))
 
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
         completion = msgspec.structs.replace(self._completion, usage=UsageReport(usage))

@@ -37,15 +37,9 @@ class _Chunk(msgspec.Struct):
     service_tier: str | None = None
 
 
-class _Totals(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-_decode_totals = msgspec.json.Decoder(_Totals).decode
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _NULL = b"null"
+_FRAME_BYTES = len(b"data: \n\n")
 
 
 def _given(raw: msgspec.Raw) -> bytes | None:
@@ -54,22 +48,14 @@ def _given(raw: msgspec.Raw) -> bytes | None:
     return None if not value or value == _NULL else value
 
 
-def merged_usage(raw: bytes | None, usage: Usage, extra: Extra) -> bytes:
-    """The usage object for the client: the provider's fields, OpenAI's totals whatever the provider's way of counting, cost."""
+def merged_usage(raw: bytes | None, usage: Usage, extra: Extra, *, as_it_came: bool = False) -> bytes:
+    """The usage object for the client: the provider's fields, OpenAI's totals whatever the provider's way of counting, cost.
+
+    `as_it_came`: the provider counts as OpenAI does, so its object goes out as it is, with the cost behind.
+    """
+    if as_it_came and raw is not None and b'"cost' not in raw:
+        return with_members(raw, extra)
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    if raw is not None and b'"cost' not in raw:
-        try:
-            said = _decode_totals(raw)
-        except msgspec.DecodeError:
-            said = None
-        if (
-            said is not None
-            and said.prompt_tokens == prompt
-            and said.completion_tokens == completion
-            and said.total_tokens == prompt + completion
-        ):
-            # The provider counts as OpenAI does: its object goes out as it came, with the cost behind.
-            return with_members(raw, extra)
     fields: dict[str, Any] = {}
     if raw is not None:
         try:
@@ -131,6 +117,7 @@ class Relay:
         self._count_events_only = one_event_one_token
         self._open_choices = choices
         self._usage: bytes | None = None
+        self._as_it_came = False
         self._tier: str | None = None
         self._held = b""
         self._tail = b""
@@ -166,8 +153,9 @@ class Relay:
             and b'"error"' not in data
             and (b'"usage"' not in data or self._only_null_usage(data))
         ):
-            self._events += data.count(b"\n\n")
-            self._bytes += len(data)
+            events = data.count(b"\n\n")
+            self._events += events
+            self._bytes += len(data) - events * _FRAME_BYTES
             return data.replace(self._theirs, self._ours)
         return self._look(data)
 
@@ -287,6 +275,7 @@ class Relay:
         if self._usage is None:
             return None
         report = usages.read(self._usage, self._dialect.usage)
+        self._as_it_came = report.openai_totals
         return msgspec.structs.replace(report, service_tier=self._tier) if self._tier and report.service_tier is None else report
 
     def observed_output_tokens(self) -> int:
@@ -308,7 +297,7 @@ class Relay:
             "model": self._model,
             "provider": self._provider,
             "choices": (),
-            "usage": msgspec.Raw(merged_usage(self._usage, usage, extra)),
+            "usage": msgspec.Raw(merged_usage(self._usage, usage, extra, as_it_came=self._as_it_came)),
         }
         return b"data: " + _encode(chunk) + b"\n\ndata: [DONE]\n\n"
 

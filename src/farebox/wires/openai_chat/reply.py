@@ -6,7 +6,7 @@ from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.openai_chat.relay import merged_usage
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion
+from farebox.wires.relay import Extra, NotACompletion, estimated_tokens
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -28,6 +28,7 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_any = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class Reply:
@@ -39,6 +40,7 @@ class Reply:
         self.finish_reason = self.native_finish_reason = ""
         self._body = body
         self._dialect = dialect
+        self._as_it_came = False
         if dialect.error_in_200 != "none":
             self.failure = _failure(body, dialect)
             if self.failure is not None:
@@ -67,21 +69,23 @@ class Reply:
         if self._usage is None:
             return None
         report = usages.read(self._usage, self._dialect.usage)
+        self._as_it_came = report.openai_totals
         tier = self._answer.service_tier
         return msgspec.structs.replace(report, service_tier=tier) if tier and report.service_tier is None else report
 
     def observed_output_tokens(self) -> int:
-        """An estimate from the size of the answer without its usage, for answers that have none."""
-        return -(-len(self._body) // ESTIMATE_BYTES_PER_TOKEN)
+        """An estimate from the answer's texts, for answers without usage."""
+        return estimated_tokens(_decode_any(self._body).get("choices"))
 
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
         """The provider's bytes with the id, the usage and the provider's name put in; assembled anew where that is not safe."""
         body = self._body
-        merged = merged_usage(self._usage, usage, extra)
+        merged = merged_usage(self._usage, usage, extra, as_it_came=self._as_it_came)
         theirs, raw = self._answer.id, self._usage
-        if theirs is not None and raw is not None and body.count(raw) == 1 and b'"provider"' not in body:
+        if theirs is not None and raw is not None and b'"provider"' not in body:
             old = b'"id":%b' % _encode(theirs)
-            if body.count(old) == 1:
+            # Both stand once, or the places cannot be told apart.
+            if body.count(old) == 1 and body.count(raw) == 1:
                 new = b'"id":%b,"provider":%b' % (_encode(id), _encode(provider))
                 return body.replace(old, new, 1).replace(raw, merged, 1)
         fields = _decode_map(body)
