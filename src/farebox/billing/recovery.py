@@ -59,11 +59,16 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
     before = dispatch.before if dispatch is not None else ()
     rates = dispatch.rates if dispatch is not None else hold.rates
     usage = progress.usage if progress is not None else None
-    charge = cost = None
+    charge = loss = 0
+    cost = None
+    flags: tuple[str, ...] = ("recovered",)
     if usage is not None:
         quoted = pricing.Quote(hold.price_version, Schedule(rates), hold.markup_bp, {})
         billed = pricing.bill(usage, quoted)
         cost, charge = billed.cost_nano, min(billed.charge_nano, hold.amount_nano)
+        loss = billed.charge_nano - charge
+        if loss:
+            flags = (*flags, "hold_exceeded")
     attempt = Attempt(
         n=dispatch.n if dispatch is not None else 1,
         provider=dispatch.provider if dispatch is not None else hold.provider,
@@ -74,13 +79,13 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         outcome="recovered",
         usage=usage,
         basis="estimated" if usage is not None else "none",
-        flags=("recovered",),
+        flags=flags,
         price_version=dispatch.price_version if dispatch is not None else hold.price_version,
         rates=rates,
         markup_bp=hold.markup_bp,
         cost_nano=cost,
-        charge_nano=charge or 0,
-        loss_nano=0,
+        charge_nano=charge,
+        loss_nano=loss,
     )
     return Settle(
         id=hold.id,
@@ -90,7 +95,7 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         key=hold.key,
         scopes=hold.scopes,
         hold_nano=hold.amount_nano,
-        charge_nano=charge or 0,
+        charge_nano=charge,
         surface=hold.surface,
         model=hold.model,
         attempts=(*before, attempt),
