@@ -83,7 +83,7 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
             dialect=dialect,
             created=created_s,
             model=target.offer.id,
-            one_event_one_token="logprobs" in call.fields,
+            one_event_one_token=not call.plain and "logprobs" in call.fields,
             choices=call.choices,
         )
     return messages_relay.Relay(id=id, provider=provider, dialect=dialect)

@@ -7,6 +7,7 @@ processes, so that any worker can answer for the machine.
 import os
 import sys
 import traceback
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +37,8 @@ class Snapshot(msgspec.Struct):
     """By `surface|code`."""
     attempts: dict[str, int] = {}
     """By `provider|outcome`."""
-    tokens: dict[str, int] = {}
-    """By usage class."""
+    input_tokens: int = 0
+    output_tokens: int = 0
     settled: dict[str, int] = {}
     """By basis of the counts: reported, observed, estimated, none."""
     rate_limited: dict[str, int] = {}
@@ -63,22 +64,23 @@ class Metrics:
         counts = self.counts
         key = f"{surface}|{provider}|{model}|{outcome}"
         calls = counts.calls
-        if key not in calls and len(calls) >= SERIES_MAX:
-            key = f"{surface}|other|other|{outcome}"
-        calls[key] = calls.get(key, 0) + 1
+        seen = calls.get(key)
+        if seen is None:
+            if len(calls) >= SERIES_MAX:
+                key = f"{surface}|other|other|{outcome}"
+            seen = calls.get(key, 0)
+        calls[key] = seen + 1
         counts.seconds_sum_us += duration_us
-        place = 0
-        while place < len(BUCKETS_US) and duration_us > BUCKETS_US[place]:
-            place += 1
-        counts.seconds_buckets[place] += 1
+        counts.seconds_buckets[bisect_left(BUCKETS_US, duration_us)] += 1
         counts.charge_nano += settlement.charge_nano
         for attempt in settlement.attempts:
-            self._add(counts.attempts, f"{attempt.provider}|{attempt.outcome}")
-            self._add(counts.settled, attempt.basis)
+            key = f"{attempt.provider}|{attempt.outcome}"
+            counts.attempts[key] = counts.attempts.get(key, 0) + 1
+            counts.settled[attempt.basis] = counts.settled.get(attempt.basis, 0) + 1
             usage = attempt.usage
             if usage is not None:
-                counts.tokens["input"] = counts.tokens.get("input", 0) + usage.prompt_tokens
-                counts.tokens["output"] = counts.tokens.get("output", 0) + usage.completion_tokens
+                counts.input_tokens += usage.prompt_tokens
+                counts.output_tokens += usage.completion_tokens
         if self._access_log:
             line = {
                 "id": settlement.id,
@@ -138,7 +140,6 @@ class _Total:
             ("calls", "farebox_requests", ("surface", "provider", "model", "outcome"), "Calls answered"),
             ("refused", "farebox_refused", ("surface", "code"), "Calls that ended in an error body"),
             ("attempts", "farebox_upstream_attempts", ("provider", "outcome"), "Attempts at providers"),
-            ("tokens", "farebox_tokens", ("kind",), "Tokens metered"),
             ("settled", "farebox_settle", ("basis",), "Settled attempts by where their counts came from"),
             ("rate_limited", "farebox_ratelimit_denied", ("limit",), "Calls refused by a rate limit"),
         )
@@ -158,6 +159,8 @@ class _Total:
         yield seconds
         for field, name, text in (
             ("charge_nano", "farebox_charge_nano", "Nano-dollars charged"),
+            ("input_tokens", "farebox_input_tokens", "Tokens metered on the input side"),
+            ("output_tokens", "farebox_output_tokens", "Tokens metered on the output side"),
             ("losses", "farebox_hold_exceeded", "Attempts whose price was above their hold"),
             ("crashes", "farebox_internal_errors", "Internal errors"),
         ):

@@ -111,7 +111,7 @@ def _not_dearer(rates: Rates, than: Rates) -> bool:
 
 def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bill:
     """The exact cost and charge of a usage under a quote, each rounded once."""
-    rates = quoted.rates_for(usage.prompt_tokens, service_tier)
+    rates = quoted.schedule.rates if quoted.single is not None else quoted.rates_for(usage.prompt_tokens, service_tier)
     pico = cost_pico(usage, rates)
     cost = divide_half_even(pico, PICO_PER_NANO)
     charge = cost if quoted.markup_bp == 0 else round_charge(pico, quoted.markup_bp)

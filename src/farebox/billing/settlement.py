@@ -148,7 +148,8 @@ class Settlement:
         current = self.current
         assert current is not None, "no attempt is under way"
         self.current = None
-        verdict = judge(ending, seen, bill_partial=self._books.bill_partial)
+        books = self._books
+        verdict = judge(ending, seen, bill_partial=books.bill_partial)
         report = seen.report
         rates = None
         cost: int | None = None
@@ -165,27 +166,27 @@ class Settlement:
                 charge = min(billed.charge_nano, room)
                 loss = billed.charge_nano - charge
                 if loss:
-                    self._books.losses += 1
+                    books.losses += 1
                     flags = (*flags, "hold_exceeded")
                 self.charge_nano += charge
                 self.last_bill = billed
                 self.last_verdict = verdict
-        if "estimated" in flags:
-            self._books.estimated += 1
+        if flags and "estimated" in flags:
+            books.estimated += 1
         self.attempts.append(
             Attempt(
                 n=current.n,
                 provider=current.provider,
                 upstream_id=current.upstream_id,
                 started_us=current.started_us,
-                ended_us=self._books.clock.now_us(),
+                ended_us=books.clock.now_us(),
                 outcome=outcome,
                 provider_key=current.provider_key,
                 first_byte_us=current.first_byte_us,
                 status=current.status,
                 usage=verdict.usage,
                 basis=verdict.basis,
-                flags=flags if report is None else (*flags, *report.anomalies),
+                flags=(*flags, *report.anomalies) if report is not None and report.anomalies else flags,
                 price_version=current.quoted.price_version,
                 rates=rates if cost else None,
                 markup_bp=current.quoted.markup_bp,

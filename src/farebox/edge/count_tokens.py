@@ -22,7 +22,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     # The same request as a message, less its cap; the reader wants one, and it is not forwarded.
     capped = {**fields, "max_tokens": msgspec.Raw(b"1")}
     call = messages_call.read_call(msgspec.json.encode(capped))
-    call = msgspec.structs.replace(call, body=exchange.body, fields=fields, layout=layout)
+    call = msgspec.structs.replace(call, body=exchange.body, read=fields, layout=layout)
     principal = await pipeline.admit(gateway, exchange)
     slot = pipeline.enter(gateway, principal)
     try:
@@ -35,7 +35,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
             body = msgspec.json.encode({"input_tokens": estimated_input(call)})
             exchange.answer.whole(200, _JSON + b"x-farebox-estimated: true\r\n" + exchange.base, body)
             return
-        body = messages_call.forward_body(call, model=target.upstream_id_json, output_cap=None)
+        body = messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=None)
         try:
             response = await gateway.client.send(gateway.count_tokens_head(target), body, timeouts=gateway.timeouts)
             answer = await response.read(ERROR_BYTES_MAX)

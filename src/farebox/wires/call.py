@@ -42,7 +42,6 @@ class Call(msgspec.Struct, frozen=True):
 
     wire: str
     body: bytes
-    fields: Fields
     model: str
     stream: bool
     include_usage: bool
@@ -58,8 +57,17 @@ class Call(msgspec.Struct, frozen=True):
     max_output_to_balance: bool = False
     """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
     end_user: str = ""
+    read: Fields | None = None
+    """The top-level fields, if they were read already; see `fields`."""
+    plain: bool = False
+    """Nothing but usual fields, each name once and unescaped, and text without parts."""
     layout: bytes | None = None
     """What stands behind a top-level colon (`` or a space) in a body whose values can be replaced in place; None = not so."""
+
+    @property
+    def fields(self) -> Fields:
+        """The top-level fields as raw JSON, in the client's order."""
+        return self.read if self.read is not None else _decode_fields(self.body)
 
 
 def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
@@ -175,6 +183,23 @@ def check_depth(value: object, depth_max: int = BODY_DEPTH_MAX) -> None:
     raise invalid(f"the request is nested deeper than {depth_max} levels")
 
 
+def swap_model(call: Call, model: bytes) -> bytes | None:
+    """A plain call's body with only the model's value changed; None when it does not stand in one of the usual layouts.
+
+    In a plain body the text `"model"` stands once, so what follows it is the value.
+    """
+    body = call.body
+    old = b'"model":%b' % _encode(call.model)
+    start = body.find(old)
+    if start < 0:
+        old = b'"model": %b' % _encode(call.model)
+        start = body.find(old)
+        if start < 0:
+            return None
+        return b'%b"model": %b%b' % (body[:start], model, body[start + len(old) :])
+    return b'%b"model":%b%b' % (body[:start], model, body[start + len(old) :])
+
+
 def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ()) -> bytes:
     """The call's body with some top-level values replaced or added and some removed; all other bytes as they came.
 
@@ -184,6 +209,9 @@ def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ())
     fields = call.fields
     removed = [name for name in remove if name in fields]
     layout = call.layout
+    if call.plain:
+        # Read the quick way: the layout was not looked at yet.
+        fields, layout = read_fields(call.body)
     if layout is not None and not removed:
         body = call.body
         added: list[bytes] = []

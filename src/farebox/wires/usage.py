@@ -62,3 +62,5 @@ class UsageReport(msgspec.Struct, frozen=True):
     """The provider's own charge as a decimal string, where it reports one: evidence, not the charge."""
     service_tier: str | None = None
     """The tier that the provider says it served with (`flex`, `priority`…): it decides the price, not the request."""
+    openai_totals: bool = False
+    """The report's own totals are OpenAI's: it can be shown to a client as it came."""

@@ -56,7 +56,7 @@ def read_call(body: bytes) -> Call:
     return Call(
         wire=WIRE,
         body=body,
-        fields=fields,
+        read=fields,
         model=model,
         stream=calls.flag(fields, "stream"),
         include_usage=True,

@@ -32,7 +32,7 @@ _ROUTINE = frozenset(
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 
-class _Routine(msgspec.Struct):
+class _Routine(msgspec.Struct, forbid_unknown_fields=True):
     """A request with nothing but the usual fields, read in one go."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=calls.MODEL_NAME_MAX)]
@@ -40,6 +40,8 @@ class _Routine(msgspec.Struct):
     stream: bool | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
+    temperature: msgspec.Raw = msgspec.Raw()
+    top_p: msgspec.Raw = msgspec.Raw()
 
 
 _decode_routine = msgspec.json.Decoder(_Routine).decode
@@ -48,34 +50,37 @@ _NOTHING: frozenset[str] = frozenset()
 
 def read_call(body: bytes) -> Call:
     """The request as routing and money need it. `FareboxError` (400) names the field that is wrong."""
+    try:
+        read = _decode_routine(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        read = None  # unusual, or wrong: looked at closely below, where an error gets its words
+    if read is not None:
+        older, cap = read.max_tokens, read.max_completion_tokens
+        messages = bytes(read.messages)
+        if (
+            (older is None or cap is None)
+            and messages.startswith(b"[{")
+            and b'"type"' not in messages
+            # An escaped name could stand twice, or hide a typed part.
+            and b"\\u00" not in body
+            and body.count(b'"model"') == 1
+            and (older is None or body.count(b'"max_tokens"') == 1)
+            and (cap is None or body.count(b'"max_completion_tokens"') == 1)
+            and (not read.stream or body.count(b'"stream"') == 1)
+        ):
+            return Call(
+                wire=WIRE,
+                body=body,
+                model=read.model,
+                stream=read.stream is True,
+                include_usage=False,
+                output_cap=older if cap is None else cap,
+                choices=1,
+                media=Media(len(body)),
+                needs=_NOTHING,
+                plain=True,
+            )
     fields, layout = calls.read_fields(body)
-    if layout is not None and _ROUTINE.issuperset(fields):
-        try:
-            read = _decode_routine(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            read = None  # looked at closely below, where the error gets its words
-        if read is not None:
-            messages = bytes(read.messages)
-            older, cap = read.max_tokens, read.max_completion_tokens
-            if (
-                messages[:2] == b"[{"
-                and (older is None or cap is None or older == cap)
-                and ("stream_options" not in fields)
-                and is_plain_text(messages)
-            ):
-                return Call(
-                    wire=WIRE,
-                    body=body,
-                    fields=fields,
-                    model=read.model,
-                    stream=bool(read.stream),
-                    include_usage=False,
-                    output_cap=older if cap is None else cap,
-                    choices=1,
-                    media=Media(len(body)),
-                    needs=_NOTHING,
-                    layout=layout,
-                )
     return _read_closely(body, fields, layout)
 
 
@@ -115,7 +120,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
     return Call(
         wire=WIRE,
         body=body,
-        fields=fields,
+        read=fields,
         model=model,
         stream=stream,
         include_usage=include_usage,
@@ -190,6 +195,10 @@ def forward_body(call: Call, *, model: bytes, dialect: Dialect, output_cap: int 
     `model` is the upstream id as JSON; `output_cap` is written when the client sent none or it was lowered, since what is
     held must be what the provider enforces. In streams usage is always asked for.
     """
+    if call.plain and not call.stream and output_cap is None and dialect.output_limit_field == "as_sent":
+        swapped = calls.swap_model(call, model)
+        if swapped is not None and (dialect.developer_role or b'"developer"' not in swapped):
+            return swapped
     fields = call.fields
     replace: dict[str, bytes] = {"model": model}
     remove: list[str] = []

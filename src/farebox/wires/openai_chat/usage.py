@@ -156,6 +156,10 @@ def _tolerant(fields: dict[str, Any], rules: UsageRules, anomalies: list[str]) -
 def read(raw: bytes, rules: UsageRules) -> UsageReport:
     """The usage object `raw` as a report. Never raises; see the module's rules for what becomes an anomaly."""
     raw = bytes(raw)
+    if rules == _OPENAI:
+        plain = _plain(raw)
+        if plain is not None:
+            return plain
     anomalies: list[str] = []
     found = _typed(raw, rules)
     if found is None:
@@ -166,6 +170,44 @@ def read(raw: bytes, rules: UsageRules) -> UsageReport:
     usage = None if anomalies else _judge(found, rules, anomalies)
     cost = _cost(raw, rules, anomalies) if rules.cost_field is not None else None
     return UsageReport(usage, tuple(anomalies), raw, cost, found.service_tier or None)
+
+
+def _plain(raw: bytes) -> UsageReport | None:
+    """The usual report by OpenAI's own rules, whose parts add up and hold no audio; None for all that needs a judgement."""
+    try:
+        body = _decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    prompt, completion = body.prompt_tokens, body.completion_tokens
+    if prompt is None or completion is None or body.total_tokens != prompt + completion or body.reasoning_tokens is not None:
+        return None
+    cached = written = reasoning = 0
+    details = body.prompt_tokens_details
+    if details is not None:
+        if details.audio_tokens:
+            return None
+        cached, written = details.cached_tokens or 0, details.cache_write_tokens or 0
+    made = body.completion_tokens_details
+    if made is not None:
+        if made.audio_tokens or made.image_tokens:
+            return None
+        reasoning = made.reasoning_tokens or 0
+    if cached + written > prompt or reasoning > completion:
+        return None
+    return UsageReport(
+        Usage(
+            input=prompt - cached - written,
+            cache_read=cached,
+            cache_write_5m=written,
+            output=completion - reasoning,
+            reasoning=reasoning,
+        ),
+        (),
+        raw,
+        None,
+        body.service_tier or None,
+        True,
+    )
 
 
 def _judge(found: _Counts, rules: UsageRules, anomalies: list[str]) -> Usage | None:
