@@ -44,9 +44,7 @@ SEND_STALL_US = 30_000_000
 
 
 _JSON = b"content-type: application/json\r\n"
-_EVENT_STREAM = (
-    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-)
+_EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -213,7 +211,7 @@ class Flight:
         body = await response.read(REPLY_BYTES_MAX)
         current.first_byte_us = gateway.clock.now_us()
         try:
-            reply = bridge.reply(self.call, candidate, body)
+            reply = bridge.reply(self.call, candidate, body, created_s=current.first_byte_us // 1_000_000)
         except NotACompletion as error:
             return self._garbage(str(error))
         if reply.failure is not None:

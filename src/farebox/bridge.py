@@ -14,7 +14,7 @@ from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
-from farebox.wires.neutral import UpstreamError
+from farebox.wires.neutral import ModelTraits, UpstreamError
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
 from farebox.wires.openai_chat import reply as chat_reply
@@ -50,6 +50,7 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
         output_cap=candidate.bound.cap,
         dialect=dialect,
         unsupported=unsupported,
+        traits=_traits(candidate),
     )
     if unsupported and not drop_unsupported:
         names = ", ".join(f"`{name}`" for name in unsupported)
@@ -61,6 +62,26 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
             details={"unsupported": unsupported},
         )
     return Outgoing(body, tuple(unsupported))
+
+
+def _traits(candidate: Candidate) -> ModelTraits:
+    """What a translation must know of the target model, from the catalog.
+
+    Models without capabilities in the catalog (an operator's own) are taken to do whatever they are asked.
+    """
+    offer = candidate.target.offer
+    if not offer.capabilities or candidate.target.provider.kind == "custom":
+        return ModelTraits()
+    if "reasoning" not in offer.capabilities:
+        thinking = "none"
+    else:
+        thinking = "adaptive" if offer.reasoning_efforts else "budget"
+    return ModelTraits(
+        thinking=thinking,
+        efforts=offer.reasoning_efforts,
+        sampling="temperature" in offer.capabilities,
+        prefill="assistant_prefill" in offer.capabilities,
+    )
 
 
 def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay:
@@ -89,12 +110,14 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
     return messages_relay.Relay(id=id, provider=provider, dialect=dialect)
 
 
-def reply(call: Call, candidate: Candidate, body: bytes) -> Reply:
+def reply(call: Call, candidate: Candidate, body: bytes, *, created_s: int) -> Reply:
     """A whole answer of this candidate's provider. Raises `NotACompletion`."""
     target = candidate.target
     wire, dialect = target.wire, target.speaks.dialect
     if wire != call.wire:
-        return TranslatedReply(WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug)
+        return TranslatedReply(
+            WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug, created_s=created_s
+        )
     if wire == chat_call.WIRE:
         return chat_reply.Reply(body, dialect)
     return messages_reply.Reply(body, dialect)

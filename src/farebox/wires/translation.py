@@ -164,7 +164,9 @@ class TranslatedRelay:
 class TranslatedReply:
     """See `farebox.wires.relay.Reply`."""
 
-    def __init__(self, source: ModuleType | Any, surface: ModuleType | Any, body: bytes, dialect: Dialect, *, model: str) -> None:
+    def __init__(
+        self, source: ModuleType | Any, surface: ModuleType | Any, body: bytes, dialect: Dialect, *, model: str, created_s: int
+    ) -> None:
         """`source` and `surface` are the wires' `response` modules. Raises `NotACompletion`."""
         self.failure: bytes | UpstreamError | None = None
         self.finish_reason = ""
@@ -172,6 +174,7 @@ class TranslatedReply:
         self.upstream_id = ""
         self._surface = surface
         self._model = model
+        self._created_s = created_s
         self._body = body
         self._completion: Any = None
         try:
@@ -197,4 +200,6 @@ class TranslatedReply:
 
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
         completion = msgspec.structs.replace(self._completion, usage=UsageReport(usage))
-        return self._surface.write(completion, id=id, model=self._model, provider=provider, extra_usage=_members(extra))
+        return self._surface.write(
+            completion, id=id, model=self._model, provider=provider, extra_usage=_members(extra), created=self._created_s
+        )
