@@ -31,7 +31,7 @@ SYNC_INTERVAL_S = 0.05
 SEGMENT_BYTES_MAX = 16 * 2**20
 """Reserved on the disk for the segment being written."""
 LINE_BYTES_MAX = 2**20
-READ_BYTES_MAX = 4 * 2**20
+READ_BYTES_MAX = 2**20
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -252,9 +252,9 @@ def read(slot: Path, start: Position, *, records_max: int) -> tuple[list[tuple[R
         with (slot / segment_name(number)).open("rb") as file:
             while len(found) < records_max:
                 file.seek(here.offset)
-                lines, unfinished = whole_lines(file.read(READ_BYTES_MAX))
+                lines, rest = whole_lines(file.read(READ_BYTES_MAX))
                 if not lines:
-                    if unfinished and not last:
+                    if rest != "nothing" and not last:
                         raise JournalError(f"{name} at {here.offset}: torn line before the end")
                     break
                 before = len(found)
@@ -274,11 +274,20 @@ def read(slot: Path, start: Position, *, records_max: int) -> tuple[list[tuple[R
     return found, here
 
 
-def whole_lines(data: bytes) -> tuple[list[bytes], bool]:
-    """The complete lines of a piece of a segment, and whether something unfinished (not only reserved zeros) follows them."""
+def whole_lines(data: bytes) -> tuple[list[bytes], Literal["nothing", "reserved", "torn"]]:
+    """The complete lines of a piece of a segment, and what follows them: nothing, reserved zeros, or part of a line.
+
+    A line has no NUL (JSON escapes it), so the first one is where the reserved zeros begin.
+    """
+    end = data.find(b"\0")
+    rest: Literal["nothing", "reserved", "torn"] = "nothing"
+    if end >= 0:
+        data = data[:end]
+        rest = "reserved"
     cut = data.rfind(b"\n") + 1
-    unfinished = bool(data[cut : cut + LINE_BYTES_MAX].rstrip(b"\0"))
-    return (data[: cut - 1].split(b"\n") if cut else []), unfinished
+    if cut < len(data):
+        rest = "torn"
+    return (data[: cut - 1].split(b"\n") if cut else []), rest
 
 
 def read_all(slot: Path) -> Iterator[Record]:

@@ -95,12 +95,12 @@ def _read_segment(path: Path, reading: Reading, records_max: int, *, last: bool)
         while reading.records < records_max:
             file.seek(offset)
             data = file.read(size)
-            lines, unfinished = whole_lines(data)
+            lines, rest = whole_lines(data)
             if not lines:
-                if unfinished and len(data) == size and size < LINE_BYTES_MAX:
+                if rest == "torn" and len(data) == size and size < LINE_BYTES_MAX:
                     size *= 2
                     continue
-                if unfinished and not last:
+                if rest != "nothing" and not last:
                     raise JournalError(f"{reading.slot}/{path.name} at {offset}: torn line before the end")
                 return
             taken = _take_lines(lines, reading, records_max, offset, path.name, last=last)
