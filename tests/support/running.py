@@ -51,7 +51,10 @@ class Farebox:
         local_model: bool = False,
         environment: Mapping[str, str] | None = None,
         database_url: str | None = None,
+        server: str = "",
+        billing: str = "",
     ) -> None:
+        """`server` and `billing` are lines for those sections of the configuration, `config` is whatever comes after it."""
         self.folder = folder
         self.workers = workers
         self.port = free_port()
@@ -62,12 +65,17 @@ class Farebox:
         inherited.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "farebox-tests-pycache"))
         self.environment = {**inherited, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        self.errors = folder / "stderr.txt"
         loaded, made = initialise(folder)
         self.key = made.secret
         self.key_id = made.id
         text = loaded.path.read_text()
         if database_url is not None:
             text = text.replace('url = "sqlite:///farebox.db"', f'url = "{database_url}"')
+        text = text.replace("[server]\n", f"[server]\n{server}\n")
+        if "markup_percent" in billing:
+            text = text.replace('markup_percent = "0"', "#")
+        text = text.replace("[billing]\n", f"[billing]\n{billing}\n")
         if not local_model:
             text += "\n[local_model]\nenabled = false\n"
         self.config_path = loaded.path
@@ -85,7 +93,6 @@ class Farebox:
 
     def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> "Farebox":
         assert self.process is None, "it is running already"
-        self.errors = self.folder / "stderr.txt"
         with self.errors.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "farebox", "serve", "--config", str(self.config_path), "--port", str(self.port),
@@ -113,6 +120,10 @@ class Farebox:
 
     def log(self) -> str:
         return self.errors.read_text()[-4000:] if self.errors.exists() else ""
+
+    def log_text(self) -> str:
+        """All that was written to standard error so far."""
+        return self.errors.read_text() if self.errors.exists() else ""
 
     def kill(self) -> None:
         """SIGKILL to everything at once."""
