@@ -1,5 +1,8 @@
 # Two commands matter: `make run` and `make test`. Everything they need, they install into .venv.
-PYTHON ?= python3
+# The system's Python first: distributions build it with profile-guided optimisation, and it serves twice as many calls as one
+# compiled without. Any Python from 3.11 on will do: `make run PYTHON=python3.13`.
+USABLE := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 DATA ?= data
 
@@ -24,7 +27,7 @@ bench: .venv/test.stamp
 # --- environments ---------------------------------------------------------------------------------------------------------
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Farebox needs Python 3.11 or later"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Farebox needs Python 3.11 or later, with venv (Debian: apt-get install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/bin/python requirements/run.lock requirements/weights.lock pyproject.toml

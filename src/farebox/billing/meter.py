@@ -77,7 +77,7 @@ def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
         usage, flags = _estimate(seen)
         return Verdict(usage, "observed", ("upstream_truncated", *flags), bill_partial)
     # client_gone: a final usage may have come just before the client left.
-    if reported is not None and seen.input is None:
+    if reported is not None:
         return Verdict(reported, "reported", anomaly, True)
     usage, flags = _estimate(seen)
     return Verdict(usage, "observed", flags, True)

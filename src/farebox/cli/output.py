@@ -1,7 +1,7 @@
 """How commands speak: tables of at most 100 columns, `--json` with stable names, errors in one sentence with the next command."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,7 +52,7 @@ def load_config(path: Path) -> Loaded:
 
 
 @contextmanager
-def database_of(path: Path) -> Iterator[tuple[Loaded, Database]]:
+def database_of(path: Path) -> Generator[tuple[Loaded, Database]]:
     """The configuration and its open, current database; its failures as sentences."""
     loaded = load_config(path)
     try:

@@ -125,7 +125,7 @@ def check(config_path: Path, as_json: bool) -> None:
         print_json({"ok": not violations, "violations": violations})
     else:
         for violation in violations:
-            click.echo(f"{violation.invariant}: {violation.message}")
+            click.echo(f"{violation.invariant}: {violation.subject}: {violation.sentence}")
         if not violations:
             click.echo("The books balance: I1 to I10 hold.")
     if violations:

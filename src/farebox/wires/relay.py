@@ -97,7 +97,11 @@ class Reply(Protocol):
     """The error that came with a success status: as it came, or as the reader understood it."""
     finish_reason: str
     native_finish_reason: str
-    upstream_id: str
+
+    @property
+    def upstream_id(self) -> str:
+        """The provider's own id of the answer."""
+        ...
 
     def report(self) -> UsageReport | None:
         """The provider's usage; None when it said nothing."""

@@ -139,7 +139,8 @@ class TranslatedRelay:
         return True
 
     def report(self) -> UsageReport | None:
-        return self._report
+        """The final usage only: before the end some wires state a beginning."""
+        return self._report if self.finished else None
 
     def observed_output_tokens(self) -> int:
         return max(self._events, -(-self._bytes // ESTIMATE_BYTES_PER_TOKEN))

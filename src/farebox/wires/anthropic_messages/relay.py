@@ -50,6 +50,7 @@ class Relay:
         self._id = id
         self._provider = provider
         self._usage = usages.Accumulator(dialect.usage)
+        self._final_usage = False
         self._last_delta: dict[str, msgspec.Raw] | None = None
         self._held = b""
         self._tail = b""
@@ -143,8 +144,9 @@ class Relay:
     def _message_delta(self, fields: dict[str, msgspec.Raw]) -> bytes:
         earlier = b"" if self._last_delta is None else self._write_delta(self._last_delta)
         try:
-            if "usage" in fields:
+            if "usage" in fields and bytes(fields["usage"]) != b"null":
                 self._usage.merge(bytes(fields["usage"]))
+                self._final_usage = True
             reason = _decode_map(fields["delta"]).get("stop_reason")
             if reason is not None and bytes(reason) != b"null":
                 self.finish_reason = self.native_finish_reason = _decode_str(reason)
@@ -167,7 +169,8 @@ class Relay:
         return self._look(rest.replace(b"\r", b"\n"))
 
     def report(self) -> UsageReport | None:
-        return self._usage.report()
+        """The final usage only: what `message_start` says of the output is no more than a beginning."""
+        return self._usage.report() if self._final_usage else None
 
     def observed_output_tokens(self) -> int:
         text = self._bytes - self._events * _OVERHEAD_BYTES
@@ -175,7 +178,7 @@ class Relay:
 
     def observed_input(self) -> Usage | None:
         report = self._usage.report()
-        if report is None or report.usage is None:
+        if report.usage is None:
             return None
         return msgspec.structs.replace(report.usage, output=0, reasoning=0)
 
