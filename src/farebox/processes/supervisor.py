@@ -107,13 +107,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def answers(port: int) -> bool:
-    """Whether something accepts connections on a loopback port."""
+def is_healthy(port: int) -> bool:
+    """Whether llama.cpp's server on a loopback port has loaded its model: until then `/health` is a 503."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
-    return True
 
 
 def finish_orphans(loaded: Loaded, workers: int) -> None:
@@ -179,7 +180,7 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
         for child in [*children, bookkeeper, *([model] if model is not None else [])]:
             child.start()
         deadline_s = time.monotonic() + MODEL_START_S
-        while model is not None and not stopping and not answers(model_port) and time.monotonic() < deadline_s:
+        while model is not None and not stopping and not is_healthy(model_port) and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         ready(f"http://{family_host}:{bound_port}", model is not None)
         while not stopping:
