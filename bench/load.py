@@ -20,7 +20,7 @@ import uvloop
 MARK = b"data: "
 """Opens an event; never split into more than two reads, and counted across them."""
 END_OF_CHUNKED = b"0\r\n\r\n"
-STALL_S_MAX = 60.0
+STALL_S_MAX = 180.0
 """How long the last answers may take after the end of a run."""
 ERRORS_MAX = 20
 """So many failed calls end a run."""

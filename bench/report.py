@@ -71,6 +71,8 @@ def tables(outcome: Outcome) -> str:
     n = options.concurrency
 
     def call(row: Row) -> list[str]:
+        if not row.calls_per_s:
+            return [row.name, "failed", *[""] * 7]
         if row.name == "direct":
             return [row.name, "", "", f"{row.calls_per_s:.0f}", "", "", "", "", ""]
         ratio = _ratio(row.cpu_us_per_call, nginx and nginx.cpu_us_per_call)
@@ -85,6 +87,8 @@ def tables(outcome: Outcome) -> str:
         ]
 
     def chunk(row: Row) -> list[str]:
+        if not row.chunks_per_s:
+            return [row.name, "failed", *[""] * 5]
         rate, size = f"{row.chunks_per_s:.0f}", f"{row.chunks_per_read:.2f}"
         if row.name == "direct":
             return [row.name, "", "", rate, "", "", size]
@@ -99,14 +103,14 @@ def tables(outcome: Outcome) -> str:
             size,
         ]
 
-    skipped = [[name] for name in outcome.skipped]
+    skipped = [name for name in outcome.skipped if name not in by_name]
     calls = _table(
         ["", "CPU/call", "× nginx", "calls/s", "+p50 at 1", "+p99 at 1", f"+p50 at {n}", f"+p99 at {n}", "RSS"],
-        [call(row) for row in outcome.rows] + [[*name, "skipped", *[""] * 7] for name in skipped],
+        [call(row) for row in outcome.rows] + [[name, "skipped", *[""] * 7] for name in skipped],
     )
     chunks = _table(
         ["", "CPU/chunk", "× nginx", "chunks/s", "+first p50", "+first p99", "chunks/read"],
-        [chunk(row) for row in outcome.rows] + [[*name, "skipped", *[""] * 5] for name in skipped],
+        [chunk(row) for row in outcome.rows] + [[name, "skipped", *[""] * 5] for name in skipped],
     )
     parts = [
         f"Plain calls, {n} at a time; medians of {options.rounds} rounds of {options.seconds:g} s. "
@@ -119,7 +123,7 @@ def tables(outcome: Outcome) -> str:
     ]
     notes = [_split(row) for row in outcome.rows if len(row.call_us_by_process) > 1 and row.name == "farebox"]
     notes += [f"{row.name}: {row.note}" for row in outcome.rows if row.note]
-    notes += [f"{name}: skipped, {why}"[:1000] for name, why in outcome.skipped.items()]
+    notes += [f"{name}: {why if name in by_name else f'skipped, {why}'}"[:600] for name, why in outcome.skipped.items()]
     if notes:
         parts += ["", *notes]
     return "\n".join(parts)

@@ -73,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     options: Options
     rows: list[Row]
     skipped: dict[str, str]
-    """Name → why it is not among the rows."""
+    """Name → why it is not among the rows, or has no numbers for one of the loads."""
     samples: dict[str, dict[str, list[Sample]]]
     """Name → load → one per round."""
 
@@ -179,6 +179,7 @@ def say(text: str) -> None:
 def run(options: Options) -> Outcome:
     samples: dict[str, dict[str, list[Sample]]] = {}
     notes: dict[str, str] = {}
+    broken: set[tuple[str, str]] = set()
     with tempfile.TemporaryDirectory(prefix="farebox-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         upstream = stack.enter_context(targets.mock(folder, chunks=options.chunks, delay_ms=options.delay_ms))
@@ -186,16 +187,18 @@ def run(options: Options) -> Outcome:
         load = stack.enter_context(Load())
         for number in range(options.rounds):
             for kind in ("single", "many", "stream"):
-                for target in list(found):
+                for target in found:
+                    if (target.name, kind) in broken:
+                        continue
                     say(f"round {number + 1} of {options.rounds}: {kind}, {target.name}")
                     try:
                         sample = measure(load, target, specs(target, options)[kind])
                     except (LoadFailed, ProcessLookupError, OSError) as error:
                         if target.name not in peers.PEERS:
                             raise
-                        # A peer that breaks must not cost us the run.
-                        found.remove(target)
-                        samples.pop(target.name, None)
+                        # A peer that breaks must not cost us the run: it goes on without this load.
+                        broken.add((target.name, kind))
+                        samples.get(target.name, {}).pop(kind, None)
                         skipped[target.name] = f"failed under `{kind}`: {error}"
                         load = stack.enter_context(Load())
                         continue
@@ -210,16 +213,16 @@ def summary(name: str, note: str, loads: dict[str, list[Sample]], direct: dict[s
     """Medians over the rounds."""
 
     def median(kind: str, value: Callable[[Sample], float]) -> float:
-        return statistics.median([value(sample) for sample in loads[kind]])
+        return statistics.median([value(sample) for sample in loads[kind]]) if kind in loads else 0.0
 
     def added(kind: str, value: Callable[[Sample], float]) -> float:
-        pairs = zip(loads[kind], direct[kind], strict=False)
-        return statistics.median([value(sample) - value(floor) for sample, floor in pairs])
+        pairs = list(zip(loads.get(kind, []), direct[kind], strict=False))
+        return statistics.median([value(sample) - value(floor) for sample, floor in pairs]) if pairs else 0.0
 
     def by_process(kind: str, units: int) -> dict[str, float]:
         return {
             process: median(kind, lambda s, process=process: s.cpu_ns.get(process, 0) / (s.load.requests * units) / 1000)
-            for process in loads[kind][0].cpu_ns
+            for process in (loads[kind][0].cpu_ns if kind in loads else ())
         }
 
     return Row(
