@@ -23,7 +23,7 @@ SHOWN_MODELS_MAX = 4
 
 
 def _curl(base: str, key: str, model: str) -> str:
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}], "max_tokens": 64}}'
     return f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'"
 
 
@@ -114,7 +114,10 @@ def run(data: Path, port: int | None) -> None:
     _serve(loaded, workers=None, host=None, port=port, quickstart=True)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Run a simulated provider that misbehaves on command.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
     """Run a simulated provider that misbehaves on command and keeps a true bill (--help lists its options)."""
