@@ -25,7 +25,8 @@ REFILL_BELOW_HOLDS = 8
 RECLAIM_WAIT_S = 1.0
 RECLAIM_POLL_S = 0.1
 REFUSED_MEMORY_US = 200_000
-"""How long a refusal that the database gave stands for calls that need at least as much, unless money comes back."""
+"""How long a refusal that the database gave stands for calls that lack at least as much, unless money comes back: a thousand
+calls of somebody without money cost the database a few questions a second."""
 IDLE_RETURN_US = 5_000_000
 """A purse not touched for this long returns what is free."""
 PURSES_MAX = 200_000
@@ -75,7 +76,10 @@ class Insufficient(Exception):
 class Purse:
     """This process's allotment of one scope."""
 
-    __slots__ = ("granted", "held", "lock", "refilling", "refused_need", "refused_until_us", "scope", "spent", "touched_us")
+    __slots__ = (
+        "granted", "held", "lock", "refill_after_us", "refilling", "refusal", "refused_missing", "refused_until_us", "scope",
+        "spent", "touched_us",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -84,7 +88,10 @@ class Purse:
         self.spent = 0
         self.touched_us = 0
         self.refilling = False
-        self.refused_need = 0
+        self.refill_after_us = 0
+        self.refusal: Taken | None = None
+        """What the database said when it last refused; stands until `refused_until_us` for calls that lack as much."""
+        self.refused_missing = 0
         self.refused_until_us = 0
         self.lock = asyncio.Lock()
 
@@ -153,7 +160,7 @@ class Holds:
             purse.held -= reserved.amount_nano
             purse.spent += charge_nano
             purse.touched_us = now_us
-            purse.refused_until_us = 0
+            purse.refused_until_us = purse.refill_after_us = 0
         self.open_nano -= reserved.amount_nano
         self.open_count -= 1
 
@@ -170,21 +177,28 @@ class Holds:
             missing = need_nano - purse.free
             if missing <= 0:
                 return
+            stands = purse.refusal
+            if (
+                stands is not None
+                and missing >= purse.refused_missing
+                and self._clock.monotonic_us() < purse.refused_until_us
+            ):
+                raise Insufficient(purse.scope, need_nano, stands.limit_nano, stands.posted_nano, stands.allotted_nano)
             taken = await self._take(purse, missing, need_nano)
             if taken.granted_nano:
                 return
             ours = purse.granted - purse.spent
             elsewhere = taken.allotted_nano - ours
-            now_us = self._clock.monotonic_us()
-            remembered = now_us < purse.refused_until_us and need_nano >= purse.refused_need
-            if elsewhere > 0 and not remembered and taken.posted_nano + need_nano <= taken.limit_nano:
+            if elsewhere > 0 and taken.posted_nano + need_nano <= taken.limit_nano:
                 taken = await self._reclaim(purse, need_nano)
-                if taken.granted_nano or purse.free >= need_nano:
+                if taken.granted_nano:
                     return
-                purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
-                purse.refused_need = need_nano
-            if purse.free >= need_nano:
+            missing = need_nano - purse.free
+            if missing <= 0:
                 return
+            purse.refusal = taken
+            purse.refused_missing = missing
+            purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
             raise Insufficient(purse.scope, need_nano, taken.limit_nano, taken.posted_nano, taken.allotted_nano)
 
     async def _take(self, purse: Purse, missing_nano: int, need_nano: int) -> Taken:
@@ -211,7 +225,7 @@ class Holds:
 
     def _refill(self, purse: Purse, size_nano: int) -> None:
         """Top a purse up in the background, so that calls seldom wait."""
-        if self._clock.monotonic_us() < purse.refused_until_us:
+        if self._clock.monotonic_us() < purse.refill_after_us:
             return
         purse.refilling = True
 
@@ -220,11 +234,10 @@ class Holds:
                 async with purse.lock:
                     taken = await self._take(purse, size_nano, size_nano)
                     if not taken.granted_nano:
-                        purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
-                        purse.refused_need = size_nano
+                        purse.refill_after_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
             except Exception:
                 # A background refill only saves time: the call that needs the money asks again and reports the failure.
-                purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
+                purse.refill_after_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
             finally:
                 purse.refilling = False
 
