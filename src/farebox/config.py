@@ -29,17 +29,22 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Server(_Section, frozen=True):
+    """The listening side."""
+
     host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface. TLS is the business of a proxy in front."""
     port: int = 8080
+    """0 takes any free one, which the banner names."""
     workers: int = 1
+    """Gateway processes, 1 to 64. Each has a journal of its own; budgets hold over all of them, rate limits per worker."""
     body_bytes_max: int = 10 * 2**20
-    """Larger request bodies are a 413."""
+    """Larger request bodies are a 413, compressed ones by their size when unpacked."""
     keepalive_comment_s: float = 15.0
     """Silence before the first token after which a stream gets an SSE comment."""
     drain_s: float = 60.0
     """How long streams may go on after SIGTERM."""
     connections_max: int = 4096
-    """Per worker."""
+    """Client connections, per worker."""
     header_s: float = 10.0
     """How long a client may take to send a request's head."""
     metrics_public: bool = True
@@ -49,21 +54,29 @@ class Server(_Section, frozen=True):
 
 
 class Database(_Section, frozen=True):
+    """Where accounts, keys, usage and the ledger are."""
+
     url: str = "sqlite:///farebox.db"
     """SQLite paths are relative to the configuration file; or `postgresql://user@host/name`."""
 
 
 class Journal(_Section, frozen=True):
+    """The files into which workers write before they send or answer."""
+
     dir: str = "journal"
-    """Relative to the configuration file."""
+    """Relative to the configuration file. On a local disk: it is mapped into memory."""
     sync: Literal["always", "interval", "os"] = "interval"
+    """When a record reaches the disk: before the call goes on, every 50 ms, or when the kernel likes. All three survive the death
+    of a process; the choice is what a power loss may cost."""
 
 
 class Billing(_Section, frozen=True):
+    """What customers pay on top, and for calls that ended badly."""
+
     markup_percent: str = "0"
-    """Added to the list price, at most two decimals: `5.5`."""
+    """Added to the list price, at most two decimals: `"5.5"`."""
     bill_partial: bool = False
-    """Charge for what was delivered before a provider broke off (billing.md §4)."""
+    """Charge for what was delivered before a provider broke off."""
     drain_s: float = 60.0
     """How long a vanished client's stream is read on where hanging up does not stop the provider's billing."""
     drains_max: int = 64
@@ -71,97 +84,167 @@ class Billing(_Section, frozen=True):
 
 
 class RateLimits(_Section, frozen=True):
+    """What each key may do, per worker."""
+
     requests_per_minute: int = 60_000
+    """A minute's worth may come at once."""
     concurrent_calls: int = 2_000
+    """Calls in flight."""
 
 
 class Attempts(_Section, frozen=True):
+    """Time-outs and retries towards providers."""
+
     attempts_max: int = 3
+    """Tries per call over all providers, 1 to 6."""
     backoff_ms: int = 250
+    """The first pause before the same provider is asked again; it doubles, and chance shortens it."""
     backoff_max_ms: int = 8_000
+    """The longest such pause."""
     connect_s: float = 3.0
+    """To look up the name and connect; TLS has five seconds of its own."""
     headers_s: float = 600.0
+    """From the request to the head of the answer; long, since unstreamed answers come late."""
     chunk_s: float = 120.0
+    """Between two parts of an answer."""
     total_s: float = 900.0
+    """One attempt, from its start to its last byte."""
 
 
 class LocalModel(_Section, frozen=True):
+    """The model that runs beside the gateway, without a key: SmolLM2-135M-Instruct in llama.cpp."""
+
     enabled: bool | None = None
-    """None: on when its packages are installed."""
+    """Unset: on when its packages are installed."""
     port: int = 0
-    """0: any free one."""
+    """Loopback port; 0: any free one."""
     threads: int = 2
+    """Of the processor."""
     context_window: int = 8192
+    """Tokens, for each call in parallel."""
     parallel: int = 4
+    """Calls answered at a time; further ones wait."""
 
 
 class ProviderSection(_Section, frozen=True):
-    """A provider of one's own, or changes to a known one."""
+    """A provider of one's own, or changes to a known one. Providers whose key is in the environment need no section."""
 
     wire: Literal["openai_chat", "anthropic_messages"] | None = None
+    """The API that it speaks; needed for a provider of one's own."""
     base_url: str | None = None
+    """Its address, such as `http://127.0.0.1:9400/v1`; needed for a provider of one's own."""
     api_key: str | None = None
+    """Literal, or `"${NAME}"` from the environment."""
     api_keys: tuple[str, ...] = ()
+    """Several keys in place of `api_key`: a retry takes the next one."""
     enabled: bool = True
+    """`false` switches a provider off whose key is in the environment."""
     title: str | None = None
+    """Its name in messages to callers."""
     abort_stops_billing: bool | None = None
+    """Whether hanging up stops its billing. Unset: as known, or no."""
     headers: dict[str, str] = {}
+    """Sent with every call, in place of the provider's own of the same name."""
     output_limit_field: Literal["as_sent", "max_tokens", "max_completion_tokens"] | None = None
+    """The only spelling of the output cap that it accepts."""
     reasoning_tokens: Literal["inside", "outside", "hidden"] | None = None
-    """Whether thinking is counted inside the output tokens that this provider reports."""
+    """Whether thinking is counted inside the output tokens that it reports, beside them, or only in the total."""
     cached_tokens_inside_input: bool | None = None
+    """Whether its input count contains the cached tokens (as OpenAI's does) or not (as Anthropic's)."""
     developer_role: bool | None = None
+    """`false`: `developer` messages are sent as `system`."""
     ca_file: str | None = None
+    """PEM file of the authorities that its certificate is checked against."""
     client_cert_file: str | None = None
+    """PEM file of the certificate shown to it."""
     client_key_file: str | None = None
+    """PEM file of that certificate's key, if it is not in the same file."""
 
 
 class TierSection(_Section, frozen=True):
+    """Prices above a prompt size; what is not stated costs as in the offer."""
+
     above: int
+    """The tier applies when the prompt has more tokens than this, and then to the whole call."""
     input: str | None = None
+    """USD per million tokens."""
     cached_input: str | None = None
+    """USD per million tokens."""
     cache_write: str | None = None
+    """USD per million tokens."""
     cache_write_1h: str | None = None
+    """USD per million tokens."""
     output: str | None = None
+    """USD per million tokens."""
     reasoning: str | None = None
+    """USD per million tokens."""
     audio_input: str | None = None
+    """USD per million tokens."""
     audio_output: str | None = None
+    """USD per million tokens."""
 
 
 class OfferSection(_Section, frozen=True):
-    """Prices are decimal strings: USD per million tokens, `request` and `web_search` USD each."""
+    """A model as one provider sells it. Prices are decimal strings: USD per million tokens, or, for fees, USD each."""
 
     provider: str
+    """A known provider, or one with a section of its own."""
     id: str
+    """The model's name at that provider."""
     input: str
+    """Input tokens."""
     output: str
+    """Output tokens."""
     cached_input: str | None = None
+    """Input tokens read from the provider's cache. Unset: as `input`."""
     cache_write: str | None = None
+    """Input tokens written to it for five minutes. Unset: as `input`."""
     cache_write_1h: str | None = None
+    """The same for an hour. Unset: as `cache_write`; at Anthropic, where `cache_write` is set, twice `input`."""
     reasoning: str | None = None
+    """Thinking tokens. Unset: as `output`."""
     audio_input: str | None = None
+    """Audio tokens in. Unset: as `input`."""
     audio_output: str | None = None
+    """Audio tokens out. Unset: as `output`."""
     image_input: str | None = None
+    """Image tokens in. Unset: as `input`."""
     image_output: str | None = None
+    """Image tokens out. Unset: as `output`."""
     request: str | None = None
+    """A fee per answered call, USD."""
     web_search: str | None = None
+    """A fee per search that the provider runs, USD."""
     tiers: tuple[TierSection, ...] = ()
+    """Prices by prompt size."""
     effective_from: str = "1970-01-01"
+    """The UTC day from which the price applies; before it the offer is not called."""
     context_window: int | None = None
+    """Unset: the model's."""
     max_output_tokens: int | None = None
+    """Unset: the model's."""
 
 
 class ModelSection(_Section, frozen=True):
+    """A model of one's own, or one of the catalog with offers of one's own in place of the catalog's."""
+
     slug: str
+    """The name that callers use: `vendor/model`."""
     context_window: int
+    """Tokens; bounds what a call may be held for."""
     max_output_tokens: int
+    """Tokens; held, and sent as the cap, when a caller sets none."""
     offers: tuple[OfferSection, ...]
+    """Who serves it at which price: at least one; the cheapest is tried first."""
     name: str | None = None
+    """For lists. Unset: the slug."""
     capabilities: tuple[str, ...] | None = None
-    """None: assume that it can do whatever it is asked."""
+    """Unset: assume that it can do whatever it is asked."""
 
 
 class Config(_Section, frozen=True):
+    """`farebox.toml`. Text may name environment variables as `"${NAME}"`; a missing one is an error."""
+
     server: Server = Server()
     database: Database = Database()
     journal: Journal = Journal()
@@ -172,6 +255,7 @@ class Config(_Section, frozen=True):
     providers: dict[str, ProviderSection] = {}
     models: tuple[ModelSection, ...] = ()
     aliases: dict[str, str] = {}
+    """Other names for models: `"fast" = "openai/gpt-4o-mini"`."""
 
 
 class Loaded(msgspec.Struct, frozen=True):

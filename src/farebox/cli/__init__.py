@@ -19,15 +19,37 @@ for module in (server_commands, account_commands, usage_commands, price_commands
         cli.add_command(command)
 
 
+def usage_sentence(error: click.UsageError) -> str:
+    """What was typed wrongly, and the command that explains it."""
+    said = error.format_message().strip().rstrip(".").replace("\n", " ")
+    path = error.ctx.command_path if error.ctx is not None else "farebox"
+    return f"{said[:1].lower()}{said[1:]}; `{path} --help` explains it"
+
+
 def main() -> None:
-    """Run; an expected failure is one sentence on standard error and exit status 1."""
+    """Run; an expected failure is one sentence on standard error and exit status 1, a wrong command line 2."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="farebox", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
+    except click.UsageError as error:
+        click.echo(f"farebox: {usage_sentence(error)}", err=True)
+        sys.exit(2)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        click.echo(f"farebox: {error.format_message()}", err=True)
+        sys.exit(1)
     except CliError as error:
         click.echo(f"farebox: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has enough.
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        click.echo(f"farebox: {where}{reason}; `farebox doctor` looks for the cause", err=True)
         sys.exit(1)

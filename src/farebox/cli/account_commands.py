@@ -125,7 +125,7 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(short_help="Add bought credit to an account, or book its payment.")
 @click.argument("account")
 @click.argument("usd")
 @click.option("--command-id", help="Makes a repeat of this very top-up do nothing (e.g. a payment's id).")

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from farebox.config import ConfigError, Loaded, load
 from farebox.money import MoneyError
@@ -76,11 +74,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     if not rows:
         click.echo(empty)
         return
+    # Here, because only tables need them and most commands start without.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As text: a name such as `[red]` is a name, not markup.
+        table.add_row(*map(Text, row))
     Console(width=WIDTH, file=sys.stdout, highlight=False, no_color=not sys.stdout.isatty()).print(table)
 
 

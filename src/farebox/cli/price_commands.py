@@ -99,9 +99,10 @@ def list_prices(everything: bool, config_path: Path, as_json: bool) -> None:
         return
     rows: list[tuple[str, ...]] = []
     for model in models:
+        callable_here = {id(target.offer) for target in market.targets.get(model.slug, ())}
         for offer in model.offers:
             price = offer.price_on(day)
-            if price is not None:
+            if price is not None and (everything or id(offer) in callable_here):
                 rates = price.standard.rates
                 rows.append(
                     (
@@ -116,7 +117,7 @@ def list_prices(everything: bool, config_path: Path, as_json: bool) -> None:
         ("model", "provider", "input", "cached", "output"),
         rows,
         right=(2, 3, 4),
-        empty="No provider is switched on: set OPENAI_API_KEY or the like, or add one to the configuration; --all lists the rest.",
+        empty="No provider is switched on: set OPENAI_API_KEY or the like, or add one to the configuration; see --all.",
     )
 
 
@@ -133,7 +134,8 @@ def show(slug: str, config_path: Path, as_json: bool) -> None:
         try:
             found = market.catalog.resolve(slug).model
         except FareboxError as error:
-            raise CliError(error.message) from None
+            said = error.message.partition("; `GET /v1/models`")[0]
+            raise CliError(f"{said}; `farebox prices list --all` shows every model") from None
     data = _model(found, market, day)
     if as_json:
         print_json(data)

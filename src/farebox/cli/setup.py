@@ -12,7 +12,7 @@ from farebox.config import Loaded
 from farebox.gate import keys
 from farebox.money import parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
-from farebox.storage import migrate
+from farebox.storage import migrate, queries
 from farebox.storage.database import Database
 
 CONFIG_NAME = "farebox.toml"
@@ -123,8 +123,11 @@ def initialise(folder: Path) -> tuple[Loaded, MadeKey]:
     clock = SystemClock()
     ids = TimeOrderedIds(clock)
     with Database.open(loaded.database_url) as database:
-        account_id = ids.new("acc")
-        customers.create_account(database, id=account_id, name=FIRST_ACCOUNT, kind="prepaid", now_us=clock.now_us())
+        # There already when an earlier attempt was cut short: the command's id gives its credit only once.
+        account = database.read(lambda connection: queries.account(connection, FIRST_ACCOUNT))
+        account_id = ids.new("acc") if account is None else account.id
+        if account is None:
+            customers.create_account(database, id=account_id, name=FIRST_ACCOUNT, kind="prepaid", now_us=clock.now_us())
         ledger.grant(
             database,
             ids,
