@@ -217,7 +217,10 @@ class Flight:
         if reply.failure is not None:
             found = bridge.failure(candidate, reply.failure, response.header)
             return self._upstream_failure(found, "failed_before_content", "error_in_body")
-        seen = Seen(reply.report(), reply.observed_output_tokens(), None, self.plan.input_estimate)
+        report = reply.report()
+        # The answer is measured only where its usage is missing.
+        observed = 0 if report is not None and report.usage is not None else reply.observed_output_tokens()
+        seen = Seen(report, observed, None, self.plan.input_estimate)
         settlement = self.settlement
         verdict = settlement.end_attempt(
             "complete", seen, outcome="ok", finish_reason=reply.finish_reason, native_finish_reason=reply.native_finish_reason
