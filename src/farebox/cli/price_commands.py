@@ -8,20 +8,19 @@ import click
 from farebox.app import make_market
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import Price, Rates
-from farebox.cli.output import CliError, config_option, json_option, load_config, print_json, print_table
+from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.errors import FareboxError
 from farebox.gateway import Market
 from farebox.money import format_rate, format_unit_rate
 from farebox.ports import SystemClock
-from farebox.processes import local_model
 from farebox.wires.usage import Usage
 
 
 def _market(path: Path) -> tuple[Loaded, Market]:
     loaded = load_config(path)
     try:
-        return loaded, make_market(loaded, local_url="http://127.0.0.1" if local_model.installed() else None)[0]
+        return loaded, make_market(loaded, local_url=local_url(loaded))[0]
     except ConfigError as error:
         raise CliError(str(error)) from None
 

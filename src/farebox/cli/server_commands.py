@@ -8,12 +8,11 @@ import click
 from farebox import __version__
 from farebox.app import make_market
 from farebox.cli import doctor as doctors
-from farebox.cli.output import CliError, config_option, json_option, load_config, print_json
+from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json
 from farebox.cli.setup import CONFIG_NAME, first_key, initialise
 from farebox.config import ConfigError, Loaded
 from farebox.edge.model_lists import openai_list
 from farebox.ports import SystemClock
-from farebox.processes import local_model
 from farebox.processes.supervisor import supervise
 from farebox.storage import migrate
 from farebox.storage.database import StoreError
@@ -27,9 +26,9 @@ def _curl(base: str, key: str, model: str) -> str:
     return f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'"
 
 
-def _callable_models(loaded: Loaded, *, local: bool) -> list[str]:
+def _callable_models(loaded: Loaded) -> list[str]:
     """Slugs that a call would reach now, the local one first."""
-    market, _ = make_market(loaded, local_url="http://127.0.0.1" if local else None)
+    market, _ = make_market(loaded, local_url=local_url(loaded))
     now_us = SystemClock().now_us()
     day = f"{_date(now_us)}"
     slugs = [str(item["id"]) for item in openai_list(market, day)["data"]]
@@ -46,7 +45,7 @@ def _serve(loaded: Loaded, *, workers: int | None, host: str | None, port: int |
     """Migrate, then run until a signal; the banner comes when calls are answered."""
     try:
         migrate.upgrade(loaded.database_url)
-        models = _callable_models(loaded, local=local_model.installed() and loaded.config.local_model.enabled is not False)
+        models = _callable_models(loaded)
     except StoreError as error:
         raise CliError(f"the database cannot be used: {error}; `farebox doctor` looks for the cause") from None
     except ConfigError as error:

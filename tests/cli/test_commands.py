@@ -1,0 +1,245 @@
+"""What scripts rely on: names in `--json`, money as decimal strings, exit statuses; and what people read."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.support.shell import Shell
+
+from farebox.money import parse_amount
+
+WIDTH = 100
+
+KEYS: dict[tuple[str, ...], Any] = {
+    ("accounts", "create", "acme"): {"id", "name", "kind", "credit_limit"},
+    ("accounts", "list"): {
+        "accounts": {"id", "name", "kind", "status", "credit_limit", "remaining", "charged", "allotted"},
+    },
+    ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
+    ("keys", "create", "--account", "default"): {
+        "id", "key", "account", "name", "hint", "budget", "budget_window", "expires_at",
+    },
+    ("keys", "list"): {
+        "keys": {"id", "hint", "name", "account", "account_name", "state", "budget", "budget_window", "created_at"},
+    },
+    ("usage",): {"by", "since", "rows", "total"},
+    ("prices", "list"): {
+        "models": {"slug", "name", "context_window", "max_output_tokens", "capabilities", "offers"},
+    },
+    ("prices", "show", "openai/gpt-4o"): {
+        "slug", "name", "context_window", "max_output_tokens", "capabilities", "offers",
+    },
+    ("ledger", "check"): {"ok", "violations"},
+    ("doctor",): {"ok", "findings"},
+}  # fmt: skip
+"""Names are only ever added, and then here."""
+
+
+@pytest.mark.parametrize("words", KEYS, ids=" ".join)
+def test_json_has_these_names_and_no_others(shell: Shell, words: tuple[str, ...]) -> None:
+    said = shell.json(*words)
+    wanted = KEYS[words]
+    if isinstance(wanted, set):
+        assert set(said) == wanted
+        return
+    assert set(said) == set(wanted)
+    for name, members in wanted.items():
+        assert said[name], f"`{name}` has something to look at"
+        assert all(set(member) == members for member in said[name])
+
+
+def strings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from strings(member, f"{path}.{name}")
+    elif isinstance(value, list):
+        for member in value:
+            yield from strings(member, path)
+    else:
+        yield path, value
+
+
+MONEY = {
+    "credit_limit", "remaining", "charged", "allotted", "amount", "budget", "charge", "cost", "input", "output", "cache_read",
+    "cache_write_5m", "cache_write_1h", "reasoning", "audio_input", "audio_output", "image_input", "image_output", "request",
+    "web_search",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", KEYS, ids=" ".join)
+def test_money_is_a_decimal_string(shell: Shell, words: tuple[str, ...]) -> None:
+    for path, value in strings(shell.json(*words)):
+        assert not isinstance(value, float), path
+        if path.rpartition(".")[2] in MONEY and value is not None:
+            assert isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value), (path, value)
+
+
+def test_an_offer_says_its_price_and_whether_it_can_be_called(shell: Shell) -> None:
+    models = {model["slug"]: model for model in shell.json("prices", "list")["models"]}
+    (offer,) = models["lab/echo"]["offers"]
+    assert (offer["provider"], offer["id"], offer["wire"], offer["enabled"]) == ("lab", "echo", "openai_chat", True)
+    price = offer["price"]
+    assert (price["input"], price["cache_read"], price["output"]) == ("2.50", "1.25", "10.00")
+    assert price["effective_from"] == "1970-01-01" and price["version"].startswith("lab/echo@config-")
+    assert not any(offer["enabled"] for offer in models["openai/gpt-4o"]["offers"])
+
+
+def test_prices_show_a_real_model(shell: Shell) -> None:
+    said = shell("prices", "show", "openai/gpt-4o")
+    assert said.status == 0 and said.out.startswith("openai/gpt-4o ") and "128000" in said.out
+    assert re.search(r"^openai +gpt-4o +2\.50 +1\.25 +2\.50 +10\.00 +20\d\d-\d\d-\d\d", said.out, re.MULTILINE), said.out
+    # Any name that a call may use works here, too.
+    assert shell.json("prices", "show", "echo")["slug"] == "lab/echo"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("accounts", "list"), ("keys", "list"), ("usage",), ("usage", "--by", "day"), ("prices", "list"),
+        ("prices", "list", "--all"), ("prices", "show", "anthropic/claude-sonnet-4.5"), ("doctor",), ("ledger", "check"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_tables_fit_100_columns(shell: Shell, words: tuple[str, ...]) -> None:
+    shell("accounts", "create", "a customer with a rather long name, such as companies have")
+    shell("keys", "create", "--account", "default", "--name", "what this key is for, at length", "--budget", "12345.678901234")
+    said = shell(*words)
+    assert said.status == 0, said.err
+    if words != ("doctor",):
+        assert max(map(len, said.out.splitlines())) <= WIDTH
+
+
+def test_the_list_of_prices_has_what_can_be_called_and_with_all_the_rest(shell: Shell) -> None:
+    assert [line.split()[0] for line in shell("prices", "list").out.splitlines()] == ["model", "lab/echo"]
+    assert "openai/gpt-4o " in shell("prices", "list", "--all").out
+
+
+def test_names_are_text_and_never_markup(shell: Shell) -> None:
+    for name in ("[/x]", "[red]loud"):
+        assert shell("accounts", "create", name).status == 0
+        assert name in shell("accounts", "list").out
+
+
+# --- accounts and money ------------------------------------------------------------------------------------------------------
+
+
+def test_a_prepaid_account_has_what_was_topped_up(shell: Shell) -> None:
+    shell.json("accounts", "create", "acme")
+    assert shell.json("topup", "acme", "25")["remaining"] == "25.00"
+    assert shell.json("topup", "acme", "0.000000001")["remaining"] == "25.000000001"
+    (acme,) = (row for row in shell.json("accounts", "list")["accounts"] if row["name"] == "acme")
+    assert (acme["kind"], acme["status"], acme["remaining"], acme["charged"]) == ("prepaid", "active", "25.000000001", "0.00")
+
+
+def test_a_postpaid_account_has_its_credit_line_and_pays(shell: Shell) -> None:
+    made = shell.json("accounts", "create", "later", "--postpaid", "--credit-limit", "100")
+    assert (made["kind"], made["credit_limit"]) == ("postpaid", "100.00")
+    assert shell.json("topup", "later", "40")["remaining"] == "140.00"
+    assert shell.json("ledger", "check") == {"ok": True, "violations": []}
+
+
+def test_a_top_up_with_a_command_id_happens_once(shell: Shell) -> None:
+    first = shell.json("topup", "default", "5", "--command-id", "payment-1")
+    assert shell.json("topup", "default", "5", "--command-id", "payment-1") == first
+    said = shell("topup", "default", "6", "--command-id", "payment-1").refused()
+    assert "payment-1" in said and "other particulars" in said
+    assert shell.json("topup", "default", "5")["remaining"] != first["remaining"], "without an id it is another one"
+
+
+def test_an_account_goes_by_its_name_or_its_id(shell: Shell) -> None:
+    made = shell.json("accounts", "create", "acme")
+    assert shell.json("topup", made["id"], "1")["name"] == "acme"
+
+
+# --- keys --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_shown_once(shell: Shell, first_secret: str) -> None:
+    made = shell.json("keys", "create", "--account", "default", "--name", "ci", "--budget", "5", "--budget-window", "day")
+    secret = made["key"]
+    assert secret.startswith("fb-") and (made["budget"], made["budget_window"]) == ("5.00", "day")
+    for words in (("keys", "list"), ("keys", "list", "--json"), ("accounts", "list", "--json"), ("doctor", "--json"), ("usage",)):
+        said = shell(*words)
+        assert secret not in said.out + said.err and first_secret not in said.out + said.err
+    stored = (shell.folder / "farebox.db").read_bytes()
+    assert secret.encode() not in stored and first_secret.encode() not in stored
+    listed = {key["id"]: key for key in shell.json("keys", "list")["keys"]}[made["id"]]
+    assert (listed["hint"], listed["state"]) == (f"{secret[:5]}…{secret[-4:]}", "active")
+
+
+def test_the_key_alone_is_on_the_first_line(shell: Shell) -> None:
+    said = shell("keys", "create", "--account", "default")
+    first, second = said.out.splitlines()
+    assert re.fullmatch(r"fb-[0-9A-Za-z]{49}", first) and "not shown again" in second
+
+
+def test_a_revoked_key_stays_revoked(shell: Shell) -> None:
+    (key,) = shell.json("keys", "list")["keys"]
+    assert shell.json("keys", "revoke", key["id"]) == {"id": key["id"], "state": "revoked"}
+    assert shell.json("keys", "revoke", key["id"])["state"] == "revoked"
+    assert [row["state"] for row in shell.json("keys", "list", "--account", "default")["keys"]] == ["revoked"]
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------------------
+
+REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("accounts", "create", "default"), "exists already"),
+    (("accounts", "create", ""), "between 1 and 200 characters"),
+    (("accounts", "create", "x", "--postpaid"), "--credit-limit 100"),
+    (("accounts", "create", "x", "--credit-limit", "5"), "--postpaid"),
+    (("accounts", "create", "x", "--postpaid", "--credit-limit", "lots"), "plain decimal"),
+    (("topup", "nobody", "5"), "`farebox accounts list`"),
+    (("topup", "default", "0"), "more than 0"),
+    (("topup", "default", "1e3"), "plain decimal"),
+    (("topup", "default", "0.0000000001"), "more than 9 decimals"),
+    (("topup", "default", "99999999999999999999"), "decimal"),
+    (("topup", "default", "5000000000"), "amount"),
+    (("keys", "create", "--account", "nobody"), "`farebox accounts create nobody`"),
+    (("keys", "create", "--account", "default", "--budget-window", "day"), "--budget 5.00"),
+    (("keys", "create", "--account", "default", "--budget", "-1"), "more than 0"),
+    (("keys", "list", "--account", "nobody"), "`farebox accounts list`"),
+    (("keys", "revoke", "key-none"), "`farebox keys list`"),
+    (("usage", "--since", "yesterday"), "write 7d"),
+    (("usage", "--account", "nobody"), "`farebox accounts list`"),
+    (("prices", "show", "openai/gpt-99"), "`farebox prices list --all`"),
+)
+
+
+@pytest.mark.parametrize(("words", "hint"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_a_refusal_is_one_sentence_with_the_way_on(shell: Shell, words: tuple[str, ...], hint: str) -> None:
+    before = shell.json("accounts", "list")
+    assert hint in shell(*words).refused()
+    assert shell.json("accounts", "list") == before, "nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("bogus",), "`farebox --help`"),
+        (("keys", "create"), "`farebox keys create --help`"),
+        (("keys", "bogus"), "`farebox keys --help`"),
+        (("usage", "--by", "colour"), "`farebox usage --help`"),
+        (("serve", "--port", "99999"), "`farebox serve --help`"),
+        (("topup", "default"), "`farebox topup --help`"),
+    ],
+)
+def test_a_wrong_command_line_names_the_help(shell: Shell, words: tuple[str, ...], hint: str) -> None:
+    assert hint in shell.plain(*words).refused(2)
+
+
+def test_without_a_configuration_it_says_how_to_make_one(shell: Shell) -> None:
+    shell.config.unlink()
+    for words in (("keys", "list"), ("prices", "list"), ("serve",), ("ledger", "check")):
+        assert "`farebox init --data " in shell(*words).refused()
+
+
+def test_a_typing_error_in_the_configuration_is_named_with_its_cure(shell: Shell) -> None:
+    shell.config.write_text("[server]\nprot = 1\n")
+    said = shell("keys", "list").refused()
+    assert "`server.prot`" in said and "did you mean `port`?" in said
+
+
+def test_amounts_are_exact_in_the_json_of_a_key(shell: Shell) -> None:
+    made = shell.json("keys", "create", "--account", "default", "--budget", "0.000000001")
+    assert parse_amount(made["budget"]) == 1
