@@ -26,6 +26,8 @@ from farebox.wires.usage import Usage
 
 START_US = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 DOLLAR = 1_000_000_000
+SEGMENT_BYTES = 64 * 1024
+"""Small: a segment is reserved and read as a whole, and tests have many."""
 RATES = Rates(input=2_500_000, cache_read=1_250_000, output=10_000_000, reasoning=10_000_000, request=1_500)
 
 
@@ -68,7 +70,7 @@ class Worker:
         self.world = world
         self.slot = slot
         path = world.journals / slot
-        self.journal = Journal(path, sync="os")
+        self.journal = Journal(path, sync="os", segment_bytes_max=SEGMENT_BYTES)
         owed = recovery.finish(read_all(path), world.clock)
         if owed:
             self.journal.write(*owed)
@@ -122,7 +124,8 @@ class Worker:
             cost, loss = exact(usage, hold.rates), price - charge
         values: dict[str, object] = {
             "n": n, "provider": "openai", "upstream_id": "gpt-4o", "started_us": hold.at_us, "ended_us": self.world.clock.us,
-            "outcome": "ok" if usage is not None else "truncated", "usage": usage, "basis": "reported" if usage is not None else "none",
+            "outcome": "ok" if usage is not None else "truncated", "usage": usage,
+            "basis": "reported" if usage is not None else "none",
             "rates": hold.rates if usage is not None else None, "markup_bp": hold.markup_bp, "cost_nano": cost,
             "charge_nano": charge or 0, "loss_nano": loss or 0,
         }  # fmt: skip

@@ -254,7 +254,7 @@ def test_a_damaged_slot_does_not_stop_the_others(world):
     bad.call(key, SMALL)
     path = world.journals / "w2" / "00000001.journal"
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[data.index(b"gen-")] ^= 1
     path.write_bytes(data)
     posted = world.post()
     assert posted.calls == 1 and len(posted.damaged) == 1 and "w2/00000001.journal" in posted.damaged[0]
@@ -266,7 +266,7 @@ def test_an_unfinished_line_waits_for_its_end(world):
     worker.call(key, SMALL)
     path = world.journals / "w1" / "00000001.journal"
     data = path.read_bytes()
-    path.write_bytes(data[:-7])
+    path.write_bytes(data.rstrip(b"\0")[:-7].ljust(len(data), b"\0"))
     assert world.post().calls == 0
     path.write_bytes(data)
     assert world.post().calls == 1
@@ -335,26 +335,38 @@ def test_posted_segments_are_removed_and_needed_ones_stay(world):
     assert world.check() == []
 
 
-def test_an_open_hold_keeps_its_segment(world):
-    """A long stream may be older than everything around it."""
+def test_an_open_hold_keeps_its_segment_and_all_after_it(world):
+    """A long stream may be older than everything around it. A settle may not vanish before its hold."""
     from farebox.billing.journal import Journal
-    from farebox.billing.records import Opened
 
     key = world.key(world.account(100 * DOLLAR))
+    slot = world.journals / "w1"
     worker = world.worker()
     worker.journal.close()
-    worker.journal = Journal(world.journals / "w1", sync="os", segment_bytes_max=4_000)
-    worker.journal.write(Opened(worker.life, world.clock.us))
+    worker.journal = Journal(slot, sync="os", segment_bytes_max=4_096)
+    for _ in range(5):
+        worker.call(key, SMALL)
     long = worker.hold(key, 1_000_000)
+    at = worker.journal.segment
     for _ in range(20):
         worker.call(key, SMALL)
     world.post()
-    assert worker.journal.segment > 6
-    assert segments.remove_posted(world.database, world.journals / "w1")[:3] == [1, 3, 4]
+    assert worker.journal.segment > at + 3 > 5
+    # The first segment has the `Opened` of the life that the slot is in; it is cut down to that line.
+    assert segments.remove_posted(world.database, slot) == list(range(2, at))
+    assert (slot / "00000001.journal").stat().st_size < 200
+    assert set(segments.open_holds(slot)) == {long.id}
+    assert world.check() == []
     worker.settle(long, worker.attempt(long, Usage(input=3)))
     world.post()
-    # Segment 2 has the `Opened` of the life that the slot is in.
-    assert 2 not in segments.remove_posted(world.database, world.journals / "w1")
+    assert segments.remove_posted(world.database, slot) == list(range(at, worker.journal.segment - 1))
+    assert segments.open_holds(slot) == {}
+    assert world.check() == []
+    last = worker.hold(key, 1_000_000)
+    worker.crash()
+    fresh = world.worker()
+    assert [(settle.id, settle.life) for settle in fresh.recovered] == [(last.id, worker.life)], "recovery still knows the life"
+    world.post()
     assert world.check() == []
 
 

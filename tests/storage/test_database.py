@@ -92,8 +92,8 @@ def test_a_commit_that_fails_for_another_reason_is_unknown(database, monkeypatch
 def test_facts_cannot_be_changed_or_removed(database, table, statement):
     column = {"usage": "charge_nano", "transfers": "amount_nano"}[table]
     rows = {
-        "usage": "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, state, "
-        "outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
+        "usage": "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, "
+        "state, outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
         "VALUES ('gen-1', 1, 0, true, 'a', 'k', '', '', 'm', 'p', 'settled', 'ok', 'none', 5, 0, '{}', 1, 1)",
         "transfers": "INSERT INTO transfers (id, at_us, debit, credit, amount_nano, cause_kind, cause_id) "
         "VALUES ('t', 1, 'cash', 'revenue', 5, 'x', 'y')",
@@ -108,8 +108,8 @@ def test_facts_cannot_be_changed_or_removed(database, table, statement):
 def test_one_final_row_per_hold_is_refused_by_the_database(database):
     """I3, peers row 22: one terminal event per hold."""
     row = (
-        "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, state, "
-        "outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
+        "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, "
+        "state, outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
         "VALUES ('gen-1', {}, 0, true, 'a', 'k', '', '', 'm', 'p', 'settled', 'ok', 'none', 5, 0, 'x', 1, 1)"
     )
     database.write(lambda connection: connection.execute(text(row.format(1))))

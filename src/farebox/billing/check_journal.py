@@ -11,9 +11,10 @@ from farebox.billing.journal import JournalError, Position, read_all
 from farebox.billing.journal import read as read_from
 from farebox.billing.records import Dispatch, Hold, Progress, Settle
 from farebox.storage.database import Database
-from farebox.storage.tables import allotments, journal_positions
+from farebox.storage.tables import allotments, journal_positions, usage
 
 RECORDS_AT_ONCE = 10_000
+LOOKUP_MAX = 500
 LOOKS = 3
 """A system at work changes between reading its journals and its database: a violation counts when it stays."""
 
@@ -50,16 +51,22 @@ def _held(database: Database, journal_root: Path) -> list[Problem]:
         for row in database.read(lambda connection: connection.execute(select(journal_positions)).all())
     }
     found: list[Problem] = []
+    unposted: dict[str, Settle] = {}
     for slot in _slots(journal_root):
         try:
             for hold, life, *_ in recovery.open_holds(read_all(slot)):
                 for scope in hold.scopes:
                     needed[scope, life] += hold.amount_nano
             for settle in _unposted(slot, positions.get(slot.name, Position())):
-                for scope in settle.scopes:
-                    needed[scope, settle.life] += settle.charge_nano
+                unposted.setdefault(settle.id, settle)
         except JournalError as error:
             found.append(Problem("I4", slot.name, f"the journal cannot be read: {error}"))
+    # A second end of a hold needs nothing: the poster refuses it.
+    for hold_id in _final(database, list(unposted)):
+        del unposted[hold_id]
+    for settle in unposted.values():
+        for scope in settle.scopes:
+            needed[scope, settle.life] += settle.charge_nano
     living = select(allotments).where(allotments.c.released.is_(False))
     free = {
         (row.scope_id, row.life): row.granted_nano - row.posted_nano
@@ -70,6 +77,15 @@ def _held(database: Database, journal_root: Path) -> list[Problem]:
         for (scope, life), amount in sorted(needed.items())
         if amount > free.get((scope, life), 0)
     ]
+
+
+def _final(database: Database, hold_ids: list[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(hold_ids), LOOKUP_MAX):
+        part = hold_ids[start : start + LOOKUP_MAX]
+        query = select(usage.c.hold_id).where(usage.c.hold_id.in_(part), usage.c.final)
+        found.update(database.read(lambda connection, query=query: connection.execute(query).scalars().all()))
+    return found
 
 
 def _unposted(slot: Path, position: Position) -> list[Settle]:

@@ -1,26 +1,27 @@
 """Checks: the invariants of billing.md §5, each recomputed from the facts and said in a sentence when it is broken.
 
 `check` is what `farebox ledger check` prints and what the tests assert after every step. It only reads, from one snapshot, and
-shares no arithmetic with what it checks: prices are summed here from the rows' own JSON.
+shares no arithmetic with what it checks: sums are SQL of its own, prices are added up here from the rows' own JSON.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, case, func, select, text
+from sqlalchemy import Connection
 
 from farebox.billing import transfers as entries
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
 from farebox.billing.records import Settle
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
-from farebox.storage.tables import IMMUTABLE, accounts, allotments, grants, lives, scopes, transfers, usage
+from farebox.storage.tables import IMMUTABLE
 
 ROWS_AT_ONCE = 1_000
-UNBILLED_OUTCOMES_OK = frozenset({"ok"})
+BILLED_OUTCOMES = frozenset({"ok"})
 """An attempt that ended well is paid for; one that did not may be free by policy (billing.md §4)."""
 FREE_FLAGS = frozenset({"unbilled", "cache_hit"})
 CONTINUED_FLAG = "continued"
@@ -55,85 +56,83 @@ def _check(connection: Connection) -> list[Violation]:
     return [violation for invariant in invariants for violation in invariant(connection)]
 
 
-def _balances(connection: Connection, prefix: str) -> dict[str, int]:
+def _rows(connection: Connection, sql: str) -> list[Any]:
+    """The rows of a fixed statement that both engines understand."""
+    return list(connection.exec_driver_sql(sql))
+
+
+def _sums(connection: Connection, sql: str) -> dict[str, int]:
+    """Names and sums; an engine may say them as decimals."""
+    return {name: int(amount) for name, amount in connection.exec_driver_sql(sql)}
+
+
+def _each(connection: Connection, invariant: str, sentence: str, sql: str) -> list[Violation]:
+    """A violation for every row of a statement; its columns name the subject."""
+    return [Violation(invariant, "/".join(str(part) for part in row), sentence) for row in connection.exec_driver_sql(sql)]
+
+
+def _balances(connection: Connection, prefix: str = "") -> dict[str, int]:
     """Debits − credits of every ledger account whose name starts so; the name without the prefix."""
-    sums: dict[str, int] = defaultdict(int)
-    for column, sign in ((transfers.c.debit, 1), (transfers.c.credit, -1)):
-        query = (
-            select(column, func.sum(transfers.c.amount_nano)).where(column.startswith(prefix, autoescape=True)).group_by(column)
-        )
-        for name, amount in connection.execute(query):
-            sums[name[len(prefix) :]] += sign * int(amount)
-    return sums
+    sums = _sums(
+        connection,
+        "SELECT name, SUM(amount) FROM (SELECT debit AS name, amount_nano AS amount FROM transfers "
+        "UNION ALL SELECT credit, -amount_nano FROM transfers) AS entries GROUP BY name",
+    )
+    return {name[len(prefix) :]: amount for name, amount in sums.items() if name.startswith(prefix)}
 
 
 def debits_are_credits(connection: Connection) -> list[Violation]:
     """I1: every transfer has two known accounts and a positive amount, and all balances together are zero."""
-    found: list[Violation] = []
-    bad = select(transfers.c.id).where((transfers.c.amount_nano <= 0) | (transfers.c.debit == transfers.c.credit))
-    found += [
-        Violation("I1", row, "the transfer does not move a positive amount between two accounts")
-        for row in connection.execute(bad).scalars()
-    ]
-    balances = _balances(connection, "")
+    found = _each(
+        connection,
+        "I1",
+        "the transfer does not move a positive amount between two accounts",
+        "SELECT id FROM transfers WHERE amount_nano <= 0 OR debit = credit",
+    )
+    balances = _balances(connection)
     total = sum(balances.values())
     if total:
         found.append(Violation("I1", "ledger", f"debits exceed credits by {total} nano-dollars"))
-    known_accounts = set(connection.execute(select(accounts.c.id)).scalars())
-    known_grants = set(connection.execute(select(grants.c.id)).scalars())
-    for name in balances:
-        kind, _, owner = name.partition(":")
-        known = (
-            name in entries.PLATFORM
-            or (kind == "credit" and owner in known_grants)
-            or (kind == "receivable" and owner in known_accounts)
-            or (kind == "provider_payable" and bool(owner))
-        )
-        if not known:
+    owners = {f"receivable:{row.id}" for row in _rows(connection, "SELECT id FROM accounts")}
+    owners |= {f"credit:{row.id}" for row in _rows(connection, "SELECT id FROM grants")}
+    for name in balances.keys() - owners - set(entries.PLATFORM):
+        if not name.startswith("provider_payable:"):
             found.append(Violation("I1", name, "transfers name an account that does not exist"))
     return found
 
 
 def balances_are_entries(connection: Connection) -> list[Violation]:
-    """I2: every projection equals its facts: grants, receivables, scopes, allotments."""
+    """I2: every projection equals its facts: grants, scopes and their limits, allotments."""
     found: list[Violation] = []
+
+    def compare(subject: str, what: str, stored: int, facts: int) -> None:
+        if stored != facts:
+            found.append(Violation("I2", subject, what.format(stored, facts)))
+
     credit = _balances(connection, "credit:")
-    for row in connection.execute(select(grants)):
-        if row.remaining_nano != -credit.get(row.id, 0):
-            found.append(
-                Violation("I2", row.id, f"the grant says {row.remaining_nano} remain, its transfers {-credit.get(row.id, 0)}")
-            )
+    for row in _rows(connection, "SELECT id, remaining_nano FROM grants"):
+        compare(row.id, "the grant says {} remain, its transfers {}", row.remaining_nano, -credit.get(row.id, 0))
     posted, charged = _posted(connection)
     allotted: dict[str, int] = defaultdict(int)
-    for row in connection.execute(select(allotments).order_by(allotments.c.scope_id)):
+    for row in _rows(connection, "SELECT * FROM allotments"):
         if not row.released:
             allotted[row.scope_id] += row.granted_nano - row.posted_nano
+        # Less is possible: a charge that no allotment covered went straight to the scope (`billing.care`).
         if row.posted_nano > charged.get((row.scope_id, row.life), 0):
-            found.append(
-                Violation("I2", f"{row.scope_id} {row.life}", "the allotment says more is posted than its calls were charged")
-            )
+            subject = f"{row.scope_id} {row.life}"
+            found.append(Violation("I2", subject, "the allotment says more is posted than its calls were charged"))
     limits = _limits(connection)
-    for row in connection.execute(select(scopes)):
-        if row.posted_nano != posted.get(row.id, 0):
-            found.append(
-                Violation(
-                    "I2", row.id, f"the scope says {row.posted_nano} is posted, its calls were charged {posted.get(row.id, 0)}"
-                )
-            )
-        if row.allotted_nano != allotted.get(row.id, 0):
-            found.append(
-                Violation(
-                    "I2", row.id, f"the scope says {row.allotted_nano} is allotted, its allotments hold {allotted.get(row.id, 0)}"
-                )
-            )
+    known: set[str] = set()
+    for row in _rows(connection, "SELECT * FROM scopes"):
+        known.add(row.id)
+        compare(row.id, "the scope says {} is posted, its calls were charged {}", row.posted_nano, posted.get(row.id, 0))
+        compare(row.id, "the scope says {} is allotted, its allotments hold {}", row.allotted_nano, allotted.get(row.id, 0))
         target = row.limit_nano if row.wanted_limit_nano is None else row.wanted_limit_nano
-        if row.kind == "account" and target != limits.get(row.account_id, 0):
-            found.append(
-                Violation("I2", row.id, f"the limit is {target}, credit and payments make {limits.get(row.account_id, 0)}")
-            )
+        if row.kind == "account":
+            compare(row.id, "the limit is {}, credit and payments make {}", target, limits.get(row.account_id, 0))
         if row.wanted_limit_nano is not None and row.limit_nano != row.posted_nano + row.allotted_nano:
             found.append(Violation("I2", row.id, "a lower limit is wanted and the limit is not as low as it can be"))
-    for scope_id in posted.keys() - {row.id for row in connection.execute(select(scopes.c.id))}:
+    for scope_id in posted.keys() - known:
         found.append(Violation("I2", scope_id, "calls were charged in a scope that does not exist"))
     return found
 
@@ -154,83 +153,80 @@ def _posted(connection: Connection) -> tuple[dict[str, int], dict[tuple[str, str
 
 
 def _limits(connection: Connection) -> dict[str, int]:
-    """What an account's limit should be: all credit − expired + the credit line + payments."""
-    lines = connection.execute(select(accounts.c.id, accounts.c.credit_limit_nano))
-    limits: dict[str, int] = {row.id: row.credit_limit_nano for row in lines}
-    given = select(grants.c.account_id, func.sum(grants.c.amount_nano - grants.c.expired_nano)).group_by(grants.c.account_id)
-    paid = (
-        select(transfers.c.account_id, func.sum(transfers.c.amount_nano))
-        .where(transfers.c.cause_kind == "payment")
-        .group_by(transfers.c.account_id)
+    """What an account's limit should be: the credit line + all credit − expired + payments."""
+    return _sums(
+        connection,
+        "SELECT id, SUM(amount) FROM (SELECT id, credit_limit_nano AS amount FROM accounts "
+        "UNION ALL SELECT account_id, amount_nano - expired_nano FROM grants "
+        "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind = 'payment') AS parts GROUP BY id",
     )
-    for query in (given, paid):
-        for account, amount in connection.execute(query):
-            limits[account] += int(amount)
-    return limits
 
 
 _decode_settle = msgspec.json.Decoder(Settle).decode
+_ALL_USAGE = f"SELECT {', '.join(UsageRow.__struct_fields__)} FROM usage ORDER BY hold_id, attempt, revision"  # noqa: S608
 
 
 def _calls(connection: Connection) -> Iterator[tuple[Settle | None, list[UsageRow]]]:
     """Every call with its rows in order; None for the record when a final row is missing."""
-    query = select(usage).order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision)
-    streamed = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query).mappings()
-    for _, group in groupby(streamed, key=lambda row: row["hold_id"]):
-        rows = [UsageRow(**row) for row in group]
+    streamed = connection.exec_driver_sql(_ALL_USAGE, execution_options={"yield_per": ROWS_AT_ONCE})
+    for _, group in groupby(streamed, key=lambda row: row.hold_id):
+        rows = [UsageRow(*row) for row in group]
         final = next((row for row in rows if row.final), None)
         yield (None if final is None else _decode_settle(final.record)), rows
 
 
 def one_end_per_hold(connection: Connection) -> list[Violation]:
     """I3: every posted hold has exactly one final row, and all its rows the same state."""
-    finals = func.sum(case((usage.c.final, 1), else_=0))
-    query = (
-        select(usage.c.hold_id, finals, func.min(usage.c.state), func.max(usage.c.state))
-        .group_by(usage.c.hold_id)
-        .having((finals != 1) | (func.min(usage.c.state) != func.max(usage.c.state)))
+    sql = (
+        "SELECT hold_id, SUM(CASE WHEN final THEN 1 ELSE 0 END) AS ends, MIN(state) AS first, MAX(state) AS last FROM usage "
+        "GROUP BY hold_id HAVING SUM(CASE WHEN final THEN 1 ELSE 0 END) <> 1 OR MIN(state) <> MAX(state)"
     )
     return [
-        Violation("I3", row[0], f"the hold has {row[1]} ends and is {row[2]} and {row[3]}") for row in connection.execute(query)
+        Violation("I3", row.hold_id, f"the hold has {row.ends} ends and is {row.first} and {row.last}")
+        for row in _rows(connection, sql)
     ]
 
 
 def ended_lives_hold_nothing(connection: Connection) -> list[Violation]:
     """I4, the part that needs no journal: what an ended life did not spend is back in its scopes."""
-    query = (
-        select(allotments.c.scope_id, allotments.c.life)
-        .join(lives, lives.c.life == allotments.c.life)
-        .where(lives.c.ended_us.is_not(None), allotments.c.released.is_(False))
+    return _each(
+        connection,
+        "I4",
+        "the life has ended and its allotment is not released",
+        "SELECT scope_id, life FROM allotments JOIN lives USING (life) WHERE ended_us IS NOT NULL AND NOT released",
     )
-    return [
-        Violation("I4", f"{row.scope_id} {row.life}", "the life has ended and its allotment is not released")
-        for row in connection.execute(query)
-    ]
 
 
 def charges_have_one_transfer(connection: Connection) -> list[Violation]:
     """I5: a row with an amount has its transfer, and each transfer is the sum of its rows; costs and losses likewise."""
     found: list[Violation] = []
+    # A charge credits revenue, a cost debits our cost; a correction downwards is the same the other way round.
     plan = (
-        ("charge", usage.c.transfer_id, usage.c.charge_nano, ("usage", "correction"), entries.REVENUE),
-        ("cost", usage.c.cost_transfer_id, usage.c.cost_nano, ("cost", "cost_correction"), entries.PROVIDER_COST),
+        ("charge", "transfer_id", "usage", "correction", "credit", entries.REVENUE),
+        ("cost", "cost_transfer_id", "cost", "cost_correction", "debit", entries.PROVIDER_COST),
     )
-    for name, link, amount, kinds, account in plan:
-        orphans = select(usage.c.hold_id, usage.c.attempt).where(func.coalesce(amount, 0) != 0, link.is_(None))
-        found += [
-            Violation("I5", f"{row.hold_id}/{row.attempt}", f"the row has a {name} and belongs to no transfer")
-            for row in connection.execute(orphans)
-        ]
-        linked = select(link, func.sum(amount)).where(link.is_not(None)).group_by(link)
-        sums = {row[0]: int(row[1]) for row in connection.execute(linked)}
-        for row in connection.execute(select(transfers).where(transfers.c.cause_kind.in_(kinds))):
-            # A charge credits revenue, a cost debits our cost; a correction downwards is the same the other way round.
-            forward = row.credit == account if name == "charge" else row.debit == account
-            moved = row.amount_nano if forward else -row.amount_nano
-            if sums.pop(row.id, 0) != moved:
-                found.append(Violation("I5", row.id, f"the transfer moves {moved}, which is not the sum of its rows' {name}s"))
-        found += [Violation("I5", str(rest), f"rows' {name}s name a transfer that does not exist") for rest in sums]
-    lost = int(connection.execute(select(func.coalesce(func.sum(usage.c.loss_nano), 0))).scalar_one())
+    for name, link, kind, correction, side, account in plan:
+        amount = f"{name}_nano"
+        found += _each(
+            connection,
+            "I5",
+            f"the row has a {name} and belongs to no transfer",
+            f"SELECT hold_id, attempt FROM usage WHERE {amount} <> 0 AND {link} IS NULL",  # noqa: S608
+        )
+        sums = _sums(
+            connection,
+            f"SELECT {link}, COALESCE(SUM({amount}), 0) FROM usage WHERE {link} IS NOT NULL GROUP BY {link}",  # noqa: S608
+        )
+        moved = _sums(
+            connection,
+            f"SELECT id, CASE WHEN {side} = '{account}' THEN amount_nano ELSE -amount_nano END FROM transfers "  # noqa: S608
+            f"WHERE cause_kind IN ('{kind}', '{correction}')",
+        )
+        for transfer, amount_nano in moved.items():
+            if sums.pop(transfer, 0) != amount_nano:
+                found.append(Violation("I5", transfer, f"the transfer moves {amount_nano}, not the sum of its rows' {name}s"))
+        found += [Violation("I5", transfer, f"rows' {name}s name a transfer that does not exist") for transfer in sums]
+    lost = sum(row[0] for row in _rows(connection, "SELECT CAST(COALESCE(SUM(loss_nano), 0) AS BIGINT) FROM usage"))
     booked = _balances(connection, entries.PROVIDER_LOSS).get("", 0)
     if lost != booked:
         found.append(Violation("I5", entries.PROVIDER_LOSS, f"rows lost {lost}, transfers say {booked}"))
@@ -239,40 +235,35 @@ def charges_have_one_transfer(connection: Connection) -> list[Violation]:
 
 def nobody_below_zero(connection: Connection) -> list[Violation]:
     """I6: a prepaid account owes nothing and no grant is overspent; a postpaid one stays within its line."""
-    found: list[Violation] = []
     owed = _balances(connection, "receivable:")
-    for row in connection.execute(select(accounts)):
-        debt = owed.get(row.id, 0)
-        if row.kind == "prepaid" and debt:
-            found.append(Violation("I6", row.id, f"a prepaid account owes {debt} nano-dollars"))
-    beyond = select(scopes.c.account_id).where(scopes.c.kind == "account", scopes.c.posted_nano > scopes.c.limit_nano)
-    found += [Violation("I6", row, "the account is beyond its credit") for row in connection.execute(beyond).scalars()]
-    overspent = select(grants.c.id).where(grants.c.remaining_nano < 0)
-    return found + [Violation("I6", row, "the grant is overspent") for row in connection.execute(overspent).scalars()]
+    found = [
+        Violation("I6", row.id, f"a prepaid account owes {owed[row.id]} nano-dollars")
+        for row in _rows(connection, "SELECT id FROM accounts WHERE kind = 'prepaid'")
+        if owed.get(row.id)
+    ]
+    beyond = "SELECT account_id FROM scopes WHERE kind = 'account' AND posted_nano > limit_nano"
+    found += _each(connection, "I6", "the account is beyond its credit", beyond)
+    return found + _each(connection, "I6", "the grant is overspent", "SELECT id FROM grants WHERE remaining_nano < 0")
 
 
 def scopes_within_limits(connection: Connection) -> list[Violation]:
     """I7: posted + allotted ≤ limit in every scope."""
-    beyond = scopes.c.posted_nano + scopes.c.allotted_nano > scopes.c.limit_nano
-    query = select(scopes.c.id).where(beyond | (scopes.c.posted_nano < 0) | (scopes.c.allotted_nano < 0))
-    return [
-        Violation("I7", row, "posted + allotted is above the limit, or negative") for row in connection.execute(query).scalars()
-    ]
+    return _each(
+        connection,
+        "I7",
+        "posted + allotted is above the limit, or negative",
+        "SELECT id FROM scopes WHERE posted_nano + allotted_nano > limit_nano OR posted_nano < 0 OR allotted_nano < 0",
+    )
 
 
 def accrual_is_usage(connection: Connection) -> list[Violation]:
     """I8: what an account's receivable was debited for calls, less refunds, is the sum of its usage."""
-    charges = {
-        row[0]: int(row[1])
-        for row in connection.execute(select(usage.c.account_id, func.sum(usage.c.charge_nano)).group_by(usage.c.account_id))
-    }
-    signed = case((transfers.c.credit == entries.REVENUE, transfers.c.amount_nano), else_=-transfers.c.amount_nano)
-    query = (
-        select(transfers.c.account_id, func.sum(signed))
-        .where(transfers.c.cause_kind.in_(("usage", "correction")))
-        .group_by(transfers.c.account_id)
+    charges = _sums(connection, "SELECT account_id, SUM(charge_nano) FROM usage GROUP BY account_id")
+    accrued = _sums(
+        connection,
+        f"SELECT account_id, SUM(CASE WHEN credit = '{entries.REVENUE}' THEN amount_nano ELSE -amount_nano END) "  # noqa: S608
+        "FROM transfers WHERE cause_kind IN ('usage', 'correction') GROUP BY account_id",
     )
-    accrued = {row[0]: int(row[1]) for row in connection.execute(query)}
     return [
         Violation("I8", account, f"usage comes to {charges.get(account, 0)}, the ledger accrued {accrued.get(account, 0)}")
         for account in sorted(charges.keys() | accrued.keys())
@@ -339,7 +330,7 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
         if CONTINUED_FLAG in figures.flags:
             pico -= sum(count * figures.rates.get(name, 0) for name, count in figures.usage.items() if name in INPUT_CLASSES)
         price = _half_even(pico * (10_000 + figures.markup_bp), 10_000 * 1_000)
-        free = figures.outcome not in UNBILLED_OUTCOMES_OK or bool(FREE_FLAGS & set(figures.flags))
+        free = figures.outcome not in BILLED_OUTCOMES or bool(FREE_FLAGS & set(figures.flags))
         if charge + loss != price and not (free and charge + loss == 0):
             yield f"charge {charge} and loss {loss} are not the price of its usage, {price}"
 
@@ -354,11 +345,11 @@ def _half_even(numerator: int, denominator: int) -> int:
 def facts_are_guarded(connection: Connection) -> list[Violation]:
     """I10, the part that needs no journal: the triggers that keep the facts are in place, and no correction ends a hold."""
     if connection.dialect.name == "sqlite":
-        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        sql = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     else:
-        query = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
-    present = set(connection.execute(text(query)).scalars())
+        sql = "SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+    present = {row.name for row in _rows(connection, sql)}
     wanted = {f"{table}_no_{verb}" for table in IMMUTABLE for verb in ("update", "delete")}
     found = [Violation("I10", name, "the trigger that keeps facts from changing is missing") for name in sorted(wanted - present)]
-    ends = select(usage.c.hold_id).where(usage.c.final, usage.c.revision > 0)
-    return found + [Violation("I10", row, "a correction ends a hold") for row in connection.execute(ends).scalars()]
+    ends = "SELECT hold_id FROM usage WHERE final AND revision > 0"
+    return found + _each(connection, "I10", "a correction ends a hold", ends)

@@ -1,9 +1,11 @@
 """Old journal segments: which holds are still open in a slot, and which files nothing needs any more.
 
-A segment is needed until it is posted, while a hold written in it has no end, and while it has the `Opened` of the life that the
-slot is in: recovery reads all three.
+A segment is needed until it is posted and while a hold written in it has no end. Segments go in their order only: were a
+`Settle` gone while its `Hold` is still there, recovery would take the hold for an open one. The newest `Opened` says which life
+the slot is in, so an old segment that has it is cut down to that line instead.
 """
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -46,19 +48,37 @@ def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[i
     if position is None:
         return []
     removed: list[int] = []
-    newest_opened = next((number for number in reversed(numbers) if _has_opened(slot / segment_name(number))), None)
+    opened = next((number for number in reversed(numbers) if _opened_line(slot / segment_name(number))), None)
     for number in numbers[:-keep]:
         path = slot / segment_name(number)
-        if number >= position.segment or number == newest_opened or _open_in(database, path):
+        if number >= position.segment or _open_in(database, path):
+            break
+        if number == opened:
+            _cut_down(path)
             continue
         path.unlink()
         removed.append(number)
     return removed
 
 
-def _has_opened(path: Path) -> bool:
+def _opened_line(path: Path) -> bytes:
+    """The last `Opened` of a segment, or nothing."""
     with path.open("rb") as file:
-        return any(line.startswith(_OPENED, 9) for line in file)
+        found = [line for line in file if line.startswith(_OPENED, 9)]
+    return found[-1] if found else b""
+
+
+def _cut_down(path: Path) -> None:
+    """Leave of a segment only its last `Opened`; the file has either content at every moment."""
+    line = _opened_line(path)
+    if path.stat().st_size == len(line):
+        return
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _open_in(database: Database, path: Path) -> set[str]:
