@@ -69,6 +69,14 @@ def rss_bytes(pid: int) -> int:
     return 0
 
 
+def private_bytes(pid: int) -> int:
+    """The resident part that is not a file's: without code and the mapped journal, whose window fills and starts again."""
+    for line in (PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def spent_ns(before: dict[int, Usage], after: dict[int, Usage]) -> dict[int, int]:
     """Run time between two readings, by process. Raises `ProcessLookupError` if one has ended: its share would be missing."""
     for pid in before:

@@ -229,15 +229,24 @@ class Caller(asyncio.Protocol):
 async def serve_spec(spec: Spec) -> Result:
     loop = asyncio.get_running_loop()
     run = Run(spec, loop)
-    for _ in range(spec.concurrency):
-        _, caller = await loop.create_connection(lambda: Caller(run), "127.0.0.1", spec.port)
-        run.callers.append(caller)
+
+    async def connect() -> None:
+        """As many connections as wanted; those that rested long in a slow warm-up may have been closed."""
+        run.callers = [caller for caller in run.callers if caller.transport is not None]
+        while len(run.callers) < spec.concurrency:
+            _, caller = await loop.create_connection(lambda: Caller(run), "127.0.0.1", spec.port)
+            run.callers.append(caller)
+
+    await connect()
     try:
         warmed = await run.run(spec.warm_s)
         print("ready", flush=True)
         if sys.stdin.buffer.readline() != b"go\n":
             sys.exit(0)
-        return warmed if warmed.errors else await run.run(spec.seconds, spec.requests)
+        if warmed.errors:
+            return warmed
+        await connect()
+        return await run.run(spec.seconds, spec.requests)
     finally:
         for caller in run.callers:
             if caller.transport is not None:

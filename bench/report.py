@@ -159,17 +159,22 @@ def expectations(outcome: Outcome) -> str:
 def soak_table(found: Soak) -> str:
     names = list(found.rss_bytes[0])
     rows = [
-        [str(count), *(f"{size.get(name, 0) / MIB:.1f}" for name in names), f"{sum(size.values()) / MIB:.1f}"]
-        for count, size in zip(found.calls, found.rss_bytes, strict=True)
+        [
+            str(count),
+            *(f"{size.get(name, 0) / MIB:.1f}" for name in names),
+            f"{sum(size.values()) / MIB:.1f}",
+            f"{private / MIB:.1f}",
+        ]
+        for count, size, private in zip(found.calls, found.rss_bytes, found.private_bytes, strict=True)
     ]
     slope = found.slope_bytes / MIB
     return "\n".join(
         [
             "Resident MiB after so many plain calls, all of them posted",
-            _table(["calls", *names, "all"], rows),
+            _table(["calls", *names, "all", "private"], rows),
             "",
-            f"{'PASS' if slope <= SLOPE_MIB_MAX else 'over'}  growth over the second half: {slope:+.2f} MiB per 100,000 calls, "
-            f"expected ≤ {SLOPE_MIB_MAX:g}",
+            f"{'PASS' if slope <= SLOPE_MIB_MAX else 'over'}  private growth over the second half: {slope:+.2f} MiB "
+            f"per 100,000 calls, expected ≤ {SLOPE_MIB_MAX:g}",
             f"CPU {found.cpu_us_per_call:.0f} µs per call, {found.seconds:.0f} s in all",
         ]
     )

@@ -253,8 +253,10 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[int]
     rss_bytes: list[dict[str, int]]
     """By process, after so many calls."""
+    private_bytes: list[int]
+    """Of all processes together, without pages of files."""
     slope_bytes: float
-    """Growth of all processes together per 100,000 calls, by least squares over the second half."""
+    """Growth of `private_bytes` per 100,000 calls, by least squares over the second half."""
     cpu_us_per_call: float
     seconds: float
 
@@ -263,6 +265,7 @@ def soak(calls: int, options: Options) -> Soak:
     """Farebox alone under plain calls; memory after every twentieth part, with everything posted."""
     counts: list[int] = []
     sizes: list[dict[str, int]] = []
+    private: list[int] = []
     start_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="farebox-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -277,15 +280,16 @@ def soak(calls: int, options: Options) -> Soak:
             spent_ns += sample.spent_ns
             done += sample.load.requests
             counts.append(done)
+            private.append(sum(cpu.private_bytes(pid) for pid in target.pids()))
             sizes.append({process_name(pid): cpu.rss_bytes(pid) for pid in target.pids()})
             say(f"{done} of {calls} calls: {', '.join(f'{n} {s / MIB:.1f} MiB' for n, s in sizes[-1].items())}")
         say("")
     half = len(counts) // 2
-    totals = [sum(size.values()) for size in sizes]
-    slope = statistics.linear_regression(counts[half:], totals[half:]).slope
+    slope = statistics.linear_regression(counts[half:], private[half:]).slope
     return Soak(
         calls=counts,
         rss_bytes=sizes,
+        private_bytes=private,
         slope_bytes=slope * 100_000,
         cpu_us_per_call=spent_ns / done / 1000,
         seconds=time.monotonic() - start_s,
