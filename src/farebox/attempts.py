@@ -251,7 +251,7 @@ class Flight:
         lines = b"%b%bx-farebox-attempts: %d\r\nx-generation-id: %b\r\n" % (
             self.exchange.base,
             self.candidate.target.head,
-            max(len(settlement.attempts), 1),
+            len(settlement.attempts) + (settlement.current is not None),
             settlement.id.encode(),
         )
         if self.dropped:
