@@ -263,7 +263,7 @@ def reconcile(books: Books, bill: Mapping[str, Truth], prices: Mapping[tuple[str
             continue
         report.exact += 1
         if not costs or sum(costs) != cost(usage, owed):
-            say(f"{name}: it cost {cost(usage, owed)}, the books say {costs} ({row.outcome} {row.flags} {row.usage}, true {usage})")
+            say(f"{name}: it cost {cost(usage, owed)}, the books say {costs} ({row.outcome} {row.flags} {row.usage}/{usage})")
         known = {key: count for key, count in (row.usage or {}).items() if count}
         if known != {key: count for key, count in usage.items() if count}:
             say(f"{name}: used {usage}, the books say {row.usage} ({row.outcome} {row.flags})")
