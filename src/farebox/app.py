@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from farebox.billing.allotments import Allotments
+from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
 from farebox.billing.journal import Journal
 from farebox.billing.settlement import Books
@@ -30,7 +30,7 @@ from farebox.providers.base import Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
 from farebox.routing.target import Target, target
-from farebox.storage.database import Database
+from farebox.storage.database import Database, StoreError
 from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 
@@ -214,7 +214,11 @@ class Worker:
     async def close(self) -> None:
         """Give everything back: allotments, connections, threads."""
         await self.books.holds.close()
-        await self.books.holds.return_idle(everything=True)
+        try:
+            await self.books.holds.return_idle(everything=True)
+        except (StoreError, AllotmentError) as error:
+            # The end of this life, which the journal says next, gives the rest back when it is posted.
+            self.gateway.metrics.crashed("shutdown", error)
         await self.gateway.client.aclose()
         self._money_thread.shutdown()
         self._read_thread.shutdown()

@@ -120,6 +120,8 @@ class Holds:
         self._clock = clock
         self._run = run
         self._purses: dict[str, Purse] = {}
+        self._spent: dict[str, int] = {}
+        """What this life has spent in scopes whose purses were forgotten: the database's grant still counts it."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.open_nano = 0
         self.open_count = 0
@@ -169,6 +171,7 @@ class Holds:
         if purse is None:
             assert len(self._purses) < PURSES_MAX, "idle purses are dropped by `return_idle`"
             purse = self._purses[scope.id] = Purse(scope)
+            purse.granted = purse.spent = self._spent.pop(scope.id, 0)
         return purse
 
     async def _fill(self, purse: Purse, need_nano: int) -> None:
@@ -262,6 +265,8 @@ class Holds:
                 continue
             await self._return(purse)
             if not purse.held and not purse.free and not purse.lock.locked() and not purse.refilling:
+                if purse.spent:
+                    self._spent[scope_id] = purse.spent
                 del self._purses[scope_id]
 
     async def _return(self, purse: Purse) -> None:
