@@ -107,7 +107,8 @@ def test_idle_slices_are_asked_back_so_that_nobody_is_refused_wrongly(world):
     assert store.wanted() == []
     assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == [scope.id]
     allotments.give_back(world.database, scope.id, life="life-1", granted_nano=10)
-    assert store.take(scope, 50, 80).granted_nano == 50, "while somebody waits, exactly the need"
+    assert store.take(scope, 50, 80).granted_nano == 50
+    assert store.take(scope, 5, 8).granted_nano == 5, "while somebody waits, exactly the need"
     world.clock.us += 2_000_001
     assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == []
 

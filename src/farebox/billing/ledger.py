@@ -149,15 +149,14 @@ def _check_amount(amount_nano: int) -> None:
         raise CommandRefused(f"an amount is between 1 and {COMMAND_AMOUNT_NANO_MAX} nano-dollars")
 
 
-def open_grants(connection: Connection, account_ids: list[str]) -> Sequence[Row[Any, Any, Any]]:
+def open_grants(database: Database, connection: Connection, account_ids: Sequence[str]) -> Sequence[Row[Any]]:
     """Grants with something left, locked, in the order in which they are spent: `id, account_id, remaining_nano`."""
-    order = func.coalesce(grants.c.expires_us, literal(NEVER_US))
-    return connection.execute(
-        select(grants.c.id, grants.c.account_id, grants.c.remaining_nano)
-        .where(grants.c.account_id.in_(account_ids), grants.c.remaining_nano > 0)
-        .order_by(grants.c.account_id, order, grants.c.created_us, grants.c.id)
-        .with_for_update()
-    ).all()
+    marks = ", ".join("?" * len(account_ids))
+    sql = (
+        f"SELECT id, account_id, remaining_nano FROM grants WHERE account_id IN ({marks}) AND remaining_nano > 0 "  # noqa: S608
+        f"ORDER BY account_id, COALESCE(expires_us, {NEVER_US}), created_us, id"
+    )
+    return database.rows(connection, sql + database.for_update, account_ids)
 
 
 SPEND_SQL = "UPDATE grants SET remaining_nano = remaining_nano - ? WHERE id = ? AND remaining_nano >= ?"
@@ -174,7 +173,7 @@ def spend(
     owed = dict(charges)
     spent: list[tuple[int, str, int]] = []
     made: list[Transfer] = []
-    for row in open_grants(connection, sorted(charges)):
+    for row in open_grants(database, connection, sorted(charges)):
         amount = min(owed[row.account_id], row.remaining_nano)
         if not amount:
             continue

@@ -7,12 +7,10 @@ however often it is seen, survives a crash, and is told again when the window or
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
-from farebox.billing import scopes
 from farebox.ports import Ids
 from farebox.storage.database import Database
-from farebox.storage.tables import scopes as scopes_table
 
 THRESHOLDS_PERCENT = (50, 80, 100)
 """Soft alerts on what is posted; hard stops are the limit's own business."""
@@ -59,28 +57,28 @@ def alert_thresholds(
     if not touched or not percents:
         return
     lowest = min(percents)
-    rows = connection.execute(select(scopes_table).where(scopes_table.c.id.in_(touched)).order_by(scopes_table.c.id)).mappings()
-    for scope in rows.all():
-        limit = scopes.target_nano(scope)
-        reached = scope["posted_nano"] * 100 // limit if limit else 0
-        if reached < lowest or reached <= scope["alerted_percent"]:
+    marks = ", ".join("?" * len(touched))
+    columns = (
+        "id, account_id, window_name, COALESCE(wanted_limit_nano, limit_nano) AS limit_nano, posted_nano, epoch, alerted_percent"
+    )
+    for scope in database.rows(connection, f"SELECT {columns} FROM scopes WHERE id IN ({marks})", touched):  # noqa: S608
+        reached = scope.posted_nano * 100 // scope.limit_nano if scope.limit_nano else 0
+        if reached < lowest or reached <= scope.alerted_percent:
             continue
-        due = [percent for percent in sorted(percents) if scope["alerted_percent"] < percent <= reached]
+        due = [percent for percent in sorted(percents) if scope.alerted_percent < percent <= reached]
         if not due:
             continue
         payload: dict[str, str | int] = {
-            "scope": scope["id"],
-            "account": scope["account_id"],
-            "limit_nano": limit,
-            "posted_nano": scope["posted_nano"],
+            "scope": scope.id,
+            "account": scope.account_id,
+            "limit_nano": scope.limit_nano,
+            "posted_nano": scope.posted_nano,
         }
         messages = [
-            Message(
-                "budget_threshold", scope["id"], {**payload, "percent": percent}, scope["window_name"], percent, scope["epoch"]
-            )
+            Message("budget_threshold", scope.id, {**payload, "percent": percent}, scope.window_name, percent, scope.epoch)
             for percent in due
         ]
         put(database, connection, ids, messages, now_us)
         connection.execute(
-            text("UPDATE scopes SET alerted_percent = :percent WHERE id = :id"), {"percent": due[-1], "id": scope["id"]}
+            text("UPDATE scopes SET alerted_percent = :percent WHERE id = :id"), {"percent": due[-1], "id": scope.id}
         )

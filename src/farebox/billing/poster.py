@@ -25,7 +25,7 @@ from farebox.billing.tail import Reading, Settled
 from farebox.billing.transfers import insert_transfers
 from farebox.ports import Clock, Ids
 from farebox.storage.database import Database, RowRefused
-from farebox.storage.tables import accounts, journal_positions, lives, usage
+from farebox.storage.tables import journal_positions, lives, usage
 
 RECORDS_MAX = 4_000
 """Records of one slot in one transaction: about 2,000 calls, or 50 ms of the write lock."""
@@ -140,7 +140,7 @@ def _post(
         refused, reduced = len(care.refused), len(care.allowed_nano)
         batch = build(calls, ids, now_us, care)
     else:
-        _accounts_exist(connection, batch)
+        _accounts_exist(database, connection, batch)
     database.insert_rows(connection, usage, USAGE_COLUMNS, batch.rows)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
@@ -207,12 +207,13 @@ def _end_lives(database: Database, connection: Connection, readings: Sequence[Re
     return sorted(ended)
 
 
-def _accounts_exist(connection: Connection, batch: Batch) -> None:
+def _accounts_exist(database: Database, connection: Connection, batch: Batch) -> None:
     charged = list(batch.charges)
     if not charged:
         return
-    known = connection.execute(select(accounts.c.id).where(accounts.c.id.in_(charged))).all()
-    if len(known) != len(charged):
+    marks = ", ".join("?" * len(charged))
+    ((known,),) = database.rows(connection, f"SELECT COUNT(*) FROM accounts WHERE id IN ({marks})", charged)  # noqa: S608
+    if known != len(charged):
         raise NeedsCare
 
 

@@ -6,6 +6,7 @@ the rest goes into the database as the text that it is.
 """
 
 import zlib
+from os import SEEK_END
 from pathlib import Path
 
 import msgspec
@@ -78,7 +79,10 @@ def attempt_texts(record: str) -> list[str]:
 def read(slot: Path, start: Position, *, records_max: int) -> Reading:
     """Lines from `start` on, up to about `records_max`. Safe beside a living writer, like `journal.read`."""
     reading = Reading(slot.name, start, start, 0, [], [])
-    numbers = [number for number in segments(slot) if number >= start.segment]
+    present = segments(slot)
+    if start != Position() and (not present or present[-1] < start.segment):
+        raise JournalError(f"{slot.name}: posted up to segment {start.segment}, which is not there; was the folder replaced?")
+    numbers = [number for number in present if number >= start.segment]
     for index, number in enumerate(numbers):
         if number != reading.end.segment:
             reading.end = Position(number, 0)
@@ -92,6 +96,8 @@ def _read_segment(path: Path, reading: Reading, records_max: int, *, last: bool)
     number, offset = reading.end.segment, reading.end.offset
     size = CHUNK_BYTES
     with path.open("rb") as file:
+        if offset > file.seek(0, SEEK_END):
+            raise JournalError(f"{reading.slot}/{path.name}: posted up to {offset}, where the file has already ended")
         while reading.records < records_max:
             file.seek(offset)
             data = file.read(size)

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Row, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
@@ -185,6 +185,18 @@ class Database:
         with raw.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN".encode()) as copy:
             for row in rows:
                 copy.write_row(row)
+
+    def rows(self, connection: Connection, sql: str, values: Sequence[int | str]) -> Sequence[Row[Any]]:
+        """Rows of a plain statement with `?` marks: for the few statements that run in every batch and must cost nothing."""
+        if not self.is_sqlite:
+            assert "%" not in sql
+            sql = sql.replace("?", "%s")
+        return connection.exec_driver_sql(sql, tuple(values)).all()
+
+    @property
+    def for_update(self) -> str:
+        """What a plain `SELECT` ends with to lock its rows; SQLite has locked everything already."""
+        return "" if self.is_sqlite else " FOR UPDATE"
 
     def execute_many(self, connection: Connection, sql: str, rows: Sequence[tuple[int | str | None, ...]]) -> int:
         """Run a statement with `?` marks once per tuple; the number of rows changed in all."""
