@@ -95,11 +95,11 @@ class Keyring:
 
     def remembered(self, secret: bytes) -> Principal | None:
         """The principal without any I/O, if it is known."""
-        return self._known.get(hashlib.sha256(secret).digest())
+        return self._known.get(hashlib.blake2b(secret, digest_size=32).digest())
 
     async def find(self, secret: bytes) -> Principal:
         """The principal of a credential, asking the database at most once. An unknown key is a 401."""
-        mark = hashlib.sha256(secret).digest()
+        mark = hashlib.blake2b(secret, digest_size=32).digest()
         found = self._known.get(mark)
         if found is not None:
             return found
