@@ -119,7 +119,7 @@ def run(data: Path, port: int | None) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Run a simulated provider that misbehaves on command and keeps a true bill (--help lists its options)."""
+    """Run a simulated provider that misbehaves on command and keeps a true bill; --help lists its options."""
     from farebox.simulator import serve as serve_simulator
     from farebox.simulator.__main__ import config_from
 
