@@ -195,6 +195,7 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("topup", "default", "0.0000000001"), "more than 9 decimals"),
     (("topup", "default", "99999999999999999999"), "decimal"),
     (("topup", "default", "5000000000"), "amount"),
+    (("topup", "default", "5", "--command-id", ""), "leave it out"),
     (("keys", "create", "--account", "nobody"), "`farebox accounts create nobody`"),
     (("keys", "create", "--account", "default", "--budget-window", "day"), "--budget 5.00"),
     (("keys", "create", "--account", "default", "--budget", "-1"), "more than 0"),

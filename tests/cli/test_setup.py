@@ -14,6 +14,7 @@ from tests.support.shell import Shell
 
 from farebox import __version__
 from farebox.cli import setup
+from farebox.gate import keys
 from farebox.simulator import directives
 
 
@@ -50,6 +51,27 @@ def test_init_goes_on_where_an_earlier_one_was_cut_short(tmp_path: Path, monkeyp
     assert not shell.config.exists()
     assert shell.plain(*words).status == 0
     assert shell.json("accounts", "list")["accounts"][0]["remaining"] == "10.00", "the starting credit is given once"
+
+
+def test_init_heeds_a_pepper_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(tmp_path / "data")
+    pepper = bytes(range(32))
+    monkeypatch.setenv("FAREBOX_PEPPER", pepper.hex())
+    made = shell.plain("init", "--data", str(shell.folder), "--json").json()
+    assert not (shell.folder / "pepper").exists(), "the secret stays where its owner keeps it"
+    with sqlite3.connect(shell.folder / "farebox.db") as database:
+        (stored,) = database.execute("SELECT digest FROM keys WHERE id = ?", (made["key_id"],)).fetchone()
+    database.close()
+    assert stored == keys.digest(made["key"], pepper), "or the first key would not work"
+
+
+def test_a_damaged_pepper_is_one_sentence(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    (folder / "pepper").write_text("not hexadecimal")
+    assert "hexadecimal" in shell.plain("init", "--data", str(folder)).refused()
+    (shell.folder / "pepper").unlink()
+    assert "pepper: missing" in shell("serve").refused(), "before anything is started"
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

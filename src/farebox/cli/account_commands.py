@@ -136,7 +136,9 @@ def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_
     nano = amount(usd, "the amount")
     clock = SystemClock()
     ids = TimeOrderedIds(clock)
-    command = command_id or ids.new("cmd")
+    if command_id is not None and not command_id.strip():
+        raise CliError("--command-id is empty; give the payment's own id, or leave it out")
+    command = ids.new("cmd") if command_id is None else command_id
     with database_of(config_path) as (_, database):
         found = find_account(database, account)
         try:

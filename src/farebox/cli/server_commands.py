@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from farebox import __version__
-from farebox.app import make_market
+from farebox.app import make_market, read_pepper
 from farebox.cli import doctor as doctors
 from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json
 from farebox.cli.setup import CONFIG_NAME, first_key, initialise
@@ -44,6 +44,7 @@ def _date(us: int) -> str:
 def _serve(loaded: Loaded, *, workers: int | None, host: str | None, port: int | None, quickstart: bool) -> None:
     """Migrate, then run until a signal; the banner comes when calls are answered."""
     try:
+        read_pepper(loaded)
         migrate.upgrade(loaded.database_url)
         models = _callable_models(loaded)
     except StoreError as error:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from farebox.app import read_pepper
 from farebox.billing import customers, ledger
 from farebox.cli.output import CliError, load_config
-from farebox.config import Loaded
+from farebox.config import ConfigError, Loaded
 from farebox.gate import keys
 from farebox.money import parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
@@ -113,12 +114,15 @@ def initialise(folder: Path) -> tuple[Loaded, MadeKey]:
     if path.exists():
         raise CliError(f"{path} exists already; `farebox serve --config {path}` starts it")
     folder.mkdir(parents=True, exist_ok=True)
-    pepper_file = folder / "pepper"
-    if not pepper_file.exists():
-        _write_private(pepper_file, secrets.token_hex(32) + "\n")
     staged = folder / (CONFIG_NAME + ".new")
     staged.write_text(TEMPLATE)
     loaded = load_config(staged)
+    if "FAREBOX_PEPPER" not in loaded.environment and not loaded.pepper_file.exists():
+        _write_private(loaded.pepper_file, secrets.token_hex(32) + "\n")
+    try:
+        pepper = read_pepper(loaded)
+    except ConfigError as error:
+        raise CliError(f"{error}; mend or remove it, and run `farebox init` again") from None
     migrate.upgrade(loaded.database_url)
     clock = SystemClock()
     ids = TimeOrderedIds(clock)
@@ -136,7 +140,6 @@ def initialise(folder: Path) -> tuple[Loaded, MadeKey]:
             amount_nano=parse_amount(STARTING_CREDIT),
             now_us=clock.now_us(),
         )
-        pepper = bytes.fromhex(pepper_file.read_text().strip())
         made = make_key(database, pepper, account_id=account_id, name="first key")
     _write_private(folder / ENV_NAME, f"FAREBOX_API_KEY={made.secret}\n")
     # The configuration comes last: its presence says that everything before it is there.
