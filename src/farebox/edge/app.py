@@ -91,7 +91,7 @@ class App:
 
     def refuse(self, status: int, problem: str) -> tuple[bytes, bytes]:
         """What the server tells a client whose request could not be read."""
-        kinds = {408: Kind.REQUEST_TIMEOUT, 413: Kind.TOO_LARGE}
+        kinds = {408: Kind.REQUEST_TIMEOUT, 413: Kind.TOO_LARGE, 500: Kind.INTERNAL, 503: Kind.UNAVAILABLE}
         error = FareboxError(kinds.get(status, Kind.INVALID_REQUEST), problem)
         request_id = self._gateway.ids.new("req")
         self._gateway.metrics.refused("http", error.code)

@@ -4,147 +4,75 @@ A server of our own, because this is what a gateway does all day: per call uvico
 (docs/decisions/0003-own-http-server.md). It does what the gateway needs and nothing else: whole request bodies, bounded; one
 answer at a time per connection; streams with back-pressure; a call told the moment its client hangs up.
 
-Strict in what could be read two ways (request smuggling): llhttp refuses a message with both Content-Length and
-Transfer-Encoding, bad chunk sizes and folded headers; this file refuses repeated framing or host fields, unknown transfer
-codings, and anything but an origin-form target.
+What is refused, and why, stands in `edge.request`. A refusal ends the connection, but only after the client could read it:
+closing a socket with unread bytes resets it, and the answer would be lost (RFC 9112 §9.6). So the sending side is shut, and
+what still comes is thrown away for a while.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote_to_bytes
 
 import httptools
+
+from farebox.edge.answer import HttpAnswer
+from farebox.edge.body import PIECES_MAX, LongBody
+from farebox.edge.request import LENGTH_DIGITS_MAX, Problem, Request, head_without_upgrade, judge
 
 if TYPE_CHECKING:
     from farebox.edge.server import HttpServer
 
 HEAD_BYTES_MAX = 64 * 1024
+HEAD_PIECE_BYTES = 4096
+"""How exactly a large read's share of a head is counted."""
 HEADERS_MAX = 128
 TARGET_BYTES_MAX = 8 * 1024
 PIPELINE_MAX = 16
-"""Requests that may wait on one connection behind the one being answered."""
+"""Requests that may wait on one connection behind the one being answered, and no more bytes than one body may have."""
 WRITE_BUFFER_BYTES_MAX = 256 * 1024
 """Unsent bytes at which a stream waits for its reader."""
+DISCARD_BYTES_MAX = 128 * 2**20
+"""What a refused client may send on before it is cut off."""
 
-_REASONS = {
-    200: b"OK", 204: b"No Content", 400: b"Bad Request", 401: b"Unauthorized", 402: b"Payment Required", 403: b"Forbidden",
-    404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large",
-    415: b"Unsupported Media Type", 417: b"Expectation Failed", 429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout",
-}  # fmt: skip
-_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, reason) for status, reason in _REASONS.items()}
 _ONCE = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_LAST_CHUNK = b"0\r\n\r\n"
-
-
-def status_line(status: int) -> bytes:
-    return _LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
-
-
-class Request:
-    """One request, complete."""
-
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "problem", "query")
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.path = ""
-        self.query = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.keep_alive = True
-        self.problem: tuple[int, str] | None = None
-        """Why it can only be refused: (status, sentence). The connection ends with the refusal."""
-
-
-class HttpAnswer:
-    """`farebox.exchange.Answer` over a connection."""
-
-    __slots__ = ("_chunked", "_connection", "_head_only", "_keep_alive", "ended", "gone", "on_gone", "started")
-
-    def __init__(self, connection: "HttpConnection", request: Request) -> None:
-        self._connection = connection
-        self._keep_alive = request.keep_alive
-        self._head_only = request.method == b"HEAD"
-        self._chunked = False
-        self.gone = False
-        self.started = False
-        self.ended = False
-        self.on_gone: Callable[[], None] | None = None
-
-    def whole(self, status: int, headers: bytes, body: bytes) -> None:
-        """The complete answer; `headers` are encoded lines, each ended by CR LF."""
-        self.started = self.ended = True
-        connection = self._connection
-        close = b"" if self._keep_alive else b"connection: close\r\n"
-        head = b"%bdate: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
-            _LINES.get(status) or status_line(status), connection.server.date, len(body), headers, close,
-        )  # fmt: skip
-        connection.write(head if self._head_only else head + body)
-        connection.finish(self._keep_alive)
-
-    def start(self, headers: bytes) -> None:
-        """Begin a streamed answer with status 200; does nothing when it has begun."""
-        if self.started:
-            return
-        self.started = True
-        # HTTP/1.0 clients cannot read chunks: the end of the connection is the end of the body.
-        self._chunked = self._connection.chunks_understood
-        if not self._chunked:
-            self._keep_alive = False
-        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        close = b"" if self._keep_alive else b"connection: close\r\n"
-        self._connection.write(
-            b"HTTP/1.1 200 OK\r\ndate: %b\r\n%b%b%b\r\n" % (self._connection.server.date, framing, headers, close)
-        )
-
-    def send(self, data: bytes) -> bool:
-        """A part of a streamed answer. True when the client reads slower than we send: then `await drain()`."""
-        connection = self._connection
-        connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        return connection.paused is not None
-
-    async def drain(self) -> None:
-        """Wait until the client has taken enough, or is gone."""
-        paused = self._connection.paused
-        if paused is not None:
-            await asyncio.shield(paused)
-
-    def end(self, data: bytes = b"") -> None:
-        """The last part."""
-        self.ended = True
-        connection = self._connection
-        if self._chunked:
-            connection.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + _LAST_CHUNK)
-        elif data:
-            connection.write(data)
-        connection.finish(self._keep_alive)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOT_HTTP: Problem = (400, "the request is not valid HTTP/1.1")
 
 
 class HttpConnection(asyncio.Protocol):
     """One client's connection: requests in their order, one answer at a time."""
 
     __slots__ = (
-        "_begun_us", "_body", "_body_bytes", "_head_bytes", "_in_head", "_parser", "_queue", "_request", "_task", "_transport",
-        "answer", "chunks_understood", "closing", "paused", "server", "since_us",
+        "_begun_us", "_body", "_body_bytes", "_continue", "_discarded", "_head_bytes", "_headers", "_host", "_in_head",
+        "_long_body", "_parser", "_path", "_query", "_queue", "_request", "_target", "_task", "_transport", "_turned_away",
+        "_upgrade", "answer", "closing", "lingering_us", "paused", "server", "since_us",
     )  # fmt: skip
 
     def __init__(self, server: "HttpServer") -> None:
         self.server = server
         self.answer: HttpAnswer | None = None
         self.paused: asyncio.Future[None] | None = None
-        self.chunks_understood = True
         self.closing = False
+        """What comes further is not read."""
+        self.lingering_us = 0
+        """Since when the last answer is out and we only wait for the client to take it; 0 = not yet."""
         self.since_us = 0
-        """When the client last made progress; what idle and slow connections are judged by."""
+        """When the last answer ended; what idle connections are judged by."""
         self._parser = httptools.HttpRequestParser(self)
         self._request: Request | None = None
+        self._headers: dict[bytes, bytes] = {}
+        # The last target and host that were judged, and what they mean.
+        self._target = self._query = b""
+        self._host: bytes | None = None
+        self._path = ""
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._long_body: LongBody | None = None
+        self._body_bytes = self._head_bytes = self._discarded = 0
         self._begun_us = 0
         self._in_head = True
-        self._head_bytes = 0
+        self._continue = False
+        self._upgrade = False
+        self._turned_away: Problem | None = None
         self._queue: list[Request] = []
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -158,35 +86,47 @@ class HttpConnection(asyncio.Protocol):
         self.server.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self.since_us = self.server.now_us
         if self.closing:
+            self._discard(len(data))
             return
-        if self._in_head:
+        in_head = self._in_head
+        body_bytes = self._body_bytes
+        if in_head:
             self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and len(data) > HEAD_PIECE_BYTES:
+                self._receive_in_pieces(data)
+                return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # WebSockets are refused at once, so that clients which try them first fall back to HTTP.
-            self._refuse(400, "this endpoint does not upgrade to another protocol")
+        except httptools.HttpParserUpgrade as stop:
+            self._read_on(data[stop.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(400, "the request is not valid HTTP/1.1")
+            self._refuse(*_NOT_HTTP)
         else:
-            if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(431, f"the request's header fields are larger than {HEAD_BYTES_MAX} bytes")
+            if self._in_head:
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._refuse(431, f"the request's header fields are larger than {HEAD_BYTES_MAX} bytes")
+            elif not in_head:
+                long_body = self._long_body = self._long_body or LongBody()
+                if long_body.is_padded(len(data), self._body_bytes, productive=self._body_bytes > body_bytes):
+                    self._refuse(400, "the request body has more chunk framing than content")
 
     def eof_received(self) -> bool:
-        # A client that half-closes has gone as far as HTTP/1.1 clients of ours are concerned.
+        # Who shuts the sending side has hung up, as far as a call that costs money is concerned.
+        self._queue.clear()
+        if self.answer is not None and not self.answer.ended:
+            self._transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
+        self._queue.clear()
+        # The parser and the connection hold each other: part them, so that neither waits for the garbage collector.
+        self._parser = cast("httptools.HttpRequestParser", None)
         self.server.closed(self)
         self.resume_writing()
-        answer = self.answer
-        if answer is not None and not answer.ended:
-            answer.gone = True
-            if answer.on_gone is not None:
-                answer.on_gone()
+        if self.answer is not None and not self.answer.ended:
+            self.answer.leave()
 
     def pause_writing(self) -> None:
         if self.paused is None:
@@ -200,7 +140,10 @@ class HttpConnection(asyncio.Protocol):
     # --- the parser's calls ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._request = Request()
+        if self.closing:
+            raise ValueError("nothing is read behind a refusal")  # stops the parser
+        request = self._request = Request()
+        self._headers = request.headers
         self._body = []
         self._body_bytes = 0
         self._begun_us = self.server.now_us
@@ -208,27 +151,17 @@ class HttpConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         request = self._request
         assert request is not None, "the parser begins a message before its target"
-        path, _, query = (request.query + url).partition(b"?") if request.query else url.partition(b"?")
-        if len(url) > TARGET_BYTES_MAX:
+        target = request.target = request.target + url if request.target else url
+        if len(target) > TARGET_BYTES_MAX and request.problem is None:
             request.problem = (431, f"the request target is longer than {TARGET_BYTES_MAX} bytes")
-        if not path.startswith(b"/"):
-            request.problem = (400, "the request target must be a path")
-        if b"%" in path:
-            path = unquote_to_bytes(path)
-        request.path = path.decode("utf-8", "replace")
-        request.query = query
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        request = self._request
-        assert request is not None, "the parser begins a message before its fields"
         name = name.lower()
-        headers = request.headers
+        headers = self._headers
         if name in headers:
-            if name in _ONCE:
-                request.problem = (400, f"`{name.decode('latin-1')}` is given twice")
-            value = headers[name] + b", " + value
+            value = self._joined(name, value)
         elif len(headers) >= HEADERS_MAX:
-            request.problem = (431, f"the request has more than {HEADERS_MAX} header fields")
+            self._too_many()
             return
         headers[name] = value
 
@@ -236,71 +169,167 @@ class HttpConnection(asyncio.Protocol):
         request = self._request
         assert request is not None, "the parser begins a message before its end"
         parser = self._parser
+        headers = request.headers
         request.method = parser.get_method()
         request.keep_alive = parser.should_keep_alive()
-        self.chunks_understood = parser.get_http_version() != "1.0"
         self._in_head = False
-        headers = request.headers
-        if request.problem is None:
-            length = headers.get(b"content-length")
-            coding = headers.get(b"transfer-encoding")
-            if length is not None and int(length) > self.server.body_bytes_max:
-                request.problem = self.server.too_large()
-            elif coding is not None and coding.lower() != b"chunked":
-                request.problem = (400, "`transfer-encoding` other than `chunked` is not understood")
-            elif self.chunks_understood and b"host" not in headers:
-                request.problem = (400, "the `host` field is missing")
+        self._begun_us = self.server.now_us
+        version = parser.get_http_version()
+        unusual = b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers or version != "1.1"
+        if request.target == self._target and headers.get(b"host") == self._host and not unusual:
+            # As nearly every request behind the first of its connection: only the length is news.
+            request.path, request.query = self._path, self._query
+        elif request.problem is None:
+            request.problem = judge(request, version)
+            self._target, self._host = request.target, headers.get(b"host")
+            self._path, self._query = request.path, request.query
+        if b"content-length" in headers and request.problem is None:
+            request.problem = self._announced(headers[b"content-length"])
         if request.problem is not None:
-            self._refuse(*request.problem)
-        elif b"expect" in headers:
-            if headers[b"expect"].lower() != b"100-continue":
-                self._refuse(417, "`expect` other than `100-continue` is not understood")
-            elif self.answer is None:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._refuse(*request.problem)  # and with it ends what this connection may ask
+        elif unusual:
+            self._unusual(request, version)
 
     def on_body(self, data: bytes) -> None:
         self._body_bytes += len(data)
         if self._body_bytes > self.server.body_bytes_max:
-            if not self.closing:
-                self._refuse(*self.server.too_large())
+            self._refuse(*self.server.too_large())
             return
-        self._body.append(data)
+        body = self._body
+        body.append(data)
+        if len(body) >= PIECES_MAX:
+            long_body = self._long_body = self._long_body or LongBody()
+            long_body.collect(body)
 
     def on_message_complete(self) -> None:
         request = self._request
+        if request is None or self._upgrade:
+            return
         self._request = None
         self._in_head = True
+        self._continue = False
         self._head_bytes = 0
-        if request is None or self.closing:
-            return
         body = self._body
-        request.body = body[0] if len(body) == 1 else b"".join(body)
+        long_body, self._long_body = self._long_body, None
+        request.body = long_body.whole(body) if long_body is not None else body[0] if len(body) == 1 else b"".join(body)
         if self.answer is None:
             self._begin(request)
-        elif len(self._queue) >= PIPELINE_MAX:
-            self._transport.abort()
+            return
+        queue = self._queue
+        queue.append(request)
+        if len(queue) >= PIPELINE_MAX or sum(len(waiting.body) for waiting in queue) > self.server.body_bytes_max:
+            # This one is told that it is the last; the rest can be sent again. Reading is never paused: only who reads sees
+            # that a client hangs up.
+            request.keep_alive = False
+            self.closing = True
+
+    # --- what few requests need ------------------------------------------------------------------------------------------
+
+    def _receive_in_pieces(self, data: bytes) -> None:
+        """A read that may hold more than a head is allowed, or a head and much of a body: fed so that the head is counted."""
+        self._head_bytes -= len(data)
+        start = 0
+        while start < len(data) and self._in_head:
+            self.data_received(data[start : start + HEAD_PIECE_BYTES])
+            start += HEAD_PIECE_BYTES
+        if start < len(data):
+            self.data_received(data[start:])
+
+    def _joined(self, name: bytes, value: bytes) -> bytes:
+        """A repeated field is one list (RFC 9110 §5.3), except those that must stand once."""
+        request = self._request
+        if request is None:
+            return value
+        request.repeated += 1
+        if name in _ONCE and self._in_head:
+            request.problem = (400, f"`{name.decode('latin-1')}` is given twice")
+        elif request.repeated > HEADERS_MAX:
+            self._too_many()
+            return self._headers[name]
+        return self._headers[name] + b", " + value
+
+    def _too_many(self) -> None:
+        if self._request is not None:
+            self._request.problem = (431, f"the request has more than {HEADERS_MAX} header fields")
+
+    def _announced(self, length: bytes) -> Problem | None:
+        length = length.strip(b" \t")
+        if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
+            return 400, "`content-length` must be one whole number"
+        return self.server.too_large() if int(length) > self.server.body_bytes_max else None
+
+    def _unusual(self, request: Request, version: str) -> None:
+        headers = request.headers
+        if b"transfer-encoding" in headers:
+            # Trailers are fields, too, and must not pass for header fields: they are read and forgotten.
+            self._headers = {}
+        protocol = headers.get(b"upgrade")
+        expectation = headers.get(b"expect")
+        if protocol is not None and self._parser.should_upgrade():
+            # WebSockets are refused at once, so that clients which try them first fall back; anything else is ignored.
+            if b"websocket" in protocol.lower():
+                self._refuse(426, "this endpoint does not speak WebSocket; send the request over plain HTTP")
+            else:
+                self._upgrade = True
+        elif expectation is None or version == "1.0":
+            pass  # an HTTP/1.0 client does not wait
+        elif expectation.strip(b" \t").lower() != b"100-continue":
+            self._refuse(417, "`expect` other than `100-continue` is not understood")
+        elif self.answer is None:
+            self._transport.write(_CONTINUE)
         else:
-            self._queue.append(request)
-            self._transport.pause_reading()
+            self._continue = True  # told when the answers before it are out
+
+    def _read_on(self, rest: bytes) -> None:
+        """llhttp stops at an upgrade; one that we ignore (`h2c`) has an ordinary body behind it (RFC 9110 §7.8).
+
+        A parser cannot be told so, but a new one can be told the same head without the upgrade.
+        """
+        request = self._request
+        if request is None or self.closing or not self._upgrade:
+            self._refuse(400, "this endpoint does not upgrade to another protocol")
+            return
+        self._upgrade = False
+        self._in_head = True
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(head_without_upgrade(request))
+        if rest:
+            self.data_received(rest)
+
+    def _discard(self, size: int) -> None:
+        if self._turned_away is not None:
+            self.closing = False
+            problem, self._turned_away = self._turned_away, None
+            self._refuse(*problem)
+            return
+        self._discarded += size
+        if self._discarded > DISCARD_BYTES_MAX:
+            self.abort()
 
     # --- answering -------------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Request) -> None:
         answer = self.answer = HttpAnswer(self, request)
-        self._task = self.server.run(request, answer)
+        if request.problem is None:
+            self._task = self.server.run(request, answer)
+        else:
+            self.server.refuse(answer, *request.problem)
 
     def _refuse(self, status: int, problem: str) -> None:
-        """Tell the client why and hang up; what it sends further is not read."""
+        """Tell the client why and hang up, after the answers that it waits for; what it sends further is not read."""
         if self.closing:
             return
         self.closing = True
-        self._request = None
+        refused = Request()
+        refused.method = self._request.method if self._request is not None else b""
+        refused.keep_alive = False
+        refused.problem = (status, problem)
+        self._request = self._long_body = None
+        self._body = []
         if self.answer is None:
-            request = Request()
-            request.keep_alive = False
-            answer = self.answer = HttpAnswer(self, request)
-            self.server.refuse(answer, status, problem)
-        # Else the answer under way is finished first; `finish` then closes.
+            self._begin(refused)
+        else:
+            self._queue.append(refused)
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -311,23 +340,51 @@ class HttpConnection(asyncio.Protocol):
         self.answer = None
         self._task = None
         self.since_us = self.server.now_us
-        if not keep_alive or self.closing or self.server.draining:
-            self.closing = True
-            self._transport.close()
+        if not keep_alive or self.server.draining:
+            self._end()
+        elif self._queue:
+            self._begin(self._queue.pop(0))
+        elif self._continue:
+            self._continue = False
+            self.write(_CONTINUE)
+
+    def _end(self) -> None:
+        """The last answer is written. A client that may still be sending gets the time to read it."""
+        transport = self._transport
+        if transport.is_closing():
             return
-        if self._queue:
-            request = self._queue.pop(0)
-            if not self._queue:
-                self._transport.resume_reading()
-            self._begin(request)
+        if self.closing or self._queue or self._request is not None:
+            self._queue.clear()
+            self.lingering_us = self.server.now_us or 1
+            transport.write_eof()
+        else:
+            transport.close()
+        self.closing = True
+
+    def turn_away(self, status: int, problem: str) -> None:
+        """Refuse whatever this client asks, as soon as it asks."""
+        self.closing = True
+        self.lingering_us = self.server.now_us or 1
+        self._turned_away = (status, problem)
 
     def abort(self) -> None:
+        self._queue.clear()
         self._transport.abort()
+
+    def hang_up(self) -> None:
+        """End when everything written is sent."""
+        self._queue.clear()
+        self._transport.close()
 
     @property
     def reading(self) -> bool:
         """In the middle of a request."""
         return self._request is not None
+
+    @property
+    def forsaken(self) -> "asyncio.Task[None] | None":
+        """The handler that is over without having answered: a bug in it, which must not leave the client waiting."""
+        return self._task if self._task is not None and self._task.done() else None
 
     def is_slow(self, now_us: int, *, header_us: int, body_grace_us: int, body_bytes_per_s: int) -> bool:
         """Whether the request being read takes longer than an honest client would."""

@@ -14,6 +14,13 @@ IDLE_US = 75_000_000
 BODY_GRACE_US = 5_000_000
 BODY_BYTES_PER_S_MIN = 1024
 """After the grace a body must arrive at this rate (security.md §3)."""
+LINGER_US = 5_000_000
+"""How long a refused client may take to read why."""
+TURNED_AWAY_MAX = 256
+"""Connections beyond the bound that are told so; more than these are cut."""
+FLUSH_S = 5.0
+"""How long the last bytes of answers may take to leave at the end."""
+FLUSH_POLL_S = 0.02
 BACKLOG = 2048
 
 Tell = Callable[[int, str], tuple[bytes, bytes]]
@@ -58,10 +65,15 @@ class HttpServer:
         return 413, f"the request body is larger than {self.body_bytes_max} bytes; send files by URL, or less text"
 
     def opened(self, connection: HttpConnection) -> None:
-        if len(self._connections) >= self._connections_max or self.draining:
+        count = len(self._connections)
+        if count >= self._connections_max + TURNED_AWAY_MAX:
             connection.abort()
             return
         self._connections.add(connection)
+        if self.draining:
+            connection.turn_away(503, "the gateway is shutting down; try again in a moment")
+        elif count >= self._connections_max:
+            connection.turn_away(503, f"all {self._connections_max} connections are in use; try again in a moment")
 
     def closed(self, connection: HttpConnection) -> None:
         self._connections.discard(connection)
@@ -78,9 +90,12 @@ class HttpServer:
         self.date = formatdate(self._clock.now_us() // 1_000_000, usegmt=True).encode()
 
     def _judge(self, connection: HttpConnection) -> None:
-        if connection.answer is not None:
-            return
-        if connection.reading:
+        if connection.lingering_us:
+            if self.now_us - connection.lingering_us > LINGER_US:
+                connection.abort()
+        elif connection.answer is not None:
+            self._check_handler(connection, connection.answer)
+        elif connection.reading:
             if connection.is_slow(
                 self.now_us,
                 header_us=self._header_us,
@@ -91,17 +106,43 @@ class HttpServer:
         elif self.now_us - connection.since_us > IDLE_US or self.draining:
             connection.abort()
 
+    def _check_handler(self, connection: HttpConnection, answer: HttpAnswer) -> None:
+        """A handler that ended without an answer has a bug; its client must not wait for ever."""
+        task = connection.forsaken
+        if task is None:
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            task.get_loop().call_exception_handler({"message": "a handler failed", "exception": error, "task": task})
+        if answer.started:
+            connection.abort()
+        else:
+            answer.keep_alive = False
+            self.refuse(answer, 500, "an internal error")
+
     def stop_listening(self) -> None:
         """No new connections; idle ones end now, the others after their answer."""
         self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
-            if connection.answer is None and not connection.reading:
-                connection.abort()
+            if connection.answer is not None:
+                connection.answer.keep_alive = False
+            elif not connection.reading and not connection.lingering_us:
+                connection.hang_up()
 
     async def close(self) -> None:
+        """End every connection, after what is already written has left."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.hang_up()
+        for _ in range(int(FLUSH_S / FLUSH_POLL_S)):
+            if not self._connections:
+                return
+            await asyncio.sleep(FLUSH_POLL_S)
         for connection in list(self._connections):
             connection.abort()
