@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -400,8 +399,6 @@ def test_the_wheel_has_what_the_program_reads(wheel: Path) -> None:
     assert not any("__pycache__" in name for name in names)
 
 
-@pytest.mark.skipif("FAREBOX_FULL" not in os.environ, reason="part of `make test-full`")
-@pytest.mark.full
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     # An environment without the checkout: the wheel unpacked, with this one's packages behind it.
     site = tmp_path / "site"
