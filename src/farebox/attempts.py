@@ -318,25 +318,32 @@ class Flight:
     async def _forward(self, relay: Relay, current: AttemptStart, response: Response) -> TransportError | MalformedStream | None:
         """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""
         answer = self.exchange.answer
-        clock = self.gateway.clock
-        while True:
-            try:
-                data = await response.next_chunk()
-                out = relay.feed(data) if data else relay.end()
-            except (TransportError, MalformedStream) as error:
-                return error
-            if relay.content_started and current.first_byte_us is None:
-                current.first_byte_us = clock.now_us()
+        gateway = self.gateway
+
+        def take(data: bytes) -> bool:
+            """One piece of the provider's body, straight from its socket to the client's. True to go on."""
+            out = relay.feed(data) if data else relay.end()
+            if current.first_byte_us is None and relay.content_started:
+                current.first_byte_us = gateway.clock.now_us()
+            clogged = False
             if out and not answer.gone:
                 if not answer.started:
                     answer.start(self._stream_headers())
-                if answer.send(out):
-                    self.sending_us = clock.monotonic_us()
-                    await answer.drain()
-                    self.sending_us = 0
-                self.gateway.fail_point("stream.after_first_chunk")
-            if not data or relay.done or relay.failure is not None:
-                return None
+                clogged = answer.send(out)
+                gateway.fail_point("stream.after_first_chunk")
+            return not (clogged or relay.done or relay.failure is not None)
+
+        try:
+            while await response.pump(take):
+                if relay.done or relay.failure is not None:
+                    return None
+                self.sending_us = gateway.clock.monotonic_us()
+                await answer.drain()
+                self.sending_us = 0
+            take(b"")
+        except (TransportError, MalformedStream) as error:
+            return error
+        return None
 
     def _stream_headers(self) -> bytes:
         return _EVENT_STREAM + self._headers()

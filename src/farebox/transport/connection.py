@@ -189,6 +189,9 @@ class Connection(asyncio.Protocol):
             # The answer came before the request was over. It is the answer; the rest of the request is not wanted.
             self._unsent = None
             exchange.reusable = False
+        if exchange.sink is not None:
+            exchange.deliver()
+            return
         if exchange.buffered > READ_BUFFER_BYTES_MAX and not self._reading_paused:
             self._reading_paused = True
             self._transport_now().pause_reading()

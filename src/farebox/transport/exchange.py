@@ -1,6 +1,7 @@
 """One request in flight: what its connection and its `Response` share."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from .errors import TransportError
@@ -29,11 +30,12 @@ class Exchange(ResponseReader):
     """A request, and the answer that is arriving.
 
     `carrier` is the connection while it works for this exchange and None from the end of the response on. `waiter` is the
-    future of the one task that waits for the head or for body, `wanted` what it waits for. `error` is why no more bytes
-    will come; bytes that came before it are still delivered.
+    future of the one task that waits for the head or for body, `wanted` what it waits for. `sink`, while it is set, takes the
+    body straight from the socket, without waking that task. `error` is why no more bytes will come; bytes that came before
+    it are still delivered.
     """
 
-    __slots__ = ("carrier", "error", "loop", "timeouts", "waiter", "wanted")
+    __slots__ = ("carrier", "error", "loop", "sink", "timeouts", "waiter", "wanted")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, carrier: Carrier, timeouts: Timeouts, *, head_only: bool) -> None:
         super().__init__(head_only=head_only)
@@ -41,6 +43,7 @@ class Exchange(ResponseReader):
         self.carrier: Carrier | None = carrier
         self.timeouts = timeouts
         self.error: TransportError | None = None
+        self.sink: Callable[[bytes], bool] | None = None
         self.wanted = WAKE_ON_HEAD
         self.waiter: asyncio.Future[None] | None = loop.create_future()
 
@@ -51,6 +54,31 @@ class Exchange(ResponseReader):
             self.waiter = None
             if not waiter.done():  # done: its task was cancelled in this turn of the loop
                 waiter.set_result(None)
+
+    def take(self) -> bytes:
+        """Everything that is buffered, as one piece."""
+        body = self.body
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self.buffered = 0
+        return data
+
+    def deliver(self) -> None:
+        """Give what is buffered to the sink; it ends with False, or with its exception, which the waiting task gets."""
+        sink = self.sink
+        if sink is None or not self.body:
+            return
+        try:
+            more = sink(self.take())
+        except Exception as error:
+            self.sink = None
+            waiter, self.waiter = self.waiter, None
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+            return
+        if not more:
+            self.sink = None
+            self.wake()
 
     def finish(self, error: TransportError | None = None) -> None:
         """No more bytes will come: the response is complete, or `error` is why it is not."""

@@ -1,8 +1,13 @@
 """What a caller gets for a request: the head, and the body as it arrives."""
 
+from collections.abc import Callable
+
 from .errors import BodyTooLarge, Closed
 from .exchange import WAKE_ON_DATA, Exchange
 from .limits import READ_BUFFER_BYTES_MAX
+
+NEVER = 2**62
+"""More bytes than are ever buffered: wait for the end only."""
 
 
 class Response:
@@ -81,6 +86,34 @@ class Response:
         if len(data) > bytes_max:
             self._refuse(bytes_max)
         return data
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give every piece of the body to `sink` as it arrives, without a switch of tasks, until it returns False.
+
+        True when the sink stopped it (call again to go on), False at the end of the body. Raises as `next_chunk`, and what the
+        sink raises. A cancelled wait closes the response.
+        """
+        exchange = self._exchange
+        while True:
+            if exchange.body:
+                data = exchange.take()
+                carrier = exchange.carrier
+                if carrier is not None:
+                    carrier.resume_reading()
+                if not sink(data):
+                    return True
+            if exchange.complete:
+                return False
+            if exchange.error is not None:
+                raise exchange.error
+            exchange.sink = sink
+            try:
+                await self._wait(NEVER)
+            finally:
+                stopped = exchange.sink is None
+                exchange.sink = None
+            if stopped:
+                return True
 
     def close(self) -> None:
         """Give up the rest of the body. Idempotent.
