@@ -49,7 +49,7 @@ class Site:
         self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
 
     @staticmethod
-    def tell(status: int, problem: str) -> tuple[bytes, bytes]:
+    def tell(status: int, problem: str, _request: Request) -> tuple[bytes, bytes]:
         return JSON, json.dumps({"status": status, "problem": problem}).encode()
 
     async def _serve(self) -> None:

@@ -27,11 +27,11 @@ def status_line(status: int) -> bytes:
 class HttpAnswer:
     """`farebox.exchange.Answer` over a connection."""
 
-    __slots__ = ("_chunked", "_connection", "_request", "ended", "gone", "keep_alive", "on_gone", "started")
+    __slots__ = ("_chunked", "_connection", "ended", "gone", "keep_alive", "on_gone", "request", "started")
 
     def __init__(self, connection: "HttpConnection", request: Request) -> None:
         self._connection = connection
-        self._request = request
+        self.request = request
         self._chunked = False
         self.keep_alive = request.keep_alive
         self.gone = False
@@ -49,7 +49,7 @@ class HttpAnswer:
         head = b"%bdate: %b\r\n%b%b%b\r\n" % (
             _LINES.get(status) or status_line(status), connection.server.date, length, headers, close,
         )  # fmt: skip
-        connection.write(head if self._request.method == b"HEAD" else head + body)
+        connection.write(head if self.request.method == b"HEAD" else head + body)
         connection.finish(self.keep_alive)
 
     def start(self, headers: bytes) -> None:
@@ -59,7 +59,7 @@ class HttpAnswer:
         self.started = True
         connection = self._connection
         # HTTP/1.0 clients cannot read chunks: the end of the connection is the end of the body.
-        self._chunked = self._request.chunks_understood
+        self._chunked = self.request.chunks_understood
         if not self._chunked:
             self.keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""

@@ -89,13 +89,14 @@ class App:
             return
         answer.whole(error.status, error_head(error) + surface.head(request_id.encode()), _body(surface, error, request_id))
 
-    def refuse(self, status: int, problem: str) -> tuple[bytes, bytes]:
+    def refuse(self, status: int, problem: str, request: Request) -> tuple[bytes, bytes]:
         """What the server tells a client whose request could not be read."""
         kinds = {408: Kind.REQUEST_TIMEOUT, 413: Kind.TOO_LARGE, 500: Kind.INTERNAL, 503: Kind.UNAVAILABLE}
         error = FareboxError(kinds.get(status, Kind.INVALID_REQUEST), problem)
         request_id = self._gateway.ids.new("req")
         self._gateway.metrics.refused("http", error.code)
-        return JSON + CHAT_COMPLETIONS.head(request_id.encode()), _body(CHAT_COMPLETIONS, error, request_id)
+        surface = MESSAGES if _below_version(request.path).startswith("/messages") else CHAT_COMPLETIONS
+        return JSON + surface.head(request_id.encode()), _body(surface, error, request_id)
 
     async def _other(self, request: Request, answer: HttpAnswer) -> None:
         """Everything but a generation."""

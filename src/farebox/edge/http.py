@@ -181,8 +181,7 @@ class HttpConnection(asyncio.Protocol):
             request.path, request.query = self._path, self._query
         elif request.problem is None:
             request.problem = judge(request, version)
-            self._target, self._host = request.target, headers.get(b"host")
-            self._path, self._query = request.path, request.query
+            self._target, self._host, self._path, self._query = request.target, headers.get(b"host"), request.path, request.query
         if b"content-length" in headers and request.problem is None:
             request.problem = self._announced(headers[b"content-length"])
         if request.problem is not None:
@@ -321,7 +320,8 @@ class HttpConnection(asyncio.Protocol):
             return
         self.closing = True
         refused = Request()
-        refused.method = self._request.method if self._request is not None else b""
+        if self._request is not None:
+            refused.method, refused.path = self._request.method, self._request.path  # in whose surface's shape it is told
         refused.keep_alive = False
         refused.problem = (status, problem)
         self._request = self._long_body = None

@@ -23,8 +23,8 @@ FLUSH_S = 5.0
 FLUSH_POLL_S = 0.02
 BACKLOG = 2048
 
-Tell = Callable[[int, str], tuple[bytes, bytes]]
-"""`(status, sentence) -> (header lines, body)` for requests that could not even be read."""
+Tell = Callable[[int, str, Request], tuple[bytes, bytes]]
+"""`(status, sentence, what is known of the request) -> (header lines, body)` for requests that could not be read."""
 
 
 class HttpServer:
@@ -59,7 +59,7 @@ class HttpServer:
         return self._loop.create_task(self._handler(request, answer))
 
     def refuse(self, answer: HttpAnswer, status: int, problem: str) -> None:
-        answer.whole(status, *self._tell(status, problem))
+        answer.whole(status, *self._tell(status, problem, answer.request))
 
     def too_large(self) -> tuple[int, str]:
         return 413, f"the request body is larger than {self.body_bytes_max} bytes; send files by URL, or less text"

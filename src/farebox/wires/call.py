@@ -82,6 +82,8 @@ def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
     except msgspec.ValidationError:
         raise invalid("the request body must be a JSON object") from None
     except msgspec.DecodeError as error:
+        if not body.strip():
+            raise invalid("the request body is empty; send a JSON object with `model` and `messages`") from None
         raise invalid(f"the request body is not valid JSON: {error}") from None
     except RecursionError:
         raise invalid("the request body is nested too deeply") from None
@@ -99,8 +101,8 @@ def _raw_length(raw: msgspec.Raw) -> int:
     return len(memoryview(raw))
 
 
-def text(fields: Mapping[str, msgspec.Raw], name: str, *, length_max: int = 512) -> str | None:
-    """A string field; absent and null are None."""
+def text(fields: Mapping[str, msgspec.Raw], name: str, *, length_max: int = 512, inside: str = "") -> str | None:
+    """A string field; absent and null are None. `inside` is the object that has it, for the error."""
     raw = fields.get(name)
     if raw is None:
         return None
@@ -109,13 +111,13 @@ def text(fields: Mapping[str, msgspec.Raw], name: str, *, length_max: int = 512)
     except (msgspec.DecodeError, UnicodeDecodeError):
         if bytes(raw) == NULL:
             return None
-        raise invalid(f"`{name}` must be a string", param=name) from None
+        raise invalid(f"`{inside}{name}` must be a string", param=inside + name) from None
     if len(value) > length_max:
-        raise invalid(f"`{name}` is longer than {length_max} characters", param=name)
+        raise invalid(f"`{inside}{name}` is longer than {length_max} characters", param=inside + name)
     return value
 
 
-def flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+def flag(fields: Mapping[str, msgspec.Raw], name: str, *, inside: str = "") -> bool:
     """A boolean field; absent and null are False."""
     raw = fields.get(name)
     if raw is None:
@@ -125,7 +127,7 @@ def flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
         return True
     if value in (b"false", NULL):
         return False
-    raise invalid(f"`{name}` must be true or false", param=name)
+    raise invalid(f"`{inside}{name}` must be true or false", param=inside + name)
 
 
 def integer(fields: Mapping[str, msgspec.Raw], name: str, *, minimum: int, maximum: int) -> int | None:

@@ -90,7 +90,7 @@ def _end_user(fields: Fields) -> str | None:
     if raw is None or bytes(raw) == calls.NULL:
         return None
     try:
-        return calls.text(_decode_map(raw), "user_id")
+        return calls.text(_decode_map(raw), "user_id", inside="metadata.")
     except msgspec.DecodeError:
         raise invalid("`metadata` must be an object", param="metadata") from None
 

@@ -54,7 +54,7 @@ class Relay:
         self._last_delta: dict[str, msgspec.Raw] | None = None
         self._held = b""
         self._tail = b""
-        self._started = False
+        self._started = self._begun = False
         self._events = 0
         self._bytes = 0
 
@@ -108,6 +108,9 @@ class Relay:
             return b""
         match kind:
             case "content_block_delta":
+                if not self._begun:
+                    # Clients cannot read content of a message that never began; nothing was sent yet, so another may answer.
+                    raise MalformedStream("content without a `message_start`")
                 self.content_started = True
                 self._events += 1
                 self._bytes += len(event)
@@ -126,14 +129,15 @@ class Relay:
         return event + b"\n\n"
 
     def _message_start(self, fields: dict[str, msgspec.Raw]) -> bytes:
-        if self.upstream_id:
+        if self._begun:
             return b""  # some gateways repeat it
         try:
             message = _decode_map(fields["message"])
-            self.upstream_id = _decode_str(message["id"])
+            self.upstream_id = _decode_str(message["id"]) if "id" in message else ""
         except (msgspec.DecodeError, KeyError):
             self.malformed += 1
             return b""
+        self._begun = True
         if "usage" in message:
             self._usage.merge(bytes(message["usage"]))
         message["id"] = msgspec.Raw(_encode(self._id))

@@ -145,7 +145,7 @@ def _option(fields: Fields, name: str, key: str) -> bool:
         inner = _decode_map(raw)
     except msgspec.DecodeError:
         raise invalid(f"`{name}` must be an object", param=name) from None
-    return calls.flag(inner, key)
+    return calls.flag(inner, key, inside=f"{name}.")
 
 
 def _media_needs(media: Media) -> frozenset[str]:
@@ -170,7 +170,7 @@ def _feature_needs(fields: Fields) -> set[str]:
         needs.add("tools")
     if _present(fields, "response_format"):
         try:
-            kind = calls.text(_decode_map(fields["response_format"]), "type")
+            kind = calls.text(_decode_map(fields["response_format"]), "type", inside="response_format.")
         except msgspec.DecodeError:
             raise invalid("`response_format` must be an object", param="response_format") from None
         if kind == "json_schema":
