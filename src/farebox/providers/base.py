@@ -37,6 +37,14 @@ class DataPolicy(msgspec.Struct, frozen=True):
     regions: tuple[str, ...] = ()
 
 
+class Certificates(msgspec.Struct, frozen=True):
+    """TLS files for a provider of one's own; None = the system's authorities, no client certificate."""
+
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+
+
 class Provider(msgspec.Struct, frozen=True):
     """A vendor. Most are one row in `farebox.providers.compatible`."""
 
@@ -51,6 +59,7 @@ class Provider(msgspec.Struct, frozen=True):
     charges_by_reported_cost: bool = False
     """True: the provider's own reported cost is the charge (OpenRouter's catalog price is only an estimate)."""
     data: DataPolicy = DataPolicy()
+    certificates: Certificates = Certificates()
     docs_url: str = ""
     kind: Literal["cloud", "local", "custom"] = "cloud"
     makes: tuple[str, ...] = ()

@@ -52,7 +52,14 @@ class Target(msgspec.Struct, frozen=True, eq=False):
 
 
 def target(
-    model: Model, offer: Offer, provider: Provider, *, wire: str, base_url: str, keys: tuple[str, ...], markup_bp: int
+    model: Model,
+    offer: Offer,
+    provider: Provider,
+    *,
+    wire: str,
+    base_url: str,
+    keys: tuple[str, ...],
+    markup_bp: int,
 ) -> Target:
     """Put an offer and its provider together, on one of the wires that the provider speaks."""
     return Target(
