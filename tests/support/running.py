@@ -231,7 +231,8 @@ class Farebox:
 
     def posted(self) -> bool:
         """Whether every record of the journals is in the ledger."""
-        return any(finding["subject"] == "journal" and finding["text"].startswith("0 ") for finding in self.cli("doctor", check=False)["findings"])
+        findings = self.cli("doctor", check=False)["findings"]
+        return any(finding["subject"] == "journal" and finding["text"].startswith("0 ") for finding in findings)
 
     def wait_posted(self) -> None:
         wait_until(self.posted, "everything is posted")
@@ -261,7 +262,8 @@ def provider(name: str, base_url: str, *, wire: str = "openai_chat", extra: str 
 
 def model(slug: str, *offers: str, context: int = 128_000, output: int = 4096) -> str:
     """A `[[models]]` table over offers made by `offer`."""
-    return f'[[models]]\nslug = "{slug}"\ncontext_window = {context}\nmax_output_tokens = {output}\noffers = [{", ".join(offers)}]\n'
+    sizes = f"context_window = {context}\nmax_output_tokens = {output}"
+    return f'[[models]]\nslug = "{slug}"\n{sizes}\noffers = [{", ".join(offers)}]\n'
 
 
 def offer(name: str, id: str, *, input: str = "2.50", output: str = "10.00", **more: str) -> str:
