@@ -73,9 +73,10 @@ class Call(msgspec.Struct, frozen=True):
 def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
     """The top-level fields, and the layout in which the body's bytes can be spliced, if any.
 
-    A body whose length is exactly that of its fields in compact or in `", "`/`": "` layout has no duplicate name and no
-    escaped one. Any other layout is legal, too, but is forwarded re-assembled from the fields that we read, so that the
-    provider can never see a duplicate that we did not.
+    A body that is exactly its fields in compact or in `", "`/`": "` layout has no duplicate name and no escaped one. For the
+    compact layout, the shortest there is, the length proves it; of the other a duplicate can have the length. Any other
+    layout is legal, too, but is forwarded re-assembled from the fields that we read, so that the provider can never see a
+    duplicate that we did not.
     """
     try:
         fields = _decode_fields(body)
@@ -94,7 +95,10 @@ def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
     compact = size + 4 * count + 1
     if len(body) == compact:
         return fields, b""
-    return fields, b" " if len(body) == compact + 2 * count - 1 else None
+    if len(body) != compact + 2 * count - 1:
+        return fields, None
+    spaced = b"{%b}" % b", ".join([b'"%b": %b' % (name.encode(), raw) for name, raw in fields.items()])
+    return fields, b" " if body == spaced else None
 
 
 def _raw_length(raw: msgspec.Raw) -> int:
@@ -252,4 +256,9 @@ _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 def is_plain_text(messages: memoryview | bytes) -> bool:
     """Whether messages certainly hold nothing but strings: no typed parts, and no escape that could hide the word."""
     data = bytes(messages)
-    return b'"type"' not in data and _ESCAPED_ASCII.search(data) is None
+    return b'"type"' not in data and not hides_ascii(data)
+
+
+def hides_ascii(data: bytes) -> bool:
+    """Whether some escape could spell a word that a search of the bytes does not find."""
+    return _ESCAPED_ASCII.search(data) is not None

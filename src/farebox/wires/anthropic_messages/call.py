@@ -1,6 +1,6 @@
 """Anthropic messages: the quick read of a request, and its body for a provider that speaks the same wire."""
 
-import re
+from typing import Any, cast
 
 import msgspec
 
@@ -18,8 +18,6 @@ WEB_SEARCHES_LIMIT = 1000
 EXTENSIONS = frozenset({"models", "provider", "usage", "max_output_to_balance", "stream_recovery"})
 """Fields addressed to the gateway, not to the model."""
 
-_SEARCH_TOOL = re.compile(rb'"web_search_\d+"')
-_MAX_USES = re.compile(rb'"max_uses"\s*:\s*(\d{1,4})')
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ROUTINE = frozenset({"model", "messages", "stream", "max_tokens", "temperature", "top_p", "system"})
 
@@ -78,11 +76,25 @@ def _tool_needs(fields: Fields, needs: set[str]) -> int:
         return 0
     needs.add("tools")
     data = bytes(raw)
-    if _SEARCH_TOOL.search(data) is None:
+    searches = _searches(data) if b"web_search" in data or calls.hides_ascii(data) else 0
+    if searches:
+        needs.add("web_search")
+    return searches
+
+
+def _searches(data: bytes) -> int:
+    """The most searches that the tools allow. Malformed tools are left for the provider to name."""
+    try:
+        tools: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0
-    needs.add("web_search")
-    stated = _MAX_USES.search(data)
-    return min(int(stated[1]), WEB_SEARCHES_LIMIT) if stated else WEB_SEARCHES_MAX
+    searches = 0
+    for item in cast("list[Any]", tools) if isinstance(tools, list) else []:
+        tool = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        if str(tool.get("type")).startswith("web_search_"):
+            stated: Any = tool.get("max_uses")
+            searches += stated if type(stated) is int and stated > 0 else WEB_SEARCHES_MAX
+    return min(searches, WEB_SEARCHES_LIMIT)
 
 
 def _end_user(fields: Fields) -> str | None:

@@ -60,13 +60,13 @@ def read_call(body: bytes) -> Call:
         if (
             (older is None or cap is None)
             and messages.startswith(b"[{")
-            and b'"type"' not in messages
-            # An escaped name could stand twice, or hide a typed part.
-            and b"\\u00" not in body
+            # Of a name that stands twice we read the last, a provider perhaps the first: all of the body is looked at.
+            and b'"type"' not in body
+            and b"\\u00" not in body  # an escaped name could stand twice, or hide a typed part
             and body.count(b'"model"') == 1
-            and (older is None or body.count(b'"max_tokens"') == 1)
-            and (cap is None or body.count(b'"max_completion_tokens"') == 1)
-            and (not read.stream or body.count(b'"stream"') == 1)
+            and body.count(b'"max_tokens"') == (older is not None)
+            and body.count(b'"max_completion_tokens"') == (cap is not None)
+            and body.count(b'"stream"') <= 1
         ):
             return Call(
                 wire=WIRE,
