@@ -100,7 +100,15 @@ class Gateway:
         """An attempt as its record begins: keys are used in turn, one per attempt."""
         target = candidate.target
         key_ref = target.key_refs[(n - 1) % len(target.key_refs)] if target.key_refs else ""
-        return AttemptStart(n, target.provider.name, candidate.upstream_id, key_ref, candidate.quoted, self.clock.now_us())
+        return AttemptStart(
+            n,
+            target.provider.name,
+            candidate.upstream_id,
+            key_ref,
+            candidate.quoted,
+            self.clock.now_us(),
+            target.provider.charges_by_reported_cost,
+        )
 
     def upstream_head(
         self, target: Target, exchange: Exchange, generation: str, n: int

@@ -123,3 +123,13 @@ def test_off_peak_hours_are_utc_and_weekends_count() -> None:
     assert at(wednesday + 4 * hour - 1) == 2_000_000
     assert at(wednesday + 4 * hour) == 500_000
     assert at(wednesday + 3 * 24 * hour + hour) == 500_000
+
+
+@given(st.integers(0, 10**18), st.integers(0, 15), st.integers(0, 5_000))
+def test_a_reported_cost_is_rounded_once_for_each_side(digits: int, decimals: int, markup_bp: int) -> None:
+    text = str(digits).rjust(decimals + 1, "0")
+    text = f"{text[:-decimals]}.{text[-decimals:]}" if decimals else text
+    exact = Fraction(digits, 10**decimals) * 10**9
+    billed = pricing.reported_bill(text, Rates(), markup_bp)
+    assert billed.cost_nano == round(exact)
+    assert billed.charge_nano == round(exact * (10_000 + markup_bp) / 10_000)

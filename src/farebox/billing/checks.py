@@ -280,6 +280,7 @@ class _Figures(msgspec.Struct):
     markup_bp: int = 0
     outcome: str = ""
     flags: tuple[str, ...] = ()
+    provider_cost_usd: str = ""
 
 
 class _Words(_Figures):
@@ -324,6 +325,9 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
             continue
         if any(count < 0 for count in figures.usage.values()):
             yield "a count is negative"
+        if "reported_cost" in figures.flags:
+            yield from _follows_report(figures, cost, charge + loss)
+            continue
         pico = sum(count * figures.rates.get(name, 0) for name, count in figures.usage.items()) + figures.rates.get("request", 0)
         if cost is None or cost != _half_even(pico, 1_000):
             yield f"the cost is {cost}, its usage costs {_half_even(pico, 1_000)}"
@@ -333,6 +337,18 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
         free = figures.outcome not in BILLED_OUTCOMES or bool(FREE_FLAGS & set(figures.flags))
         if charge + loss != price and not (free and charge + loss == 0):
             yield f"charge {charge} and loss {loss} are not the price of its usage, {price}"
+
+
+def _follows_report(figures: _Figures, cost: int | None, charged: int) -> Iterator[str]:
+    """Amounts of a provider whose own reported cost is the charge: they follow from its words instead of the counts."""
+    whole, _, fraction = figures.provider_cost_usd.partition(".")
+    digits, scale = int(whole + fraction or "0"), 10 ** len(fraction)
+    owed = _half_even(digits * 10**9, scale)
+    price = _half_even(digits * 10**9 * (10_000 + figures.markup_bp), scale * 10_000)
+    if cost != owed:
+        yield f"the cost is {cost}, the provider reported {owed}"
+    if charged not in (price, 0):
+        yield f"charge and loss are {charged}, the marked-up reported cost is {price}"
 
 
 def _half_even(numerator: int, denominator: int) -> int:

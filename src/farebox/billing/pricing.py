@@ -7,7 +7,7 @@ markup. Settlement uses the quote even if prices change meanwhile.
 import msgspec
 
 from farebox.catalog.price import Price, Rates, Schedule
-from farebox.money import BASIS_POINTS, PICO_PER_NANO, divide_half_even, round_charge
+from farebox.money import BASIS_POINTS, NANO_PER_USD, PICO_PER_NANO, divide_half_even, round_charge
 from farebox.wires.usage import Usage
 
 MINUTES_PER_DAY = 1440
@@ -115,6 +115,15 @@ def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bil
     pico = cost_pico(usage, rates)
     cost = divide_half_even(pico, PICO_PER_NANO)
     charge = cost if quoted.markup_bp == 0 else round_charge(pico, quoted.markup_bp)
+    return Bill(rates, cost, charge)
+
+
+def reported_bill(cost_usd: str, rates: Rates, markup_bp: int) -> Bill:
+    """A bill made of the provider's own charge, a plain decimal string of dollars; each amount rounded once, half-even."""
+    whole, _, fraction = cost_usd.partition(".")
+    digits, scale = int(whole + fraction), 10 ** len(fraction)
+    cost = divide_half_even(digits * NANO_PER_USD, scale)
+    charge = divide_half_even(digits * NANO_PER_USD * (BASIS_POINTS + markup_bp), scale * BASIS_POINTS)
     return Bill(rates, cost, charge)
 
 

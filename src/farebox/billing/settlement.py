@@ -11,13 +11,15 @@ import msgspec
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.meter import Ending, Seen, Verdict, judge
-from farebox.billing.pricing import Bill, Quote, bill, side_costs_pico
+from farebox.billing.pricing import Bill, Quote, bill, reported_bill, side_costs_pico
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
 from farebox.ports import Clock
 from farebox.wires.usage import Usage
 
 ERROR_TEXT_MAX = 500
+REPORTED_COST_FLAG = "reported_cost"
+"""The row's amounts follow from the provider's own reported cost, not from its counts."""
 UNWRITTEN_MAX = 10_000
 """Settlements kept in memory while the journal cannot be written; new calls are refused long before."""
 
@@ -68,6 +70,8 @@ class AttemptStart(msgspec.Struct):
     provider_key: str
     quoted: Quote
     started_us: int
+    by_reported_cost: bool = False
+    """The provider's own reported cost is what we owe it, and what the charge is made of (its row says so)."""
     first_byte_us: int | None = None
     status: int | None = None
     upstream_request_id: str = ""
@@ -159,6 +163,9 @@ class Settlement:
             refused = ending in ("refused", "failed_unsent")
             tier = report.service_tier if report is not None else None
             billed = bill(verdict.usage, current.quoted, service_tier=tier)
+            if current.by_reported_cost and report is not None and report.provider_cost_usd and not refused:
+                billed = reported_bill(report.provider_cost_usd, billed.rates, current.quoted.markup_bp)
+                flags = (*flags, REPORTED_COST_FLAG)
             rates = billed.rates
             cost = 0 if refused else billed.cost_nano
             if verdict.customer_pays:
