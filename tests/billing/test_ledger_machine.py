@@ -1,6 +1,7 @@
 """The stateful test (reliability.md T2): any order of calls, commands and accidents, against a naive model."""
 
 import contextlib
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -27,6 +28,13 @@ PRICES = (
 usages = st.builds(Usage, input=st.integers(0, 3_000), cache_read=st.integers(0, 500), output=st.integers(0, 800))
 # Sizes near what the accounts have: money must run out often, or nothing is tested.
 amounts = st.sampled_from((1, 997, 1_000_000, 6_543_210, 14_000_001, 23_000_000, 31_415_926, 40_000_000))
+
+
+def exact(used, rates, markup_bp):
+    """A price by fractions; `round` is half-even."""
+    counts = {name: getattr(used, name) for name in used.__struct_fields__}
+    pico = sum(Fraction(count) * getattr(rates, name) for name, count in counts.items()) + rates.request
+    return round(pico * (10_000 + markup_bp) / 10_000_000)
 
 
 class Injected(Exception):
@@ -143,6 +151,20 @@ class Machine(RuleBasedStateMachine):
                 amount - worker.purse(scope.id).free > (self.world.scope(scope.id) or before).available_nano
                 for scope in self.world.scopes(self.keys[key])[1]
             ), "refused only when some scope has not enough"
+
+    @rule(
+        slot=st.sampled_from(SLOTS), key=st.integers(0, 3), used=st.lists(usages, min_size=1, max_size=3), room=st.integers(-1, 1)
+    )
+    def serve(self, slot, key, used, room):
+        """Whole calls, posted at once: so that there is always something to correct, to expire and to run out of."""
+        worker = self.workers[slot]
+        for one in used:
+            amount = max(exact(one, self.rates, self.markup_bp) + room * 1_000, 1)
+            with contextlib.suppress(AllotmentError):
+                hold = worker.hold(self.keys[key], amount, rates=self.rates, markup_bp=self.markup_bp)
+                if hold:
+                    self.written(worker.settle(hold, worker.attempt(hold, one, basis="estimated")))
+        self.post(records_max=1_000)
 
     @rule(data=st.data(), used=usages)
     def settle(self, data, used):

@@ -437,6 +437,18 @@ class TestAdjustments:
         assert self.adjust(world, settle, Usage(input=1_000, output=199)).revision == 2
         assert world.check() == []
 
+    def test_a_refund_returns_to_the_credit_that_was_spent_last(self, world):
+        account = world.account()
+        soon = world.top_up(account, 4_000_000, expires_us=world.clock.us + 1_000)
+        later = world.top_up(account, 4_000_000, expires_us=world.clock.us + 2_000)
+        never = world.top_up(account, 4_000_000)
+        settle = self.estimated(world, account, world.key(account), usage=Usage(input=3_600), hold_nano=10_000_000)
+        left = lambda: [-world.sums()[f"credit:{grant.id}"] for grant in (soon, later, never)]  # noqa: E731
+        assert left() == [0, 0, 2_999_998]
+        self.adjust(world, settle, Usage(input=2_400))
+        assert left() == [0, 1_999_998, 4_000_000]
+        assert world.check() == []
+
     def test_upwards_is_our_loss_unless_asked(self, world):
         account = world.account(DOLLAR)
         settle = self.estimated(world, account, world.key(account))
