@@ -10,6 +10,8 @@ from farebox.errors import FareboxError
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.usage import Usage, UsageReport
 
+BOM = b"\xef\xbb\xbf"
+"""May stand before an event stream, and be split as anything else."""
 TAIL_BYTES_MAX = 4 * 2**20
 """The largest unfinished event; a provider that sends a longer one is broken."""
 ESTIMATE_BYTES_PER_TOKEN = 4

@@ -12,7 +12,7 @@ from farebox.errors import FareboxError
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
+from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -132,8 +132,11 @@ class Relay:
             data = self._tail + data
             self._tail = b""
         if not self._started:
+            if len(data) < len(BOM) and BOM.startswith(data):
+                self._tail = data
+                return b""
             self._started = True
-            data = data.removeprefix(b"\xef\xbb\xbf")
+            data = data.removeprefix(BOM)
         if b"\r" in data:
             data = self._without_carriage_returns(data)
         if not data.endswith(b"\n\n"):
