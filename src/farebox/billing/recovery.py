@@ -59,13 +59,14 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
     before = dispatch.before if dispatch is not None else ()
     rates = dispatch.rates if dispatch is not None else hold.rates
     usage = progress.usage if progress is not None else None
+    charged_before = sum(attempt.charge_nano for attempt in before)
     charge = loss = 0
     cost = None
     flags: tuple[str, ...] = ("recovered",)
     if usage is not None:
         quoted = pricing.Quote(hold.price_version, Schedule(rates), hold.markup_bp, {})
         billed = pricing.bill(usage, quoted)
-        cost, charge = billed.cost_nano, min(billed.charge_nano, hold.amount_nano)
+        cost, charge = billed.cost_nano, min(billed.charge_nano, hold.amount_nano - charged_before)
         loss = billed.charge_nano - charge
         if loss:
             flags = (*flags, "hold_exceeded")
@@ -95,7 +96,7 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         key=hold.key,
         scopes=hold.scopes,
         hold_nano=hold.amount_nano,
-        charge_nano=charge,
+        charge_nano=charged_before + charge,
         surface=hold.surface,
         model=hold.model,
         attempts=(*before, attempt),

@@ -166,7 +166,7 @@ class Settlement:
             if current.by_reported_cost and report is not None and report.provider_cost_usd and not refused:
                 billed = reported_bill(report.provider_cost_usd, billed.rates, current.quoted.markup_bp)
                 flags = (*flags, REPORTED_COST_FLAG)
-            rates = billed.rates
+            rates = None if refused else billed.rates
             cost = 0 if refused else billed.cost_nano
             if verdict.customer_pays:
                 room = self._hold.amount_nano - self.charge_nano
@@ -195,7 +195,7 @@ class Settlement:
                 basis=verdict.basis,
                 flags=(*flags, *report.anomalies) if report is not None and report.anomalies else flags,
                 price_version=current.quoted.price_version,
-                rates=rates if cost else None,
+                rates=rates,
                 markup_bp=current.quoted.markup_bp,
                 cost_nano=cost,
                 charge_nano=charge,
