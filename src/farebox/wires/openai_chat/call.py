@@ -64,8 +64,7 @@ def read_call(body: bytes) -> Call:
             and b'"type"' not in body
             and b"\\u00" not in body  # an escaped name could stand twice, or hide a typed part
             and body.count(b'"model"') == 1
-            and body.count(b'"max_tokens"') == (older is not None)
-            and body.count(b'"max_completion_tokens"') == (cap is not None)
+            and body.count(b'_tokens"') == (older is not None or cap is not None)  # the ends of both caps' names
             and body.count(b'"stream"') <= 1
         ):
             return Call(
