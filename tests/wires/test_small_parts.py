@@ -54,6 +54,13 @@ def test_thinking_in_tags() -> None:
     assert think_tags.split("<think></think>ok") == ("", "ok")
 
 
+def test_a_line_end_behind_the_tag_is_no_thought_in_whatever_piece_it_comes() -> None:
+    splitter = think_tags.Splitter()
+    assert splitter.feed("<think>") + splitter.feed("\n") + splitter.feed("\nhm") + splitter.end() == [(True, "hm")]
+    splitter = think_tags.Splitter()
+    assert splitter.feed("<think>") + splitter.feed("\n") + splitter.end() == []
+
+
 def test_efforts_and_budgets() -> None:
     def asked(**fields: object) -> ReasoningRequest:
         return ReasoningRequest("reasoning", enabled=True, **fields)  # type: ignore[arg-type]

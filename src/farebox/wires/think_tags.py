@@ -34,13 +34,19 @@ class Splitter:
                     return []
                 self._state = "answer"
                 return self._release(False)
+            self._state = "opened"
+            self._held = lead[len(OPEN) :]
+        if self._state == "opened":
+            # The line ends behind the tag may come in a later piece.
+            self._held = self._held.lstrip("\n")
+            if not self._held:
+                return []
             self._state = "thinking"
-            self._held = lead[len(OPEN) :].lstrip("\n")
         return self._thinking()
 
     def end(self) -> list[tuple[bool, str]]:
         """What was held back because a tag might have begun."""
-        return self._release(self._state == "thinking") if self._state != "gap" else []
+        return self._release(self._state == "thinking") if self._state not in ("gap", "opened") else []
 
     def _thinking(self) -> list[tuple[bool, str]]:
         if self._state == "gap":
