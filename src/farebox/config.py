@@ -317,6 +317,13 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Loaded:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     filled = _fill(raw, environment, str(path), "")
+    sections = cast("dict[str, Any]", filled).get("providers")
+    for name, section in cast("dict[str, Any]", sections).items() if isinstance(sections, dict) else ():
+        # One by one, since a path through a table of names would not say which.
+        try:
+            msgspec.convert(section, ProviderSection)
+        except msgspec.ValidationError as error:
+            raise ConfigError(_explain(path, error, within=f"providers.{name}")) from None
     try:
         config = msgspec.convert(filled, Config)
     except msgspec.ValidationError as error:
@@ -364,13 +371,14 @@ def _known_names(place: str) -> tuple[str, ...]:
     return () if found is None else cast("tuple[str, ...]", found.__struct_fields__)
 
 
-def _explain(path: Path, error: msgspec.ValidationError) -> str:
+def _explain(path: Path, error: msgspec.ValidationError, *, within: str = "") -> str:
     """msgspec's message → file, path inside it, what is wrong, what to write."""
     text = str(error)
     place = ""
     if " - at `" in text:
         text, _, where = text.partition(" - at `")
         place = where.rstrip("`").removeprefix("$").lstrip(".")
+    place = ".".join(filter(None, (within, place)))
     unknown = re.search(r"unknown field `([^`]+)`", text)
     if unknown is not None:
         near = difflib.get_close_matches(unknown[1], _known_names(place), n=1)

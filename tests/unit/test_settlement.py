@@ -1,0 +1,134 @@
+"""Settlement: one owner, one end, whatever happens; nothing is lost while the journal cannot be written."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from farebox.billing.budgets import account_scope
+from farebox.billing.holds import Holds, Taken
+from farebox.billing.journal import JournalError
+from farebox.billing.meter import Seen
+from farebox.billing.pricing import Quote
+from farebox.billing.records import Hold, Record, Settle
+from farebox.billing.settlement import AttemptStart, Books, Settlement
+from farebox.catalog.price import Rates, Schedule
+from farebox.wires.usage import Usage, UsageReport
+
+QUOTE = Quote("m@1", Schedule(Rates(input=1_000_000, output=2_000_000)), 0, {})
+SCOPE = account_scope("acc-1")
+
+
+class Paper:
+    """A journal in memory that can run out."""
+
+    def __init__(self) -> None:
+        self.lines: list[Record] = []
+        self.full = False
+
+    def write(self, *records: Record) -> None:
+        if self.full:
+            raise JournalError("the disk is full")
+        self.lines.extend(records)
+
+
+class Hand:
+    """A clock that does not move."""
+
+    def now_us(self) -> int:
+        return 1_000_000
+
+    def monotonic_us(self) -> int:
+        return 1_000_000
+
+
+class Till:
+    """A database with enough for everybody."""
+
+    def take(self, scope: Any, need_nano: int, wish_nano: int) -> Taken:
+        return Taken(wish_nano, 10**12, 0, wish_nano)
+
+    def give_back(self, scope_id: str, granted_nano: int) -> None: ...
+
+    def want(self, scope_id: str, until_us: int) -> None: ...
+
+    def wanted(self) -> Sequence[str]:
+        return []
+
+
+async def opened(amount_nano: int = 10_000) -> tuple[Settlement, Books, Paper]:
+    async def run(function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    paper = Paper()
+    holds = Holds(Till(), Hand(), lambda function, *rest: asyncio.ensure_future(run(function, *rest)))
+    books = Books(paper, holds, Hand(), "life-1", bill_partial=False)  # type: ignore[arg-type]
+    reserved = await holds.reserve([SCOPE], amount_nano)
+    hold = Hold("gen-1", 1, "acc-1", "key-1", (SCOPE.id,), amount_nano, "chat_completions", "m/x", "lab", "x", "m@1", Rates())
+    settlement = Settlement(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
+    return settlement, books, paper
+
+
+def reported(usage: Usage) -> Seen:
+    return Seen(UsageReport(usage, raw=b"{}"))
+
+
+async def test_the_charge_is_exact_and_the_rest_of_the_hold_is_free() -> None:
+    settlement, books, paper = await opened()
+    settlement.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 3_000 + 4_000 and end.state == "settled"
+    assert books.holds.open_nano == 0 and books.holds.open_count == 0
+
+
+async def test_what_is_above_the_hold_is_our_loss_never_the_customers() -> None:
+    settlement, books, paper = await opened(5_000)
+    settlement.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 5_000
+    assert end.attempts[0].loss_nano == 2_000 and "hold_exceeded" in end.attempts[0].flags and books.losses == 1
+
+
+async def test_a_second_settlement_is_a_bug_and_says_so() -> None:
+    settlement, _, _ = await opened()
+    settlement.end_attempt("refused", Seen(None), outcome="http_error")
+    settlement.settle(state="voided")
+    with pytest.raises(AssertionError, match="never left"):
+        settlement.settle()
+
+
+async def test_close_ends_what_nothing_else_has_ended_once() -> None:
+    settlement, books, paper = await opened()
+    settlement.close(Seen(None, estimated_input=5))
+    settlement.close(Seen(None, estimated_input=5))
+    ends = [line for line in paper.lines if isinstance(line, Settle)]
+    assert len(ends) == 1 and ends[0].state == "voided" and ends[0].cancelled
+    assert ends[0].attempts[0].cost_nano is None, "an interrupted attempt costs nobody knows what, not nothing"
+    assert books.holds.open_count == 0
+
+
+async def test_a_hold_that_cannot_be_written_frees_its_money() -> None:
+    settlement, books, paper = await opened()
+    settlement.end_attempt("refused", Seen(None), outcome="http_error")
+    settlement.settle(state="voided")
+    paper.full = True
+    reserved = await books.holds.reserve([SCOPE], 10_000)
+    hold = Hold("gen-2", 1, "acc-1", "key-1", (SCOPE.id,), 10_000, "chat_completions", "m/x", "lab", "x", "m@1", Rates())
+    with pytest.raises(JournalError):
+        Settlement(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
+    assert books.holds.open_nano == 0
+
+
+async def test_a_settlement_waits_in_memory_while_the_disk_is_full() -> None:
+    settlement, books, paper = await opened()
+    settlement.end_attempt("complete", reported(Usage(input=1)), outcome="ok")
+    paper.full = True
+    settlement.settle()
+    assert len(books.unwritten) == 1 and not any(isinstance(line, Settle) for line in paper.lines)
+    assert not books.retry_unwritten()
+    paper.full = False
+    assert books.retry_unwritten() and not books.unwritten
+    assert isinstance(paper.lines[-1], Settle)
