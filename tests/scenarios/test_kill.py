@@ -118,6 +118,9 @@ class Bench:
         """Kill, bring back what does not come back by itself, and wait for the next complete answer."""
         box = self.box
         assert box.process is not None
+        if target in ("worker", "bookkeeper"):
+            # A child that fell a moment ago may not be back yet.
+            wait_until(lambda: target in box.children(), f"a {target} to kill")
         before = box.children()
         self.note(target)
         started = time.monotonic()

@@ -161,7 +161,10 @@ class Farebox:
         found: dict[str, int] = {}
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in listed:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended between the list and the look
             for word in words:
                 if word.startswith(b"farebox.processes."):
                     found[word.rpartition(b".")[2].decode()] = int(pid)
