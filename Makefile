@@ -5,6 +5,8 @@ USABLE := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 DATA ?= data
+# Tests run in as many processes as there are cores, up to four; a file's tests stay together, in their order.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: run test test-full lint bench lock wheel clean
 
@@ -12,10 +14,10 @@ run: .venv/run.stamp
 	@$(BIN)/farebox run --data $(DATA)
 
 test: .venv/test.stamp lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-full: .venv/test.stamp lint
-	FAREBOX_FULL=1 $(BIN)/python -m pytest
+	FAREBOX_FULL=1 $(PYTEST)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -98,3 +99,11 @@ def fresh_database(engine: str, request: pytest.FixtureRequest, tmp_path: Path) 
 def database_url(fresh_database: FreshDatabase) -> str:
     """An empty, migrated database of the engine under test."""
     return fresh_database()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Figures that a test measured (`record_property("figures", …)`), shown whichever process it ran in."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "figures" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")

@@ -1,4 +1,4 @@
-"""`kill -9` under load: whatever dies whenever, the books and the provider's true bill agree to the nano-dollar.
+"""`kill -9` under load, for the tests that say who dies when: the books and the provider's true bill agree to the nano-dollar.
 
 Forty-eight callers on both surfaces, some of whom vanish, call models that answer, fail, break off and lie, while processes are
 killed and started again. Then everything is stopped cleanly and compared by `tests/support/reconcile.py`, which shares no code
@@ -11,30 +11,26 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
+from farebox.billing import adjustments, checks
+from farebox.catalog.price import Rates
+from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.simulator.testing import SimulatorProcess
+from farebox.storage.database import Database
+from farebox.wires.usage import Usage
 from tests.support import reconcile
 from tests.support.callers import Fate, Load, body_for
 from tests.support.reconcile import Report, read_bill, read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
-from farebox.billing import adjustments, checks
-from farebox.catalog.price import Rates
-from farebox.failpoints import POINTS
-from farebox.ports import SystemClock, TimeOrderedIds
-from farebox.simulator.testing import SimulatorProcess
-from farebox.storage.database import Database
-from farebox.wires.usage import Usage
-
 CALLERS = 48
 FULL = bool(os.environ.get("FAREBOX_FULL"))
 SEED = int(os.environ.get("FAREBOX_SEED", "0")) or time.time_ns() % 1_000_000
-ANSWERS_BETWEEN_KILLS = (5, 60)
-TARGETS = ("all", "worker", "bookkeeper", "supervisor")
 
 OFFERS: dict[str, tuple[tuple[str, str], ...]] = {
     # model → (provider, what the simulated model does); the first offer is tried first
@@ -151,10 +147,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with SimulatorProcess(bill_path=tmp_path / "bill.jsonl", seed=SEED) as provider:
-        box = Farebox(tmp_path / "box", config=configuration(provider.origin), server="drain_s = 20.0", billing="drain_s = 10.0")
+@contextmanager
+def bench_in(folder: Path) -> Iterator[Bench]:
+    """A bench whose files are in `folder`; whatever is left of its processes is ended."""
+    with SimulatorProcess(bill_path=folder / "bill.jsonl", seed=SEED) as provider:
+        box = Farebox(folder / "box", config=configuration(provider.origin), server="drain_s = 20.0", billing="drain_s = 10.0")
         box.cli("topup", "default", "100000.00")
         try:
             yield Bench(box, provider, random.Random(SEED))
@@ -162,8 +159,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
             box.kill()
 
 
-def reconciled(bench: Bench, fates: list[Fate], show: Callable[[str], None]) -> None:
-    """Stop cleanly, compare, correct what the books do not know, compare again."""
+def reconciled(bench: Bench, fates: list[Fate]) -> str:
+    """Stop cleanly, compare, correct what the books do not know, compare again; the figures in a sentence."""
     box = bench.box
     assert box.stop() == 0, box.log()
     wait_until(
@@ -192,7 +189,7 @@ def reconciled(bench: Bench, fates: list[Fate], show: Callable[[str], None]) -> 
     )
     bench.check_ledger()
     box.check_books()
-    show(
+    return (
         f"seed {SEED}: {sum(bench.kills.values())} kills {dict(bench.kills)}, {len(fates)} calls, {len(bill)} attempts: "
         f"{report.exact} exact, {len(report.listed)} corrected {dict(report.flags)} ({gap} nano-dollars before, "
         f"{final.invoice_nano - after.costs} after), outcomes "
@@ -246,46 +243,3 @@ def compare_with_callers(books: reconcile.Books, fates: list[Fate]) -> None:
         told = int(whole) * 10**9 + int(fraction.ljust(9, "0"))
         assert told == sum(row.charge for row in rows), f"{where}: told {told}, charged {[row.charge for row in rows]}"
     assert complete > 0, "some calls were answered"
-
-
-def test_random_kills(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """Anything may be killed at any moment."""
-    kills = int(os.environ.get("FAREBOX_KILLS", "0")) or (80 if FULL else 12)
-    bench.box.start()
-    with Load(bench.box.port, bench.box.key, choose, CALLERS, SEED) as load:
-        for number in range(kills):
-            wanted = load.answered + bench.chance.randint(*ANSWERS_BETWEEN_KILLS)
-            wait_until(lambda wanted=wanted: load.answered >= wanted, "callers get answers", timeout_s=45)
-            bench.kill(TARGETS[number % len(TARGETS)], load)
-            bench.check_ledger()
-    with capsys.disabled():
-        reconciled(bench, load.fates, lambda text: print(f"\n{text}"))
-
-
-def test_kill_at_every_fail_point(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each named place once (in the full run thrice), and once more, everything, while that is being recovered."""
-    box = bench.box
-    box.start(wait=False)
-    with Load(box.port, box.key, choose, CALLERS, SEED) as load:
-        wait_until(lambda: load.answered > 10, "callers get answers", timeout_s=45)
-        for point in POINTS * (3 if FULL else 1):
-            box.kill()
-            bench.note("all")
-            victim = "bookkeeper" if point.startswith("poster.") else "worker 0"
-            visits = bench.chance.randint(1, 3 if victim == "bookkeeper" or point == "stream.after_checkpoint" else 30)
-            death = f"{victim} ended with status -9"
-            seen = box.log_text().count(death)
-            box.start(environment={"FAREBOX_FAILPOINT": f"{point}:{visits}"}, wait=False)
-            wait_until(
-                lambda seen=seen, death=death: box.log_text().count(death) > seen, f"{victim} dies at {point}", timeout_s=45
-            )
-            bench.note(point)
-        box.kill()
-        bench.note("all")
-        started = time.monotonic()
-        box.start(wait=False)
-        answered = load.answered
-        wait_until(lambda: load.answered > answered + 20, f"answers after the last kill: {box.log()}", timeout_s=45)
-        bench.first_answers_s.append(time.monotonic() - started)
-    with capsys.disabled():
-        reconciled(bench, load.fates, lambda text: print(f"\n{text}"))
