@@ -1,7 +1,6 @@
 """The composition root: configuration → providers, catalog, stores, services → the surfaces of one worker."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 
 from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
-from farebox.billing.journal import Journal
+from farebox.billing.journal import Journal, SyncPolicy
 from farebox.billing.settlement import Books
 from farebox.bridge import WIRES
 from farebox.catalog import loader
@@ -25,7 +24,7 @@ from farebox.gate.keys import PEPPER_BYTES_MIN
 from farebox.gate.limits import Limits
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
-from farebox.ports import SystemClock, SystemRandom, TimeOrderedIds
+from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrderedIds
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
@@ -35,6 +34,32 @@ from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 
 LOCAL_PROVIDER = "local"
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What a process takes from outside its own memory, beside the network, which is its event loop's. The simulation brings
+    its own (`tests/simulation`)."""
+
+    clock: Clock
+    random: Random
+    ids: Ids
+    open_database: Callable[[Loaded], Database]
+    open_journal: Callable[[Path, SyncPolicy], Journal]
+    """Raises `SlotBusy` while another process owns the slot."""
+    fail_point: Callable[[str], None]
+
+
+def real_outside(environment: Mapping[str, str]) -> Outside:
+    """The machine itself."""
+    clock = SystemClock()
+    return Outside(
+        clock=clock,
+        random=SystemRandom(),
+        ids=TimeOrderedIds(clock),
+        open_database=open_database,
+        open_journal=lambda slot, sync: Journal(slot, sync=sync),
+        fail_point=armed(environment),
+    )
 
 
 class Enabled(msgspec.Struct, frozen=True):
@@ -179,10 +204,12 @@ def on_one_thread(name: str) -> tuple[Callable[..., "asyncio.Future[Any]"], Thre
 class Worker:
     """One gateway worker's services, to be used on a running event loop."""
 
-    def __init__(self, loaded: Loaded, journal: Journal, life: str, *, local_url: str | None, run_dir: Path) -> None:
+    def __init__(
+        self, loaded: Loaded, outside: Outside, journal: Journal, life: str, *, local_url: str | None, run_dir: Path
+    ) -> None:
         config = loaded.config
-        clock, random = SystemClock(), SystemRandom()
-        self.database = open_database(loaded)
+        clock = outside.clock
+        self.database = outside.open_database(loaded)
         self.store = Allotments(self.database, life, clock)
         self.run_money, self._money_thread = on_one_thread("money")
         run_reads, self._read_thread = on_one_thread("reads")
@@ -204,8 +231,8 @@ class Worker:
             limits=Limits(config.limits.requests_per_minute, config.limits.concurrent_calls),
             metrics=metrics,
             clock=clock,
-            ids=TimeOrderedIds(clock),
-            random=random,
+            ids=outside.ids,
+            random=outside.random,
             timeouts=Timeouts(
                 connect_s=attempts.connect_s, headers_s=attempts.headers_s, chunk_s=attempts.chunk_s, total_s=attempts.total_s
             ),
@@ -217,7 +244,7 @@ class Worker:
                 body_bytes_max=config.server.body_bytes_max,
                 metrics_public=config.server.metrics_public,
             ),
-            fail_point=armed(os.environ),
+            fail_point=outside.fail_point,
         )
         self.library = DatabaseLibrary(self.database, run_reads, run_dir)
         self.app = App(self.gateway, self.library)

@@ -85,7 +85,7 @@ class Flight:
     async def run(self) -> None:
         """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns."""
         gateway = self.gateway
-        gateway.flights.add(self)
+        gateway.flights[self] = None
         failed: list[int] = []
         index = 0
         try:
@@ -113,7 +113,7 @@ class Flight:
                 index = following.candidate
                 self.settlement.dispatch(gateway.start_attempt(self.plan.candidates[index], len(failed) + 1))
         finally:
-            gateway.flights.discard(self)
+            gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None
             if not self.settlement.done:
                 self.settlement.close(self.seen())

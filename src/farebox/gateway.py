@@ -80,7 +80,8 @@ class Gateway:
         self.retry_policy = retry_policy
         self.settings = settings
         self.fail_point = fail_point
-        self.flights: set[Flight] = set()
+        self.flights: dict[Flight, None] = {}
+        """In the order of their beginning."""
         self.draining = False
         self._heads: dict[tuple[int, int], Prepared] = {}
         self._day = ("", 0)

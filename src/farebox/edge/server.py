@@ -39,7 +39,7 @@ class HttpServer:
         self._connections_max = connections_max
         self._header_us = int(header_s * 1_000_000)
         self._tell = tell
-        self._connections: set[HttpConnection] = set()
+        self._connections: dict[HttpConnection, None] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,14 +69,14 @@ class HttpServer:
         if count >= self._connections_max + TURNED_AWAY_MAX:
             connection.abort()
             return
-        self._connections.add(connection)
+        self._connections[connection] = None
         if self.draining:
             connection.turn_away(503, "the gateway is shutting down; try again in a moment")
         elif count >= self._connections_max:
             connection.turn_away(503, f"all {self._connections_max} connections are in use; try again in a moment")
 
     def closed(self, connection: HttpConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     async def _sweep(self) -> None:
         while True:

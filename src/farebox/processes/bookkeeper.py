@@ -10,17 +10,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-from farebox.app import open_database
+from farebox.app import Outside, real_outside
 from farebox.billing import ledger, poster, segments
 from farebox.billing.journal import JournalError
 from farebox.config import Loaded, load
-from farebox.failpoints import armed
-from farebox.ports import Clock, Ids, SystemClock, TimeOrderedIds
 from farebox.processes.lifeline import die_with_parent
-from farebox.storage.database import Database, StoreError
+from farebox.storage.database import StoreError
 
 IDLE_S = 0.1
 """Pause between batches: a call is in the ledger within about this time."""
@@ -29,57 +26,74 @@ RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
 
 
+class Bookkeeper:
+    """One life's work, a round at a time."""
+
+    def __init__(self, loaded: Loaded, outside: Outside) -> None:
+        self._loaded = loaded
+        self._outside = outside
+        self._database = outside.open_database(loaded)
+        self._tidied_us = 0
+
+    def round(self) -> int:
+        """Post what is new, and tidy when it is time. How many records there were: below `BATCH_RECORDS_MAX`, nothing is left.
+
+        Raises `StoreError` and `JournalError`; what was not posted is there for the next round.
+        """
+        outside, loaded, database = self._outside, self._loaded, self._database
+        posted = poster.post(
+            database,
+            loaded.journal_dir,
+            outside.ids,
+            outside.clock,
+            records_max=BATCH_RECORDS_MAX,
+            before_commit=lambda: outside.fail_point("poster.before_commit"),
+        )
+        for problem in posted.damaged:
+            _say(problem)
+        if posted.records:
+            outside.fail_point("poster.after_commit")
+        now_us = outside.clock.monotonic_us()
+        if now_us - self._tidied_us > HOUSEKEEPING_US:
+            self._tidied_us = now_us
+            ledger.expire(database, outside.ids, now_us=outside.clock.now_us())
+            for slot in sorted(loaded.journal_dir.glob("w*")):
+                segments.remove_posted(database, slot)
+        return posted.records
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _say(problem: object) -> None:
+    sys.stderr.write(f"farebox: bookkeeper: {problem}\n")
+
+
 def run(loaded: Loaded, stop: threading.Event) -> None:
     """Post until told to stop, then post what is left."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
     lock = os.open(run_dir / "bookkeeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    clock = SystemClock()
-    ids = TimeOrderedIds(clock)
-    database = open_database(loaded)
-    fail_point = armed(os.environ)
-    tidied_us = 0
+    bookkeeper = Bookkeeper(loaded, real_outside(os.environ))
     try:
         while True:
             ending = stop.is_set()
             try:
-                posted = _post(database, loaded, ids, clock, fail_point)
-                if posted:
-                    fail_point("poster.after_commit")
-                now_us = clock.monotonic_us()
-                if now_us - tidied_us > HOUSEKEEPING_US:
-                    tidied_us = now_us
-                    ledger.expire(database, ids, now_us=clock.now_us())
-                    for slot in sorted(loaded.journal_dir.glob("w*")):
-                        segments.remove_posted(database, slot)
+                records = bookkeeper.round()
             except (StoreError, JournalError) as error:
-                sys.stderr.write(f"farebox: bookkeeper: {error}\n")
+                _say(error)
                 if ending or stop.wait(RETRY_S):
                     return
                 continue
-            if posted >= BATCH_RECORDS_MAX:
+            if records >= BATCH_RECORDS_MAX:
                 continue
             if ending:
                 return
             stop.wait(IDLE_S)
     finally:
-        database.close()
+        bookkeeper.close()
         os.close(lock)
-
-
-def _post(database: Database, loaded: Loaded, ids: Ids, clock: Clock, fail_point: Callable[[str], None]) -> int:
-    posted = poster.post(
-        database,
-        loaded.journal_dir,
-        ids,
-        clock,
-        records_max=BATCH_RECORDS_MAX,
-        before_commit=lambda: fail_point("poster.before_commit"),
-    )
-    for problem in posted.damaged:
-        sys.stderr.write(f"farebox: bookkeeper: {problem}\n")
-    return posted.records
 
 
 def main() -> None:

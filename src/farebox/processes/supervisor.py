@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from farebox.app import real_outside
 from farebox.billing.records import Closed
 from farebox.config import ConfigError, Loaded
-from farebox.ports import SystemClock
 from farebox.processes import local_model
 from farebox.processes.worker import open_slot
 
@@ -120,11 +120,11 @@ def is_healthy(port: int, path: str, host: str = "127.0.0.1") -> bool:
 
 def finish_orphans(loaded: Loaded, workers: int) -> None:
     """Slots that no worker of this start will own are finished and closed here."""
-    clock = SystemClock()
+    outside = real_outside(os.environ)
     for slot in sorted(loaded.journal_dir.glob("w*")) if loaded.journal_dir.is_dir() else []:
         if slot.name[1:].isdigit() and int(slot.name[1:]) >= workers and not _is_closed(slot):
-            journal, life = open_slot(loaded, slot)
-            journal.write(Closed(life=life, at_us=clock.now_us()))
+            journal, life = open_slot(loaded, slot, outside)
+            journal.write(Closed(life=life, at_us=outside.clock.now_us()))
             journal.close()
 
 

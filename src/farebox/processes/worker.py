@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from farebox.app import Worker
+from farebox.app import Outside, Worker, real_outside
 from farebox.billing import journal as journals
 from farebox.billing import recovery
 from farebox.billing.journal import Journal
@@ -20,7 +21,6 @@ from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded, load
 from farebox.edge.server import HttpServer
 from farebox.gateway import settle_flights
-from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
 
@@ -34,13 +34,13 @@ def slot_path(loaded: Loaded, number: int) -> Path:
     return loaded.journal_dir / f"w{number}"
 
 
-def open_slot(loaded: Loaded, slot: Path) -> tuple[Journal, str]:
+def open_slot(loaded: Loaded, slot: Path, outside: Outside) -> tuple[Journal, str]:
     """Own the slot, finish its open holds, begin a new life."""
-    clock = SystemClock()
+    clock = outside.clock
     deadline_us = clock.monotonic_us() + int(SLOT_WAIT_S * 1_000_000)
     while True:
         try:
-            journal = Journal(slot, sync=loaded.config.journal.sync)
+            journal = outside.open_journal(slot, loaded.config.journal.sync)
             break
         except journals.SlotBusy:
             if clock.monotonic_us() > deadline_us:
@@ -50,17 +50,24 @@ def open_slot(loaded: Loaded, slot: Path) -> tuple[Journal, str]:
     if owed:
         journal.write(*owed)
         journal.sync()
-    life = TimeOrderedIds(clock).new("life")
+    life = outside.ids.new("life")
     journal.write(Opened(life=life, at_us=clock.now_us(), pid=os.getpid()))
     return journal, life
 
 
-async def serve(loaded: Loaded, listening: socket.socket, number: int, local_url: str | None) -> None:
-    """One worker's life."""
+async def serve(
+    loaded: Loaded,
+    listening: socket.socket,
+    number: int,
+    local_url: str | None,
+    outside: Outside,
+    ready: Callable[[Worker], None],
+) -> None:
+    """One worker's life; `ready` is called when it accepts connections."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
-    journal, life = open_slot(loaded, slot_path(loaded, number))
-    worker = Worker(loaded, journal, life, local_url=local_url, run_dir=run_dir)
+    journal, life = open_slot(loaded, slot_path(loaded, number), outside)
+    worker = Worker(loaded, outside, journal, life, local_url=local_url, run_dir=run_dir)
     settings = loaded.config.server
     server = HttpServer(
         worker.app.handle,
@@ -76,10 +83,7 @@ async def serve(loaded: Loaded, listening: socket.socket, number: int, local_url
         loop.add_signal_handler(number_, stop.set)
     await server.start(listening)
     housekeeping = asyncio.create_task(keep_house(worker, run_dir / f"w{number}.metrics"))
-    # What lives now lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    ready(worker)
     await stop.wait()
     worker.gateway.draining = True
     server.stop_listening()
@@ -91,6 +95,13 @@ async def serve(loaded: Loaded, listening: socket.socket, number: int, local_url
     journal.write(Closed(life=life, at_us=worker.gateway.clock.now_us()))
     journal.close()
     (run_dir / f"w{number}.metrics").unlink(missing_ok=True)
+
+
+def calm_collector(_: Worker) -> None:
+    """What lives now lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def keep_house(worker: Worker, metrics_path: Path) -> None:
@@ -133,8 +144,9 @@ def main() -> None:
     listening = socket.socket(fileno=options.fd)
     import uvloop
 
+    outside = real_outside(os.environ)
     try:
-        uvloop.run(serve(loaded, listening, options.slot, options.local_url))
+        uvloop.run(serve(loaded, listening, options.slot, options.local_url, outside, calm_collector))
     except KeyboardInterrupt:
         sys.exit(130)
 

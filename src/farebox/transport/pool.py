@@ -34,7 +34,7 @@ class OriginPool:
         self._limits = limits
         self._dial = dial
         self._slots = 0
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}
         self._idle: list[Connection] = []
         self._waiters: deque[tuple[float, _Waiter]] = deque()
         self._closing: set[Connection] = set()
@@ -88,7 +88,7 @@ class OriginPool:
             if self._closed:
                 raise Closed("the client is closed", sent=False, phase="pool")
             raise ConnectError("the server hung up before the request", sent=False, phase="connect")
-        self._open.add(connection)
+        self._open[connection] = None
         return connection
 
     async def _wait(self) -> Connection | None:
@@ -141,7 +141,7 @@ class OriginPool:
     def forget(self, connection: Connection) -> None:
         """It carries no more requests."""
         if connection in self._open:
-            self._open.remove(connection)
+            del self._open[connection]
             self._closing.add(connection)
             if connection in self._idle:
                 self._idle.remove(connection)
