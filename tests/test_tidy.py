@@ -126,7 +126,7 @@ def test_every_part_has_its_arrows() -> None:
 
 PURE = (
     "wires", "providers", "catalog", "routing", "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
-    "billing.bounds", "billing.records", "gate.limits", "gate.keys",
+    "billing.bounds", "billing.records", "billing.markup", "gate.limits", "gate.keys",
 )  # fmt: skip
 IMPURE = {"asyncio", "socket", "ssl", "sqlalchemy", "time", "random", "uuid", "secrets", "threading", "subprocess", "httptools"}
 
@@ -207,7 +207,7 @@ MONEY = (
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",
-    "billing.checks", "billing.customers",
+    "billing.checks", "billing.customers", "billing.markup", "billing.volumes",
 )  # fmt: skip
 
 
@@ -307,6 +307,9 @@ READERS = {
     "[[models]]": ("app", "catalog.configured"),
     "models.offers": ("app", "catalog.configured"),
     "models.offers.tiers": ("catalog.configured",),
+    "[markup.NAME]": ("billing.markup",),
+    "markup.NAME.volume": ("billing.markup",),
+    "markup.NAME.rules": ("billing.markup",),
 }
 """Who has to read a section; any module for the others."""
 

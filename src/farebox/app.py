@@ -11,6 +11,7 @@ import msgspec
 from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
 from farebox.billing.journal import Journal, SyncPolicy
+from farebox.billing.markup import MarkupError, MarkupPlan, flat, plan_from_config
 from farebox.billing.settlement import Books
 from farebox.bridge import WIRES
 from farebox.catalog import loader
@@ -137,6 +138,19 @@ def _configured_model(section: ModelSection, loaded: Loaded, index: int, provide
         raise ConfigError(f"{loaded.path}: `models[{index}]`: {error}") from None
 
 
+def markup_plans(loaded: Loaded) -> dict[str, MarkupPlan]:
+    """The configured plans by name; under the empty name the one of accounts without a plan of their own."""
+    found: dict[str, MarkupPlan] = {}
+    for name, section in loaded.config.markup.items():
+        try:
+            found[name] = plan_from_config(name, section)
+        except MarkupError as error:
+            raise ConfigError(f"{loaded.path}: `markup.{name}`: {error}") from None
+    usual = loaded.config.billing.markup
+    found[""] = flat(loaded.markup_bp) if usual is None else found[usual]
+    return found
+
+
 def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[str, Enabled]]:
     """The catalog, the configuration's models over it, and every offer that can be called."""
     providers = enabled_providers(loaded, local_url=local_url)
@@ -147,6 +161,7 @@ def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[
         catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
     except loader.CatalogError as error:
         raise ConfigError(f"{loaded.path}: {error}") from None
+    markups = markup_plans(loaded)
     targets: dict[str, dict[str, tuple[Target, ...]]] = {wire: {} for wire in WIRES}
     for model in models.values():
         offers = [(offer, providers[offer.provider]) for offer in model.offers if offer.provider in providers]
@@ -163,11 +178,11 @@ def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[
                     wire=wire if wire in at.provider.speaks else offer.wire,
                     base_url=at.base_url,
                     keys=at.keys,
-                    markup_bp=loaded.markup_bp,
+                    markup=markups[""],
                 )
                 for offer, at in offers
             )
-    return Market(catalog, targets), providers
+    return Market(catalog, targets, markups), providers
 
 
 def read_pepper(loaded: Loaded) -> bytes:

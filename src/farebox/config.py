@@ -8,13 +8,13 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import msgspec
 
-from farebox.money import MoneyError, parse_rate
+from farebox.money import MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -75,12 +75,59 @@ class Billing(_Section, frozen=True):
 
     markup_percent: str = "0"
     """Added to the list price, at most two decimals: `"5.5"`."""
+    markup: str | None = None
+    """In place of `markup_percent`, the `[markup.NAME]` plan of accounts that have none of their own."""
     bill_partial: bool = False
     """Charge for what was delivered before a provider broke off."""
     drain_s: float = 60.0
     """How long a vanished client's stream is read on where hanging up does not stop the provider's billing."""
     drains_max: int = 64
     """Such streams at a time; beyond it they are cut and estimated."""
+
+
+class VolumeSection(_Section, frozen=True):
+    """A step of a plan: another percentage once the account was charged more than an amount in the UTC month."""
+
+    above: str
+    """USD, as posted: `"1000.00"`. Calls begun before the step keep their terms."""
+    percent: str
+    """In place of the plan's percentage from there on."""
+
+
+class MarkupRuleSection(_Section, frozen=True):
+    """Other terms for some models or providers; the first rule that matches counts, and nothing of the plan's own terms."""
+
+    model: str = "*"
+    """Slug, `*` standing for anything: `"openai/*"`."""
+    provider: str = "*"
+    """Name, likewise."""
+    percent: str = "0"
+    """On the list price."""
+    per_call: str = "0"
+    """USD for each charged call."""
+    fee_min: str | None = None
+    """USD: the fee of a charged call is at least this."""
+    fee_max: str | None = None
+    """USD: at most this."""
+    volume: tuple[VolumeSection, ...] = ()
+    """Steps by the month's volume."""
+
+
+class MarkupSection(_Section, frozen=True):
+    """What a group of customers pays on top of list prices. `farebox accounts markup ACCOUNT NAME` gives an account a plan."""
+
+    percent: str = "0"
+    """On the list price, at most two decimals; negative is a discount: `"5.5"`, `"-10"`."""
+    per_call: str = "0"
+    """USD for each charged call, on top of the percentage: `"0.0005"`."""
+    fee_min: str | None = None
+    """USD: the fee of a charged call (percentage and fixed part) is at least this."""
+    fee_max: str | None = None
+    """USD: the fee is at most this."""
+    volume: tuple[VolumeSection, ...] = ()
+    """Other percentages by what the account was charged in the UTC month: `[{ above = "1000", percent = "4" }]`."""
+    rules: tuple[MarkupRuleSection, ...] = ()
+    """Other terms by model or provider."""
 
 
 class RateLimits(_Section, frozen=True):
@@ -253,6 +300,7 @@ class Config(_Section, frozen=True):
     attempts: Attempts = Attempts()
     local_model: LocalModel = LocalModel()
     providers: dict[str, ProviderSection] = {}
+    markup: dict[str, MarkupSection] = {}
     models: tuple[ModelSection, ...] = ()
     aliases: dict[str, str] = {}
     """Other names for models: `"fast" = "openai/gpt-4o-mini"`."""
@@ -293,10 +341,9 @@ class Loaded(msgspec.Struct, frozen=True):
 
 def _percent_bp(text: str) -> int:
     """`5.5` percent → 550 basis points."""
-    value = parse_rate(text)
-    points, rest = divmod(value, 10_000)
-    if rest:
-        raise MoneyError(f"markup {text!r} has more than two decimals")
+    points = parse_percent(text)
+    if points < 0:
+        raise MoneyError(f"markup {text!r} is negative")
     return points
 
 
@@ -362,9 +409,12 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
+        "markup": MarkupSection,
     }  # fmt: skip
     found: Any = section.get(steps[0])
-    if "tiers" in steps:
+    if steps[0] == "markup":
+        found = VolumeSection if "volume" in steps else MarkupRuleSection if "rules" in steps else MarkupSection
+    elif "tiers" in steps:
         found = TierSection
     elif "offers" in steps:
         found = OfferSection
@@ -446,6 +496,7 @@ def _check(config: Config, path: Path) -> None:
             refuse("billing.markup_percent", f"{config.billing.markup_percent} is more than {MARKUP_BP_MAX // 100} percent")
     except MoneyError as error:
         refuse("billing.markup_percent", str(error))
+    _check_markup(config, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(
@@ -459,3 +510,23 @@ def _check(config: Config, path: Path) -> None:
             refuse(f"models[{index}].offers", f"model `{model.slug}` has no offer, so nobody could answer it; add one")
         if model.context_window < 1 or model.max_output_tokens < 1:
             refuse(f"models[{index}]", "`context_window` and `max_output_tokens` must be positive token counts")
+
+
+PLAN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _check_markup(config: Config, refuse: Callable[[str, str], None]) -> None:
+    """Plans' names; their figures are read by `farebox.billing.markup`."""
+    usual = config.billing.markup
+    if usual is not None:
+        if usual not in config.markup:
+            refuse("billing.markup", f"there is no plan `{usual}`; {_known_plans(config)}")
+        if config.billing.markup_percent != "0":
+            refuse("billing.markup", "`markup_percent` is set, too; write one of them")
+    for name in config.markup:
+        if PLAN_NAME.fullmatch(name) is None:
+            refuse(f"markup.{name}", "a plan's name has 1 to 64 letters, digits, dots, dashes and underscores")
+
+
+def _known_plans(config: Config) -> str:
+    return f"plans: {', '.join(sorted(config.markup))}" if config.markup else "add a `[markup.NAME]` table"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from farebox.attempts import Flight
+from farebox.billing.markup import MarkupPlan
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
@@ -39,6 +40,8 @@ class Market(msgspec.Struct, frozen=True, eq=False):
     catalog: Catalog
     by_wire: dict[str, dict[str, tuple[Target, ...]]]
     """By the client's wire and the model's slug: every enabled offer, on the client's wire where its provider speaks it."""
+    markups: dict[str, MarkupPlan] = {}
+    """By name; an account without a plan of its own pays by the `markup` of the targets."""
 
     @property
     def targets(self) -> dict[str, tuple[Target, ...]]:

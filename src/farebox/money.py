@@ -56,6 +56,11 @@ def parse_rate(text: str) -> int:
     return value
 
 
+def parse_percent(text: str) -> int:
+    """A decimal string of percent, at most two decimals → basis points: `5.5` → 550. Negative ones are discounts."""
+    return _scaled(text, 2, "percentage")
+
+
 def parse_unit_rate(text: str) -> int:
     """A decimal string of USD per single unit → pico-dollars per unit (requests, images, seconds, searches)."""
     value = _scaled(text, UNIT_RATE_DECIMALS_MAX, "price per unit")

@@ -13,6 +13,7 @@ from farebox import bridge
 from farebox.attempts import Flight
 from farebox.billing.holds import Insufficient, Reserved
 from farebox.billing.journal import JournalError
+from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Hold
 from farebox.billing.settlement import Settlement
 from farebox.errors import FareboxError, Kind
@@ -37,7 +38,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     slot = enter(gateway, principal)
     try:
         call = exchange.surface.read_call(exchange.body)
-        found = route(gateway, call)
+        found = route(gateway, principal, call)
         found, reserved = await reserve(gateway, exchange, principal, call, found)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved)
         await Flight(gateway, exchange, call, found, settlement).run()
@@ -67,7 +68,7 @@ def enter(gateway: Gateway, principal: Principal) -> Bucket:
     return decision
 
 
-def route(gateway: Gateway, call: Call) -> Plan:
+def route(gateway: Gateway, principal: Principal, call: Call) -> Plan:
     """The offers of the model, in order, without those whose wire cannot express the call."""
     now_us = gateway.clock.now_us()
     day = gateway.today(now_us)
@@ -77,7 +78,24 @@ def route(gateway: Gateway, call: Call) -> Plan:
     if len(resolved.offers) < len(targets):
         wanted = {(offer.provider, offer.id, offer.variant) for offer in resolved.offers}
         targets = tuple(t for t in targets if (t.offer.provider, t.offer.id, t.offer.variant) in wanted)
-    return plan(call, targets, now_us=now_us, day=day)
+    return plan(
+        call, targets, now_us=now_us, day=day, markup=own_markup(gateway, principal), volume_nano=principal.volume_nano(day[:7])
+    )
+
+
+def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan | None:
+    """The account's own markup plan, None for the usual one. One that is not configured any more has no price: refused."""
+    if not principal.markup:
+        return None
+    found = gateway.market.markups.get(principal.markup)
+    if found is None:
+        raise FareboxError(
+            Kind.UNAVAILABLE,
+            f"the account `{principal.account_name}` pays by the markup plan `{principal.markup}`, which is not configured; "
+            "its operator has to add it, or give the account another",
+            should_retry=False,
+        )
+    return found
 
 
 async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:
@@ -155,6 +173,8 @@ def open_hold(
         price_version=first.quoted.price_version,
         rates=first.quoted.rates_for(found.input_estimate),
         markup_bp=first.quoted.markup_bp,
+        fees=first.quoted.fees,
+        plan=first.quoted.plan,
         provider_key=start.provider_key,
         project=principal.project,
         end_user=call.end_user or exchange.headers.get(END_USER_HEADER, b"")[:256].decode("latin-1"),

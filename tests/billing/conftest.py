@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,7 +226,7 @@ class World:
         self.workers.append(worker)
         return worker
 
-    def post(self, **options: int) -> poster.Posted:
+    def post(self, **options: Any) -> poster.Posted:
         return poster.post(self.database, self.journals, self.ids, self.clock, **options)
 
     def check(self) -> list[Violation]:

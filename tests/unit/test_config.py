@@ -22,7 +22,7 @@ def read(tmp_path: Path, text: str, **environment: str) -> object:
         ("[server]\nworkers = 0", ["`server.workers`", "not from 1 to 64"]),
         ("[attempts]\nconnect_s = -1", ["`attempts.connect_s`", "-1"]),
         ("[billing]\nmarkup_percent = 5.5", ["`billing.markup_percent`", "in quotes"]),
-        ('[billing]\nmarkup_percent = "5.555"', ["`billing.markup_percent`", "two decimals"]),
+        ('[billing]\nmarkup_percent = "5.555"', ["`billing.markup_percent`", "more than 2 decimals"]),
         ('[providers.lab]\nbase_url = "ftp://x"', ["`providers.lab.base_url`", "http or https"]),
         ('[providers.lab]\nwire = "soap"', ["`providers.lab.wire`"]),
         ('[providers.lab]\napi_key = "${NOWHERE}"', ["`providers.lab.api_key`", "`NOWHERE`"]),

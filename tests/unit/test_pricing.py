@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.billing import pricing
+from farebox.billing.markup import Terms
 from farebox.catalog.price import OffPeak, Price, Rates, Schedule, Tier
 from farebox.wires.usage import Usage
 
@@ -95,7 +96,7 @@ PRICE = Price(
 
 
 def test_the_tier_that_was_served_decides_not_the_one_that_was_asked() -> None:
-    asked = pricing.quote(PRICE, markup_bp=0, service_tier="priority", now_us=0)
+    asked = pricing.quote(PRICE, terms=Terms(), service_tier="priority", now_us=0)
     usage = Usage(input=100, output=100)
     assert pricing.bill(usage, asked, service_tier="default").charge_nano == 100 * 2_000 + 100 * 8_000
     assert pricing.bill(usage, asked, service_tier="priority").charge_nano == 100 * 4_000 + 100 * 16_000
@@ -103,7 +104,7 @@ def test_the_tier_that_was_served_decides_not_the_one_that_was_asked() -> None:
 
 
 def test_a_dearer_tier_than_asked_for_is_never_billed() -> None:
-    plain = pricing.quote(PRICE, markup_bp=0, service_tier=None, now_us=0)
+    plain = pricing.quote(PRICE, terms=Terms(), service_tier=None, now_us=0)
     usage = Usage(input=100, output=100)
     assert pricing.bill(usage, plain, service_tier="priority").charge_nano == pricing.bill(usage, plain).charge_nano
     assert pricing.bill(usage, plain, service_tier="flex").charge_nano == 100 * 1_000 + 100 * 4_000
@@ -116,7 +117,7 @@ def test_off_peak_hours_are_utc_and_weekends_count() -> None:
     hour = 3_600_000_000
 
     def at(moment: int) -> int:
-        return pricing.quote(price, markup_bp=0, service_tier=None, now_us=moment).schedule.rates.input
+        return pricing.quote(price, terms=Terms(), service_tier=None, now_us=moment).schedule.rates.input
 
     assert at(wednesday) == 500_000
     assert at(wednesday + hour) == 2_000_000

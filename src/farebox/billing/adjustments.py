@@ -25,7 +25,7 @@ from farebox.billing.ledger import restore, spend
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.transfers import Transfer, insert_transfers
 from farebox.catalog.price import Rates
-from farebox.money import PICO_PER_NANO, divide_half_even, round_charge
+from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.ports import Ids
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
@@ -102,7 +102,7 @@ def _adjust(
     connection.execute(select(grants.c.id).where(grants.c.account_id == account_id).order_by(grants.c.id).with_for_update())
     pico = pricing.cost_pico(exact, rates)
     room = _room(connection, rows, call) if may_raise else 0
-    after = _corrected(before, exact, pico, known.markup_bp, room)
+    after = _corrected(before, exact, pico, known, room)
     if after == before:
         return Adjusted(0, 0, 0, 0)
     revision = mine[-1].revision + 1
@@ -155,11 +155,11 @@ def _totals(rows: Sequence[UsageRow]) -> _Totals:
     )
 
 
-def _corrected(before: _Totals, exact: Usage, pico: int, markup_bp: int, room: int) -> _Totals:
+def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: int) -> _Totals:
     cost = divide_half_even(pico, PICO_PER_NANO)
     charge = loss = 0
     if before.charge + before.loss:
-        price = round_charge(pico, markup_bp)
+        price = pricing.charge_nano(pico, known.markup_bp, known.fees)
         charge = min(price, before.charge + room)
         loss = price - charge
     return _Totals(charge, loss, cost, exact.prompt_tokens, exact.completion_tokens)

@@ -6,6 +6,7 @@ shares no arithmetic with what it checks: sums are SQL of its own, prices are ad
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ FREE_FLAGS = frozenset({"unbilled", "cache_hit"})
 CONTINUED_FLAG = "continued"
 """A continuation on another offer bills its output only: the input is billed once (billing.md §4)."""
 INPUT_CLASSES = frozenset({"input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input"})
+
+EPOCH = date(1970, 1, 1)
 
 Violation = Problem
 
@@ -121,6 +124,8 @@ def balances_are_entries(connection: Connection) -> list[Violation]:
         if row.posted_nano > charged.get((row.scope_id, row.life), 0):
             subject = f"{row.scope_id} {row.life}"
             found.append(Violation("I2", subject, "the allotment says more is posted than its calls were charged"))
+    for account, stored, facts in _volumes(connection):
+        compare(account, "the month's volume says {}, its usage transfers {}", stored, facts)
     limits = _limits(connection)
     known: set[str] = set()
     for row in _rows(connection, "SELECT * FROM scopes"):
@@ -150,6 +155,19 @@ def _posted(connection: Connection) -> tuple[dict[str, int], dict[tuple[str, str
             by_scope[scope] += charge
             by_life[scope, call.life] += first
     return by_scope, by_life
+
+
+def _volumes(connection: Connection) -> Iterator[tuple[str, int, int]]:
+    """Each account's volume as stored, and the sum of the usage transfers of its month."""
+    by_month: dict[tuple[str, str], int] = defaultdict(int)
+    days = (
+        "SELECT account_id, at_us / 86400000000 AS day, SUM(amount_nano) AS amount FROM transfers WHERE cause_kind = 'usage' "
+        "GROUP BY account_id, at_us / 86400000000"
+    )
+    for row in _rows(connection, days):
+        by_month[row.account_id, (EPOCH + timedelta(days=int(row.day))).strftime("%Y-%m")] += int(row.amount)
+    for row in _rows(connection, "SELECT account_id, month, charged_nano FROM volumes"):
+        yield row.account_id, row.charged_nano, by_month.get((row.account_id, row.month), 0)
 
 
 def _limits(connection: Connection) -> dict[str, int]:
@@ -278,6 +296,7 @@ class _Figures(msgspec.Struct):
     usage: dict[str, int] | None = None
     rates: dict[str, int] | None = None
     markup_bp: int = 0
+    fees: dict[str, int] = {}
     outcome: str = ""
     flags: tuple[str, ...] = ()
     provider_cost_usd: str = ""
@@ -333,7 +352,7 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
             yield f"the cost is {cost}, its usage costs {_half_even(pico, 1_000)}"
         if CONTINUED_FLAG in figures.flags:
             pico -= sum(count * figures.rates.get(name, 0) for name, count in figures.usage.items() if name in INPUT_CLASSES)
-        price = _half_even(pico * (10_000 + figures.markup_bp), 10_000 * 1_000)
+        price = _marked_up(pico, 1_000, figures)
         free = figures.outcome not in BILLED_OUTCOMES or bool(FREE_FLAGS & set(figures.flags))
         if charge + loss != price and not (free and charge + loss == 0):
             yield f"charge {charge} and loss {loss} are not the price of its usage, {price}"
@@ -344,11 +363,22 @@ def _follows_report(figures: _Figures, cost: int | None, charged: int) -> Iterat
     whole, _, fraction = figures.provider_cost_usd.partition(".")
     digits, scale = int(whole + fraction or "0"), 10 ** len(fraction)
     owed = _half_even(digits * 10**9, scale)
-    price = _half_even(digits * 10**9 * (10_000 + figures.markup_bp), scale * 10_000)
+    price = _marked_up(digits * 10**9, scale, figures)
     if cost != owed:
         yield f"the cost is {cost}, the provider reported {owed}"
     if charged not in (price, 0):
         yield f"charge and loss are {charged}, the marked-up reported cost is {price}"
+
+
+def _marked_up(cost: int, scale: int, figures: _Figures) -> int:
+    """Cost / scale nano-dollars and the fee on it: a percentage and an amount per call, between a floor and a cap."""
+    fees = figures.fees
+    fee = cost * figures.markup_bp + fees.get("per_call_nano", 0) * 10_000 * scale
+    if "min_nano" in fees and fee < fees["min_nano"] * 10_000 * scale:
+        fee = fees["min_nano"] * 10_000 * scale
+    if "max_nano" in fees and fee > fees["max_nano"] * 10_000 * scale:
+        fee = fees["max_nano"] * 10_000 * scale
+    return _half_even(cost * 10_000 + fee, 10_000 * scale)
 
 
 def _half_even(numerator: int, denominator: int) -> int:

@@ -85,6 +85,17 @@ def set_account_status(database: Database, account_id: str, status: Literal["act
     database.write(work)
 
 
+def set_markup(database: Database, account_id: str, plan: str) -> None:
+    """Give an account a markup plan by name, or the usual one (empty). Calls in flight keep theirs."""
+
+    def work(connection: Connection) -> None:
+        version = bump_version(connection)
+        lock_account(connection, account_id)
+        connection.execute(update(accounts).where(accounts.c.id == account_id).values(markup=plan, version=version))
+
+    database.write(work)
+
+
 def create_key(database: Database, key: NewKey, *, now_us: int) -> None:
     """Store a new key."""
     if key.budget_nano is not None and key.budget_nano < 0:

@@ -8,17 +8,18 @@ acknowledged to nobody, is simply run again from the position that the database 
 Two posters may run by mistake: the position is moved only from where it was read, so one of them changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from farebox.billing import allotments, tail
+from farebox.billing import allotments, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.ledger import spend
+from farebox.billing.markup import MarkupPlan
 from farebox.billing.outbox import THRESHOLDS_PERCENT, Message, alert_thresholds, put
 from farebox.billing.records import Closed, Opened
 from farebox.billing.tail import Reading, Settled
@@ -63,6 +64,7 @@ def post(
     *,
     records_max: int = RECORDS_MAX,
     thresholds_percent: Sequence[int] = THRESHOLDS_PERCENT,
+    markups: Mapping[str, MarkupPlan] | None = None,
     before_commit: Callable[[], None] | None = None,
 ) -> Posted:
     """Post what is new in every slot, up to `records_max` records of each. Call again while `records` is not 0.
@@ -79,7 +81,7 @@ def post(
         prepared = None if care else build(calls, ids, now_us)
 
         def work(connection: Connection) -> Posted:
-            done = _post(database, connection, readings, calls, prepared, ids, now_us, thresholds_percent)
+            done = _post(database, connection, readings, calls, prepared, ids, now_us, thresholds_percent, markups or {})
             if before_commit is not None:
                 before_commit()
             return done
@@ -129,6 +131,7 @@ def _post(
     ids: Ids,
     now_us: int,
     thresholds_percent: Sequence[int],
+    markups: Mapping[str, MarkupPlan],
 ) -> Posted:
     for reading in readings:
         _advance(connection, reading)
@@ -144,6 +147,7 @@ def _post(
     database.insert_rows(connection, usage, USAGE_COLUMNS, batch.rows)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
+    volumes.count(database, connection, batch.charges, now_us, markups)
     touched = _move_scopes(database, connection, batch)
     released = allotments.return_slices(database, connection, ended)
     alert_thresholds(database, connection, ids, touched, thresholds_percent, now_us)

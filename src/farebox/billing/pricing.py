@@ -6,8 +6,9 @@ markup. Settlement uses the quote even if prices change meanwhile.
 
 import msgspec
 
+from farebox.billing.markup import Fees, Terms, marked_up_nano
 from farebox.catalog.price import Price, Rates, Schedule
-from farebox.money import BASIS_POINTS, NANO_PER_USD, PICO_PER_NANO, divide_half_even, round_charge
+from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even, round_charge
 from farebox.wires.usage import Usage
 
 MINUTES_PER_DAY = 1440
@@ -59,6 +60,10 @@ class Quote(msgspec.Struct, frozen=True):
     """Other tiers of the same version: the provider's answer says which one it served (providers.md §2.1)."""
     single: tuple[int, int, int] | None = None
     """(dearest input, dearest output, per request) where there is only one rate vector: the hold's short cut."""
+    fees: Fees | None = None
+    """What the markup has beside its percentage."""
+    plan: str = ""
+    """Whose markup this is; see `farebox.billing.markup`."""
 
     def rates_for(self, prompt_tokens: int, service_tier: str | None = None) -> Rates:
         """The vector that a finished attempt bills at."""
@@ -86,7 +91,7 @@ def in_peak(peak_minutes_utc: tuple[tuple[int, int], ...], weekends_off_peak: bo
     return any(start <= minute < end for start, end in peak_minutes_utc)
 
 
-def quote(price: Price, *, markup_bp: int, service_tier: str | None, now_us: int) -> Quote:
+def quote(price: Price, *, terms: Terms, service_tier: str | None, now_us: int) -> Quote:
     """Freeze a price for a call that starts now. An unknown service tier bills as standard until the provider names one."""
     standard = price.standard
     off_peak = price.off_peak
@@ -102,7 +107,7 @@ def quote(price: Price, *, markup_bp: int, service_tier: str | None, now_us: int
         served = {name: tier for name, tier in tiers.items() if _not_dearer(tier.rates, schedule.rates)}
     rates = schedule.rates
     single = (rates.dearest_input, rates.dearest_output, rates.request) if not schedule.tiers and not served else None
-    return Quote(price.version, schedule, markup_bp, served, single)
+    return Quote(price.version, schedule, terms.bp, served, single, terms.fees, terms.plan)
 
 
 def _not_dearer(rates: Rates, than: Rates) -> bool:
@@ -114,17 +119,22 @@ def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bil
     rates = quoted.schedule.rates if quoted.single is not None else quoted.rates_for(usage.prompt_tokens, service_tier)
     pico = cost_pico(usage, rates)
     cost = divide_half_even(pico, PICO_PER_NANO)
-    charge = cost if quoted.markup_bp == 0 else round_charge(pico, quoted.markup_bp)
-    return Bill(rates, cost, charge)
+    if quoted.fees is None and quoted.markup_bp == 0:
+        return Bill(rates, cost, cost)
+    return Bill(rates, cost, charge_nano(pico, quoted.markup_bp, quoted.fees))
 
 
-def reported_bill(cost_usd: str, rates: Rates, markup_bp: int) -> Bill:
+def charge_nano(pico: int, markup_bp: int, fees: Fees | None) -> int:
+    """What a cost of so many pico-dollars is charged at, rounded once."""
+    return round_charge(pico, markup_bp) if fees is None else marked_up_nano(pico, PICO_PER_NANO, markup_bp, fees)
+
+
+def reported_bill(cost_usd: str, rates: Rates, markup_bp: int, fees: Fees | None = None) -> Bill:
     """A bill made of the provider's own charge, a plain decimal string of dollars; each amount rounded once, half-even."""
     whole, _, fraction = cost_usd.partition(".")
     digits, scale = int(whole + fraction), 10 ** len(fraction)
     cost = divide_half_even(digits * NANO_PER_USD, scale)
-    charge = divide_half_even(digits * NANO_PER_USD * (BASIS_POINTS + markup_bp), scale * BASIS_POINTS)
-    return Bill(rates, cost, charge)
+    return Bill(rates, cost, marked_up_nano(digits * NANO_PER_USD, scale, markup_bp, fees))
 
 
 def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, requests: int = 1, web_searches: int = 0) -> int:
@@ -135,7 +145,7 @@ def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, req
     if quoted.single is not None and not web_searches:
         dearest_input, dearest_output, request = quoted.single
         pico = input_tokens * dearest_input + output_tokens * dearest_output + requests * request
-        return -(-pico * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO))
+        return marked_up_nano(pico, PICO_PER_NANO, quoted.markup_bp, quoted.fees, up=True)
     worst = 0
     for schedule in (quoted.schedule, *quoted.service_tiers.values()):
         for rates in schedule.reachable(input_tokens):
@@ -146,7 +156,7 @@ def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, req
                 + web_searches * rates.web_searches
             )
             worst = max(worst, pico)
-    return -(-worst * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO))
+    return marked_up_nano(worst, PICO_PER_NANO, quoted.markup_bp, quoted.fees, up=True)
 
 
 def affordable_output_tokens(

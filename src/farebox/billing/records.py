@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from farebox.billing.markup import Fees, Terms
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage
 
@@ -48,6 +49,10 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     rates: Rates | None = None
     """The rate vector that this row bills at, tier already chosen: the row recomputes from itself (I9)."""
     markup_bp: int = 0
+    fees: Fees | None = None
+    """What the markup had beside its percentage."""
+    plan: str = ""
+    """The markup plan, with the rule and volume that applied."""
     cost_nano: int | None = 0
     """What we owe the provider; None = unknown."""
     charge_nano: int = 0
@@ -93,6 +98,8 @@ class Hold(msgspec.Struct, frozen=True, tag="hold", omit_defaults=True):
     price_version: str
     rates: Rates
     markup_bp: int = 0
+    fees: Fees | None = None
+    plan: str = ""
     provider_key: str = ""
     project: str = ""
     end_user: str = ""
@@ -115,6 +122,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", omit_defaults=True):
     price_version: str
     rates: Rates
     provider_key: str = ""
+    terms: Terms | None = None
+    """Its markup; None in journals from before there were plans: the hold's."""
     before: tuple[Attempt, ...] = ()
     """The finished attempts before this one."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from farebox.billing import pricing
+from farebox.billing.markup import Terms
 from farebox.billing.records import Attempt, Dispatch, Hold, Opened, Progress, Record, Settle
 from farebox.catalog.price import Schedule
 from farebox.ports import Clock
@@ -58,13 +59,16 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
     """
     before = dispatch.before if dispatch is not None else ()
     rates = dispatch.rates if dispatch is not None else hold.rates
+    terms = Terms(hold.plan, hold.markup_bp, hold.fees)
+    if dispatch is not None and dispatch.terms is not None:
+        terms = dispatch.terms
     usage = progress.usage if progress is not None else None
     charged_before = sum(attempt.charge_nano for attempt in before)
     charge = loss = 0
     cost = None
     flags: tuple[str, ...] = ("recovered",)
     if usage is not None:
-        quoted = pricing.Quote(hold.price_version, Schedule(rates), hold.markup_bp, {})
+        quoted = pricing.Quote(hold.price_version, Schedule(rates), terms.bp, {}, fees=terms.fees)
         billed = pricing.bill(usage, quoted)
         cost, charge = billed.cost_nano, min(billed.charge_nano, hold.amount_nano - charged_before)
         loss = billed.charge_nano - charge
@@ -83,7 +87,9 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         flags=flags,
         price_version=dispatch.price_version if dispatch is not None else hold.price_version,
         rates=rates,
-        markup_bp=hold.markup_bp,
+        markup_bp=terms.bp,
+        fees=terms.fees,
+        plan=terms.plan,
         cost_nano=cost,
         charge_nano=charge,
         loss_nano=loss,

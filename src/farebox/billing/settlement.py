@@ -10,6 +10,7 @@ import msgspec
 
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
+from farebox.billing.markup import Terms
 from farebox.billing.meter import Ending, Seen, Verdict, judge
 from farebox.billing.pricing import Bill, Quote, bill, reported_bill, side_costs_pico
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
@@ -121,6 +122,7 @@ class Settlement:
                 price_version=start.quoted.price_version,
                 rates=start.quoted.rates_for(self._hold.input_estimate),
                 provider_key=start.provider_key,
+                terms=Terms(start.quoted.plan, start.quoted.markup_bp, start.quoted.fees),
                 before=tuple(self.attempts),
             )
         )
@@ -164,7 +166,8 @@ class Settlement:
             tier = report.service_tier if report is not None else None
             billed = bill(verdict.usage, current.quoted, service_tier=tier)
             if current.by_reported_cost and report is not None and report.provider_cost_usd and not refused:
-                billed = reported_bill(report.provider_cost_usd, billed.rates, current.quoted.markup_bp)
+                quoted = current.quoted
+                billed = reported_bill(report.provider_cost_usd, billed.rates, quoted.markup_bp, quoted.fees)
                 flags = (*flags, REPORTED_COST_FLAG)
             rates = None if refused else billed.rates
             cost = 0 if refused else billed.cost_nano
@@ -197,6 +200,8 @@ class Settlement:
                 price_version=current.quoted.price_version,
                 rates=rates,
                 markup_bp=current.quoted.markup_bp,
+                fees=current.quoted.fees,
+                plan=current.quoted.plan,
                 cost_nano=cost,
                 charge_nano=charge,
                 loss_nano=loss,

@@ -98,6 +98,7 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
                         "kind": account.kind,
                         "status": account.status,
                         "credit_limit": format_amount(account.credit_limit_nano),
+                        "markup": account.markup or None,
                         "remaining": format_amount(balance.remaining_nano if balance else 0),
                         "charged": format_amount(balance.posted_nano if balance else 0),
                         "allotted": format_amount(balance.allotted_nano if balance else 0),
@@ -123,6 +124,28 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
         right=(3, 4),
         empty="No accounts yet; `farebox accounts create NAME` makes one.",
     )
+
+
+@accounts.command("markup")
+@click.argument("account")
+@click.argument("plan", required=False)
+@click.option("--usual", is_flag=True, help="Back to the plan of accounts that have none of their own.")
+@config_option
+@json_option
+def set_markup(account: str, plan: str | None, usual: bool, config_path: Path, as_json: bool) -> None:
+    """Give an account a markup plan ([markup.PLAN] in the configuration)."""
+    if usual == (plan is not None):
+        raise CliError("write the plan's name or --usual, one of them")
+    with database_of(config_path) as (loaded, database):
+        if plan is not None and plan not in loaded.config.markup:
+            known = ", ".join(sorted(loaded.config.markup)) or "none yet"
+            raise CliError(f"the configuration has no `[markup.{plan}]`; plans: {known}")
+        found = find_account(database, account)
+        customers.set_markup(database, found.id, plan or "")
+    if as_json:
+        print_json({"id": found.id, "name": found.name, "markup": plan})
+        return
+    click.echo(f"`{found.name}` now pays by {'the usual markup' if plan is None else f'the plan `{plan}`'}.")
 
 
 @click.command(short_help="Add bought credit to an account, or book its payment.")

@@ -44,6 +44,9 @@ def principal_lookup(database: Database) -> Lookup:
             expires_us=row.key.expires_us,
             revoked=row.key.revoked_us is not None,
             created_us=row.key.created_us,
+            markup=row.account.markup,
+            month=row.month,
+            charged_nano=row.charged_nano,
         )
 
     return find

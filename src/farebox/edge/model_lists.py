@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from farebox.billing.markup import Terms
 from farebox.catalog.model import Model
 from farebox.catalog.price import Rates
 from farebox.errors import invalid
 from farebox.gateway import Market
+from farebox.money import PICO_PER_NANO
 from farebox.routing.target import Target
 
 PAGE_MAX = 1000
@@ -29,9 +31,9 @@ _BY_CAPABILITY: dict[str, tuple[str, ...]] = {
 }
 
 
-def per_token(rate: int, markup_bp: int) -> str:
-    """What a customer pays per unit: pico-dollars and basis points → an exact decimal string of dollars."""
-    whole, fraction = divmod(rate * (10_000 + markup_bp), 10**_PRICE_DECIMALS)
+def per_token(rate: int, markup_bp: int, fixed: int = 0) -> str:
+    """What a customer pays per unit: pico-dollars, basis points and fixed pico-dollars → an exact decimal string of dollars."""
+    whole, fraction = divmod(rate * (10_000 + markup_bp) + fixed * 10_000, 10**_PRICE_DECIMALS)
     digits = f"{fraction:0{_PRICE_DECIMALS}d}".rstrip("0")
     return f"{whole}.{digits}" if digits else str(whole)
 
@@ -47,11 +49,13 @@ def _created(model: Model) -> int:
     return int(datetime(year, month, day, tzinfo=UTC).timestamp())
 
 
-def _pricing(rates: Rates, markup_bp: int) -> dict[str, str]:
+def _pricing(rates: Rates, terms: Terms) -> dict[str, str]:
+    markup_bp = terms.bp
+    per_call_pico = terms.fees.per_call_nano * PICO_PER_NANO if terms.fees is not None else 0
     return {
         "prompt": per_token(rates.input, markup_bp),
         "completion": per_token(rates.output, markup_bp),
-        "request": per_token(rates.request, markup_bp),
+        "request": per_token(rates.request, markup_bp, per_call_pico),
         "image": per_token(rates.image_input, markup_bp),
         "image_output": per_token(rates.image_output, markup_bp),
         "audio": per_token(rates.audio_input, markup_bp),
@@ -72,7 +76,7 @@ def _cheapest(targets: Sequence[Target], day: str) -> tuple[Target, Rates, list[
             continue
         rates = price.standard.rates
         overrides = [
-            {"min_prompt_tokens": tier.above + 1, **_pricing(tier.rates, target.markup_bp)} for tier in price.standard.tiers
+            {"min_prompt_tokens": tier.above + 1, **_pricing(tier.rates, target.listed)} for tier in price.standard.tiers
         ]
         if best is None or rates.input + rates.output < best[0]:
             best = (rates.input + rates.output, target, rates, overrides)
@@ -108,7 +112,7 @@ def openai_model(model: Model, targets: Sequence[Target], day: str) -> dict[str,
     }
     if shown is not None:
         target, rates, overrides = shown
-        item["pricing"] = {**_pricing(rates, target.markup_bp), **({"overrides": overrides} if overrides else {})}
+        item["pricing"] = {**_pricing(rates, target.listed), **({"overrides": overrides} if overrides else {})}
         item["top_provider"] = {
             "context_length": target.offer.context_window,
             "max_completion_tokens": target.offer.max_output_tokens,

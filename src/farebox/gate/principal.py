@@ -32,6 +32,15 @@ class Principal(msgspec.Struct, frozen=True):
     expires_us: int | None = None
     revoked: bool = False
     created_us: int = 0
+    markup: str = ""
+    """The account's markup plan; empty for the usual one."""
+    month: str = ""
+    charged_nano: int = 0
+    """What the account was charged in `month`, as far as posted when this was read."""
+
+    def volume_nano(self, month: str) -> int:
+        """What the account was charged in a UTC month `2026-11`; what plans with volume steps go by."""
+        return self.charged_nano if self.month == month else 0
 
     def scopes(self, now_us: int) -> tuple[Scope, ...]:
         """What the call's money is held in: the account, and the key's budget window if it has one."""

@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from farebox.app import Outside, real_outside
+from farebox.app import Outside, markup_plans, real_outside
 from farebox.billing import ledger, poster, segments
 from farebox.billing.journal import JournalError
 from farebox.config import Loaded, load
@@ -33,6 +33,7 @@ class Bookkeeper:
         self._loaded = loaded
         self._outside = outside
         self._database = outside.open_database(loaded)
+        self._markups = markup_plans(loaded)
         self._tidied_us = 0
 
     def round(self) -> int:
@@ -47,6 +48,7 @@ class Bookkeeper:
             outside.ids,
             outside.clock,
             records_max=BATCH_RECORDS_MAX,
+            markups=self._markups,
             before_commit=lambda: outside.fail_point("poster.before_commit"),
         )
         for problem in posted.damaged:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from farebox.billing.bounds import Bound, bound, estimated_input
+from farebox.billing.markup import MarkupPlan
 from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
 from farebox.errors import FareboxError, Kind
 from farebox.routing.target import Target
@@ -41,8 +42,19 @@ class Plan(msgspec.Struct, frozen=True):
     input_estimate: int
 
 
-def plan(call: Call, targets: Sequence[Target], *, now_us: int, day: str) -> Plan:
-    """Order the targets of one model for a call. Raises `model_not_priced` when none has a price today."""
+def plan(
+    call: Call,
+    targets: Sequence[Target],
+    *,
+    now_us: int,
+    day: str,
+    markup: MarkupPlan | None = None,
+    volume_nano: int = 0,
+) -> Plan:
+    """Order the targets of one model for a call. Raises `model_not_priced` when none has a price today.
+
+    `markup` is the account's own plan, `volume_nano` what it was charged this month.
+    """
     candidates: list[Candidate] = []
     excluded: list[tuple[str, str]] = []
     estimate = estimated_input(call)
@@ -50,7 +62,8 @@ def plan(call: Call, targets: Sequence[Target], *, now_us: int, day: str) -> Pla
     expected_output = EXPECTED_OUTPUT_TOKENS if cap is None or cap > EXPECTED_OUTPUT_TOKENS else cap
     for item in targets:
         offer = item.offer
-        quoted = item.quote_at(now_us, day, call.service_tier)
+        terms = (markup or item.markup).terms(item.model.slug, offer.provider, volume_nano)
+        quoted = item.quote_at(now_us, day, call.service_tier, terms)
         if quoted is None:
             excluded.append((f"{offer.provider}/{offer.id}", "no price in force today for this service tier"))
             continue

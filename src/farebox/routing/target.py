@@ -2,6 +2,7 @@
 
 import msgspec
 
+from farebox.billing.markup import MarkupPlan, Terms
 from farebox.billing.pricing import Quote, quote
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
@@ -28,26 +29,30 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     upstream_id_json: bytes
     head: bytes
     """Header lines that tell a client who answered."""
-    markup_bp: int
-    quotes: dict[tuple[str, str | None], Quote]
-    """Quotes made so far, by UTC day and service tier: prices change by the day."""
+    markup: MarkupPlan
+    """The plan of accounts that have none of their own."""
+    quotes: dict[tuple[str, str | None, str], Quote]
+    """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
 
-    def quote_at(self, now_us: int, day: str, service_tier: str | None) -> Quote | None:
+    @property
+    def listed(self) -> Terms:
+        """The markup in public lists: nobody's own plan, no volume yet."""
+        return self.markup.terms(self.model.slug, self.offer.provider)
+
+    def quote_at(self, now_us: int, day: str, service_tier: str | None, terms: Terms) -> Quote | None:
         """The price frozen for a call that starts now; None when the offer has no price today, or not for a dearer tier."""
-        found = self.quotes.get((day, service_tier))
+        found = self.quotes.get((day, service_tier, terms.plan))
         if found is not None:
             return found
         price = self.offer.price_on(day)
         if price is None or (service_tier in DEARER_TIERS and service_tier not in price.service_tiers):
             return None
         if price.off_peak is not None:
-            return quote(price, markup_bp=self.markup_bp, service_tier=service_tier, now_us=now_us)
+            return quote(price, terms=terms, service_tier=service_tier, now_us=now_us)
         tier = service_tier if service_tier in price.service_tiers else None
         if len(self.quotes) >= QUOTES_MAX:
             self.quotes.clear()
-        found = self.quotes[day, service_tier] = quote(
-            price, markup_bp=self.markup_bp, service_tier=tier, now_us=now_us
-        )
+        found = self.quotes[day, service_tier, terms.plan] = quote(price, terms=terms, service_tier=tier, now_us=now_us)
         return found
 
 
@@ -59,7 +64,7 @@ def target(
     wire: str,
     base_url: str,
     keys: tuple[str, ...],
-    markup_bp: int,
+    markup: MarkupPlan,
 ) -> Target:
     """Put an offer and its provider together, on one of the wires that the provider speaks."""
     return Target(
@@ -73,7 +78,7 @@ def target(
         key_refs=tuple(f"{provider.name}#{index + 1}" for index in range(len(keys))),
         upstream_id_json=msgspec.json.encode(offer.id),
         head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
-        markup_bp=markup_bp,
+        markup=markup,
         quotes={},
     )
 

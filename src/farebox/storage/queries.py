@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import BigInteger, Connection, RowMapping, Select, func, literal_column, select
 
-from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage
+from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage, volumes
 
 US_PER_DAY = 86_400_000_000
 ROWS_MAX = 10_000
@@ -26,6 +26,8 @@ class Account(msgspec.Struct, frozen=True):
     status: Literal["active", "suspended"]
     created_us: int
     version: int
+    markup: str = ""
+    """Its own markup plan, by name."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -50,6 +52,9 @@ class Principal(msgspec.Struct, frozen=True):
     digest: bytes
     key: Key
     account: Account
+    month: str = ""
+    charged_nano: int = 0
+    """The account's volume (`billing.volumes`)."""
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -133,15 +138,24 @@ class UsageRow(msgspec.Struct, frozen=True):
 
 
 _KEY_COLUMNS = [keys.c[name] for name in Key.__struct_fields__]
-_PRINCIPAL = select(keys, *(column.label(f"account_{column.name}") for column in accounts.c if column.name != "id")).join(
-    accounts, accounts.c.id == keys.c.account_id
+_PRINCIPAL = (
+    select(
+        keys,
+        *(column.label(f"account_{column.name}") for column in accounts.c if column.name != "id"),
+        volumes.c.month,
+        volumes.c.charged_nano,
+    )
+    .join(accounts, accounts.c.id == keys.c.account_id)
+    .outerjoin(volumes, volumes.c.account_id == accounts.c.id)
 )
 
 
 def _principal(row: RowMapping) -> Principal:
     key = Key(**{name: row[name] for name in Key.__struct_fields__})
     account = {name: row[f"account_{name}"] for name in Account.__struct_fields__ if name != "id"}
-    return Principal(row["digest"], key, Account(id=row["account_id"], **account))
+    return Principal(
+        row["digest"], key, Account(id=row["account_id"], **account), row["month"] or "", row["charged_nano"] or 0
+    )
 
 
 def principal_by_digest(connection: Connection, digest: bytes) -> Principal | None:

@@ -51,12 +51,14 @@ accounts = Table(
     Column("status", Text, nullable=False, server_default=text("'active'")),
     Column("created_us", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("markup", Text, nullable=False, server_default=text("''")),
     CheckConstraint("kind IN ('prepaid', 'postpaid')", name="kind"),
     CheckConstraint("status IN ('active', 'suspended')", name="status"),
     CheckConstraint("credit_limit_nano >= 0", name="credit_limit"),
     CheckConstraint("kind = 'postpaid' OR credit_limit_nano = 0", name="prepaid_has_no_line"),
 )
-"""Customers. `version` is the control version of the last change, here and on keys."""
+"""Customers. `markup` names a plan of the configuration, empty for the usual one. `version` is the control version of the last
+change, here and on keys."""
 
 keys = Table(
     "keys",
@@ -128,6 +130,15 @@ allotments = Table(
     Index(None, "life"),
 )
 """A slice of a scope held by one life. While not released it takes `granted - posted` of the scope's `allotted_nano`."""
+
+volumes = Table(
+    "volumes",
+    METADATA,
+    Column("account_id", Text, primary_key=True),
+    Column("month", Text, nullable=False),
+    Column("charged_nano", BigInteger, nullable=False),
+)
+"""What an account was charged in the UTC month named, by the usage transfers of that month: see `billing.volumes`."""
 
 usage = Table(
     "usage",
