@@ -163,6 +163,19 @@ def test_a_stream_without_its_last_line_end_is_read_to_its_end() -> None:
     assert run(messages(), data.rstrip(b"\n"), [])[1][:2] == (True, True)
 
 
+@pytest.mark.parametrize(("relay", "make"), [(chat, chat_bytes), (messages, messages_bytes)])
+def test_an_event_over_several_lines_is_the_same_event(relay: Any, make: Any) -> None:
+    data = make(line_end=b"\n", bom=False, spaced=False, comments=False)
+    over_lines = data.replace(b'data: {"', b'data: {\ndata: "')
+    for name in (b"delta", b"message"):
+        over_lines = over_lines.replace(b'"%b":{"' % name, b'"%b":{\ndata: "' % name)
+    assert over_lines.count(b"\ndata: \"") > 3
+    stream, told = run(relay(), over_lines, [])
+    whole, told_whole = run(relay(), data, [])
+    assert events(stream) == events(whole)
+    assert told == told_whole
+
+
 def test_messages_that_never_began_are_malformed_before_anything_is_sent() -> None:
     data = messages_bytes(line_end=b"\n", bom=False, spaced=False, comments=False)
     relay = messages()

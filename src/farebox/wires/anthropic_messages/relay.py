@@ -100,7 +100,8 @@ class Relay:
         return sent
 
     def _event(self, event: bytes) -> bytes:
-        payload = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+        # Lines of one event break between JSON tokens, where a space means the same; what is written anew is one line.
+        payload = b" ".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
         if not payload or self.done:
             return b""
         try:

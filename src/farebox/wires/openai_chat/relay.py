@@ -197,7 +197,8 @@ class Relay:
                 parts.append(line[6:] if line[5:6] == b" " else line[5:])
             elif line.startswith(b"event:") and line[6:].strip() == b"error":
                 named_error = True
-        payload = b"\n".join(parts).strip()
+        # Lines of one event break between JSON tokens, where a space means the same, and the payload is sent on as one line.
+        payload = b" ".join(parts).strip()
         if not payload or self.done:
             return b""
         if payload == b"[DONE]":
