@@ -1,6 +1,5 @@
 """The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -184,15 +183,3 @@ class Gateway:
 def pick(headers: Mapping[bytes, bytes], name: bytes) -> str:
     """A client header as bounded text."""
     return headers.get(name, b"")[:256].decode("latin-1")
-
-
-async def settle_flights(gateway: Gateway, timeout_s: float) -> None:
-    """Wait for the flights under way, at most `timeout_s`; then cancel them: each settles itself on the way out."""
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    while gateway.flights and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
-    tasks = [flight.task for flight in gateway.flights if flight.task is not None]
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=5.0)

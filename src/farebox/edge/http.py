@@ -382,6 +382,11 @@ class HttpConnection(asyncio.Protocol):
         return self._request is not None
 
     @property
+    def handler(self) -> "asyncio.Task[None] | None":
+        """What answers the request at hand, while it does."""
+        return self._task if self._task is not None and not self._task.done() else None
+
+    @property
     def forsaken(self) -> "asyncio.Task[None] | None":
         """The handler that is over without having answered: a bug in it, which must not leave the client waiting."""
         return self._task if self._task is not None and self._task.done() else None

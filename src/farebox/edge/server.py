@@ -18,6 +18,8 @@ LINGER_US = 5_000_000
 """How long a refused client may take to read why."""
 TURNED_AWAY_MAX = 256
 """Connections beyond the bound that are told so; more than these are cut."""
+CANCEL_S = 5.0
+"""How long calls that were cancelled at the end may take to settle."""
 FLUSH_S = 5.0
 """How long the last bytes of answers may take to leave at the end."""
 FLUSH_POLL_S = 0.02
@@ -40,6 +42,8 @@ class HttpServer:
         self._header_us = int(header_s * 1_000_000)
         self._tell = tell
         self._connections: dict[HttpConnection, None] = {}
+        self._left: list[asyncio.Task[None]] = []
+        """Handlers whose clients are gone."""
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,11 +81,14 @@ class HttpServer:
 
     def closed(self, connection: HttpConnection) -> None:
         self._connections.pop(connection, None)
+        if connection.handler is not None:
+            self._left.append(connection.handler)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._tick()
+            self._left = [task for task in self._left if not task.done()]
             for connection in list(self._connections):
                 self._judge(connection)
 
@@ -130,6 +137,23 @@ class HttpServer:
                 connection.answer.keep_alive = False
             elif not connection.reading and not connection.lingering_us:
                 connection.hang_up()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls under way, also those of vanished clients, at most `timeout_s`; then cancel them: each settles
+        itself on the way out.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        while (tasks := self._handlers()) and loop.time() < deadline_s:
+            await asyncio.sleep(FLUSH_POLL_S)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_S)
+
+    def _handlers(self) -> list[asyncio.Task[None]]:
+        found = [connection.handler for connection in self._connections]
+        return [task for task in (*found, *self._left) if task is not None and not task.done()]
 
     async def close(self) -> None:
         """End every connection, after what is already written has left."""

@@ -20,7 +20,6 @@ from farebox.billing.journal import Journal
 from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded, load
 from farebox.edge.server import HttpServer
-from farebox.gateway import settle_flights
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
 
@@ -87,7 +86,7 @@ async def serve(
     await stop.wait()
     worker.gateway.draining = True
     server.stop_listening()
-    await settle_flights(worker.gateway, settings.drain_s)
+    await server.drain(settings.drain_s)
     await server.close()
     housekeeping.cancel()
     worker.books.retry_unwritten()
