@@ -116,7 +116,7 @@ class Flight:
             gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None
             if not self.settlement.done:
-                self.settlement.close(self.seen())
+                self.settlement.close(self.seen(), gone=self.exchange.answer.gone)
 
     def _give_up(self, error: FareboxError) -> None:
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")

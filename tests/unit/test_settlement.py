@@ -102,12 +102,30 @@ async def test_a_second_settlement_is_a_bug_and_says_so() -> None:
 
 async def test_close_ends_what_nothing_else_has_ended_once() -> None:
     settlement, books, paper = await opened()
-    settlement.close(Seen(None, estimated_input=5))
-    settlement.close(Seen(None, estimated_input=5))
+    settlement.close(Seen(None, estimated_input=5), gone=False)
+    settlement.close(Seen(None, estimated_input=5), gone=False)
     ends = [line for line in paper.lines if isinstance(line, Settle)]
     assert len(ends) == 1 and ends[0].state == "voided" and ends[0].cancelled
     assert ends[0].attempts[0].cost_nano is None, "an interrupted attempt costs nobody knows what, not nothing"
     assert books.holds.open_count == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "gone", "charged"),
+    [
+        (Seen(None, 0, None, 100), False, False),  # its caller was told an error: nothing is owed
+        (Seen(None, 7, None, 100), False, False),  # we broke off in the middle, as a provider might
+        (Seen(None, 7, None, 100), True, True),  # the client left: what it received is charged
+    ],
+)
+async def test_who_pays_for_a_call_that_was_cancelled(seen: Seen, gone: bool, charged: bool) -> None:
+    settlement, _, paper = await opened()
+    assert settlement.current is not None
+    settlement.current.status = 200
+    settlement.close(seen, gone=gone)
+    end = paper.lines[-1]
+    assert isinstance(end, Settle)
+    assert bool(end.charge_nano) is charged and end.state == ("settled" if charged else "voided")
 
 
 async def test_a_hold_that_cannot_be_written_frees_its_money() -> None:

@@ -248,13 +248,18 @@ class Settlement:
         books.settled[state] += 1
         books.charged_nano += self.charge_nano
 
-    def close(self, seen: Seen) -> None:
-        """The last resort, in a `finally`: end what an exception or a cancellation left open, by what was seen."""
+    def close(self, seen: Seen, *, gone: bool) -> None:
+        """The last resort, in a `finally`: end what an exception or a cancellation left open, by what was seen.
+
+        A client that is `gone` pays for what it received; one that we broke off with pays as if its provider had.
+        """
         if self._done:
             return
         if self.current is not None:
-            sent = self.current.status is not None or seen.output_tokens > 0
-            self.end_attempt("client_gone" if sent else "failed_before_content", seen, outcome="interrupted")
+            ending: Ending = "truncated" if seen.output_tokens else "failed_before_content"
+            if gone and (self.current.status is not None or seen.output_tokens):
+                ending = "client_gone"
+            self.end_attempt(ending, seen, outcome="interrupted")
         self.settle(state="settled" if self.charge_nano else "voided", cancelled=True)
 
 

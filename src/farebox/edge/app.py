@@ -1,5 +1,6 @@
 """Which path is what, and how an error leaves. The data path's entry is `App.handle`; everything else is read-only."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from farebox import pipeline
@@ -72,6 +73,12 @@ class App:
                 await pipeline.answer(gateway, exchange)
         except FareboxError as error:
             self._tell(answer, surface, error, request_id)
+        except asyncio.CancelledError:
+            # Only the end of the server cancels a call. What is told of a stream that has begun is its early end.
+            if not answer.started and not answer.gone:
+                ending = FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
+                self._tell(answer, surface, ending, request_id)
+            raise
         except (JournalError, StoreError) as error:
             # Without its books the gateway answers nothing that costs money.
             refused = FareboxError(Kind.UNAVAILABLE, f"the gateway's books cannot be written: {error}", retry_after_s=5)
