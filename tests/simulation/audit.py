@@ -1,0 +1,261 @@
+"""What must hold when a world is at rest: the books against the providers' true bills, to the nano-dollar.
+
+Plain SQL and integers (`tests.support.reconcile`); nothing here shares arithmetic with the gateway. What a row says that it does
+not know is corrected by the true bill first; after that nothing may differ.
+"""
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from farebox.billing import adjustments, checks
+from farebox.catalog.price import Rates
+from farebox.wires.usage import Usage
+from tests.simulation.callers import Caller, text_of
+from tests.simulation.market import Price
+from tests.simulation.shelf import shelf
+from tests.support.reconcile import NOT_EXACT, Books, Row, Truth, half_even, is_posted, pico, read_bill, read_books
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+
+def everything_posted(world: "World") -> bool:
+    return is_posted(shelf().url, world.folder / "journal")
+
+
+# --- at rest, alive -----------------------------------------------------------------------------------------------------
+
+
+def at_rest(world: "World") -> None:
+    """Nothing is left in the memory of the living."""
+    for process in world.workers.values():
+        worker = process.worker
+        if worker is None:
+            continue
+        gateway = worker.gateway
+        for key, bucket in gateway.limiter._buckets.items():
+            if bucket.in_flight:
+                world.problem(f"{process.name}: {bucket.in_flight} concurrency slots of {key} are not given back")
+        if worker.books.holds.open_nano:
+            world.problem(f"{process.name}: {worker.books.holds.open_nano} nano-dollars are held without a hold")
+        for scope, purse in worker.books.holds._purses.items():
+            if purse.held:
+                world.problem(f"{process.name}: the purse of {scope} holds {purse.held}")
+        for pool in gateway.client._pools.values():
+            if pool._slots != len(pool._idle) or pool._waiters:
+                world.problem(f"{process.name}: {pool._slots} connection slots, {len(pool._idle)} idle connections")
+        for task in process.loop.tasks:
+            name = getattr(task.get_coro(), "__qualname__", "")
+            if name not in ("World.start_worker.<locals>.live", "keep_house", "HttpServer._sweep"):
+                world.problem(f"{process.name}: a task is left: {name}")
+
+
+# --- after the end ------------------------------------------------------------------------------------------------------
+
+
+def after_the_end(world: "World") -> None:
+    database = world.database()
+    for violation in checks.check(database, world.folder / "journal"):
+        world.problem(f"{violation}")
+    books = read_books(shelf().url)
+    bill: dict[str, Truth] = {}
+    for upstream in world.upstreams:
+        bill |= read_bill(upstream.bill_path)
+    Audit(world, books, bill).run()
+
+
+class Audit:
+    """One comparison."""
+
+    def __init__(self, world: "World", books: Books, bill: dict[str, Truth]) -> None:
+        self.world = world
+        self.books = books
+        self.bill = bill
+        self.say = world.problem
+
+    def run(self) -> None:
+        world, books = self.world, self.books
+        if books.allotted:
+            self.say(f"allotted after a clean end: {books.scopes}")
+        for kind, payload in books.outbox:
+            if kind.startswith("settle_"):
+                self.say(f"the poster says {kind}: {payload[:300]}")
+        self._ends()
+        self._callers()
+        unknown = self._rows(books, corrected=False)
+        self._correct(unknown)
+        after = read_books(shelf().url)
+        left = self._rows(after, corrected=True)
+        for row in left:
+            self.say(f"{row.name} is neither corrected nor right")
+        self._sums(after)
+        for violation in checks.check(world.database(), world.folder / "journal"):
+            self.say(f"after corrections: {violation}")
+
+    def price(self, row: Row) -> tuple[dict[str, int], int]:
+        """Rates and markup that were in force in the process that took the hold."""
+        process = self.world.lives[int(row.hold.partition("-")[2][:6]) - 1]
+        version = process.version
+        found: Price = version.prices[str(row.words["upstream_id"]).replace("-", "/", 1), row.provider]
+        return {"input": found.input, "output": found.output}, version.markup_bp
+
+    def _ends(self) -> None:
+        """One end per hold, one row per attempt, and no attempt that the books do not know."""
+        finals: Counter[str] = Counter()
+        states: dict[str, set[str]] = defaultdict(set)
+        names: Counter[str] = Counter()
+        for row in self.books.rows:
+            finals[row.hold] += row.final
+            states[row.hold].add(row.state)
+            names[row.name] += 1
+        for hold, seen in states.items():
+            if finals[hold] != 1 or len(seen) != 1:
+                self.say(f"{hold}: {finals[hold]} ends, states {seen}")
+        for name, count in names.items():
+            if count > 1:
+                self.say(f"{name} stands {count} times in the books")
+        for name, truth in self.bill.items():
+            if name not in names:
+                self.say(f"{name}: the provider has it ({truth.reason}, {truth.usage}), the books do not")
+            if truth.reason == "unfinished":
+                self.say(f"{name}: the provider itself has not finished it")
+
+    def _rows(self, books: Books, *, corrected: bool) -> list[Row]:
+        """Compare row by row; the last rows of attempts that say that they do not know."""
+        unknown: list[Row] = []
+        revisions: dict[str, list[Row]] = defaultdict(list)
+        for row in books.rows:
+            revisions[row.name].append(row)
+        partial = self.world.versions[0].bill_partial
+        for name, rows in revisions.items():
+            row = rows[-1]
+            if row.attempt == 0:
+                if row.charge or row.cost:
+                    self.say(f"{name}: nothing was sent, and it has amounts")
+                continue
+            truth = self.bill.get(name)
+            usage = truth.usage if truth is not None else {}
+            rates, markup = self.price(row)
+            cost = half_even(pico(usage, rates), 1_000)
+            price = half_even(pico(usage, rates) * (10_000 + markup), 10_000_000)
+            charge, loss = sum(one.charge for one in rows), sum(one.loss for one in rows)
+            costs = [one.cost for one in rows if one.cost is not None]
+            flags = set(row.flags)
+            was_corrected = "corrected" in flags
+            if not was_corrected:
+                self._plausible(row, truth)
+            if not was_corrected and (not costs or row.basis in ("estimated", "observed") or NOT_EXACT & flags):
+                if corrected and sum(costs) == cost and charge + loss in (0, price):
+                    continue  # the estimate was right
+                unknown.append(row)
+                continue
+            if not costs or sum(costs) != cost:
+                self.say(f"{name}: it cost {cost}, the books say {costs} ({row.outcome} {row.flags} {row.usage}/{usage})")
+            known = {key: count for key, count in (row.usage or {}).items() if count}
+            if known != {key: count for key, count in usage.items() if count}:
+                self.say(f"{name}: used {usage}, the books say {row.usage} ({row.outcome} {row.flags})")
+            if was_corrected:
+                if charge + loss not in (0, price):
+                    self.say(f"{name}: corrected; charge {charge} with loss {loss} is not the price {price}")
+            elif row.outcome in ("ok", "client_gone") or (partial and row.outcome in ("truncated", "error_event", "timeout")):
+                if charge + loss != price:
+                    self.say(f"{name}: charge {charge} and loss {loss}, the price is {price}")
+            elif charge or loss:
+                self.say(f"{name}: nobody pays for `{row.outcome}`, and {charge} is charged")
+        return unknown
+
+    def _plausible(self, row: Row, truth: Truth | None) -> None:
+        """What a row says of its attempt is what its provider did."""
+        if "hold_exceeded" in row.flags and not self._lied(row):
+            self.say(f"{row.name}: the price exceeds the hold ({row.usage}, {row.flags})")
+        if row.outcome == "ok" and truth is not None and truth.reason != "complete":
+            self.say(f"{row.name} is `ok`, and its provider says {truth.reason}")
+        if row.outcome == "ok" and truth is None:
+            self.say(f"{row.name} is `ok`, and no provider knows it")
+
+    def _lied(self, row: Row) -> bool:
+        return "usage_anomaly" in row.flags or "estimated" in row.flags
+
+    def _callers(self) -> None:
+        calls: dict[str, list[Row]] = defaultdict(list)
+        for row in self.books.rows:
+            calls[row.hold].append(row)
+        for caller in self.world.callers:
+            self._caller(caller, calls)
+
+    def _caller(self, caller: Caller, calls: dict[str, list[Row]]) -> None:
+        fate, number = caller.fate, caller.order.number
+        where = f"call {number} ({fate.model}, {fate.surface}, {'stream' if fate.stream else 'whole'})"
+        if fate.status == 500:
+            self.say(f"{where} got an internal error: {fate.body[:300]!r}")
+        if fate.generation is None:
+            return
+        rows = calls.get(fate.generation)
+        if not rows:
+            if fate.status == 200:
+                self.say(f"{where}: its caller has the id {fate.generation}, the books have nothing")
+            return
+        if fate.status is not None and fate.status >= 400 and any(row.charge for row in rows):
+            self.say(f"{where}: was told {fate.status} and is charged {[row.charge for row in rows]}")
+        if not fate.complete:
+            return
+        if rows[-1].state != "settled" or any("recovered" in row.flags for row in rows):
+            self.say(f"{where}: its caller got all of it, and the books say {rows[-1].state}")
+            return
+        last = rows[-1]
+        truth = self.bill.get(last.name)
+        if last.outcome != "ok" or truth is None or truth.reason != "complete":
+            self.say(f"{where}: passed off as a success: {last.outcome}, provider {truth}")
+            return
+        told = fate.cost_usd
+        charged = sum(row.charge for row in rows)
+        if told is None:
+            self.say(f"{where}: no cost in the answer {fate.body[-200:]!r}")
+        else:
+            whole, _, fraction = told.partition(".")
+            if int(whole) * 10**9 + int(fraction.ljust(9, "0")) != charged:
+                self.say(f"{where}: told {told}, charged {charged}")
+        if "malformed-event" in self.world.ordered[last.name]:
+            return  # one that is not JSON is left out, as the SDKs would
+        planned = self.world.planned[last.name]
+        said = "".join(
+            segment.text for choice in planned.choices for segment in choice.segments if segment.kind == "text"
+        )
+        got = text_of(fate)
+        if got != said:
+            self.say(f"{where}: the provider said {said!r}, the caller got {got!r}")
+
+    def _correct(self, unknown: list[Row]) -> None:
+        database, ids = self.world.database(), self.world.ids
+        for row in unknown:
+            truth = self.bill.get(row.name)
+            prices, _ = self.price(row)
+            rates = Rates(
+                input=prices["input"], cache_read=prices["input"], output=prices["output"], reasoning=prices["output"]
+            )
+            exact = Usage(**truth.usage) if truth is not None else Usage()
+            adjustments.adjust(
+                database, ids, hold_id=row.hold, attempt=row.attempt, exact=exact, rates=rates, now_us=self.world.now_us()
+            )
+
+    def _sums(self, books: Books) -> None:
+        """The equation: what customers and providers were moved is what the rows say, and the true invoice."""
+        invoice = 0
+        seen: set[str] = set()
+        for row in books.rows:
+            truth = self.bill.get(row.name)
+            if truth is None or row.name in seen:
+                continue
+            seen.add(row.name)
+            invoice += half_even(pico(truth.usage, self.price(row)[0]), 1_000)
+        if books.costs != invoice or books.moved("provider_cost") != invoice:
+            self.say(f"providers invoice {invoice}, rows {books.costs}, transfers {books.moved('provider_cost')}")
+        charged = sum(
+            amount * ((credit == "revenue") - (debit == "revenue"))
+            for debit, credit, amount, cause in books.transfers
+            if cause in ("usage", "correction")
+        )
+        if charged != books.charged:
+            self.say(f"customers' transfers come to {charged}, rows to {books.charged}")
+

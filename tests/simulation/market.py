@@ -1,0 +1,113 @@
+"""What is for sale in this world, at which prices, and to whom. Prices change with each version of the configuration."""
+
+import random
+
+import msgspec
+
+from tests.simulation.upstreams import VENDORS
+from tests.support.running import model, offer, provider
+
+MODELS: dict[str, tuple[str, ...]] = {
+    # model → the providers that offer it
+    "sim/one": ("amber",),
+    "sim/stubborn": ("birch",),
+    "sim/claude": ("delta",),
+    "sim/claude-stubborn": ("ember",),
+    "sim/pair": ("amber", "cedar"),
+    "sim/mixed": ("cedar", "delta"),
+    "sim/many": ("amber", "birch", "cedar", "fjord"),
+    "sim/across": ("ember", "fjord", "delta"),
+}
+DAY_US = 86_400_000_000
+EPOCH_US = 1_772_322_000 * 1_000_000  # 2026-02-28T23:40:00Z: a day, a week and a month are about to end
+NANO = 10**9
+
+
+def upstream_id(slug: str) -> str:
+    """Every provider's own name of a model."""
+    return slug.replace("/", "-")
+
+
+class Price(msgspec.Struct, frozen=True):
+    """Pico-dollars per token."""
+
+    input: int
+    output: int
+
+    def texts(self) -> tuple[str, str]:
+        return tuple(f"{pico // 10**6}.{pico % 10**6:06d}" for pico in (self.input, self.output))  # type: ignore[return-value]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of the configuration."""
+
+    number: int
+    prices: dict[tuple[str, str], Price]
+    """By model and provider."""
+    markup_bp: int
+    bill_partial: bool
+
+    def text(self, folder: str, sync: str) -> str:
+        lines = [
+            "[server]\ndrain_s = 10.0\nkeepalive_comment_s = 1.5",
+            f'[journal]\nsync = "{sync}"',
+            f'[billing]\nmarkup_percent = "{self.markup_bp // 100}.{self.markup_bp % 100:02d}"\ndrain_s = 8.0\ndrains_max = 4',
+            f"bill_partial = {str(self.bill_partial).lower()}",
+            "[attempts]\nheaders_s = 12.0\nchunk_s = 6.0\ntotal_s = 30.0\nattempts_max = 3",
+            "[limits]\nconcurrent_calls = 60",
+            "[local_model]\nenabled = false",
+        ]
+        lines += [
+            provider(
+                vendor.name,
+                vendor.base_url,
+                wire=vendor.wire,
+                extra=f"abort_stops_billing = {str(vendor.abort_stops_billing).lower()}",
+            )
+            for vendor in VENDORS
+        ]
+        for slug, names in MODELS.items():
+            offers = []
+            for name in names:
+                input, output = self.prices[slug, name].texts()
+                offers.append(offer(name, upstream_id(slug), input=input, output=output))
+            lines.append(model(slug, *offers, context=8192, output=1024))
+        return "\n".join(lines)
+
+
+def version(seed: int, number: int) -> Version:
+    """Prices with digits down to the smallest, so that every rounding shows."""
+    chance = random.Random(f"{seed}/prices {number}")
+    prices = {
+        (slug, name): Price(chance.randint(100_000, 4_000_000), chance.randint(400_000, 12_000_000))
+        for slug, names in MODELS.items()
+        for name in names
+    }
+    return Version(number, prices, chance.choice((0, 0, 550, 1_237)), random.Random(f"{seed}/partial").random() < 0.3)
+
+
+class Customer(msgspec.Struct, frozen=True):
+    """An account with its keys; a key has a budget and a window, or neither."""
+
+    name: str
+    credit_nano: int
+    """Prepaid credit, or the credit line of a postpaid account."""
+    prepaid: bool
+    keys: tuple[tuple[int | None, str], ...]
+
+
+def customers(seed: int, *, scarce: bool) -> tuple[Customer, ...]:
+    chance = random.Random(f"{seed}/customers")
+
+    def amount(low: int, high: int) -> int:
+        """Between so many thousandths of a dollar."""
+        return chance.randint(low * NANO // 1000, high * NANO // 1000)
+
+    rich = Customer("rich", 500 * NANO, True, ((None, "none"), (200 * NANO, "month")))
+    if not scarce:
+        return (rich, Customer("later", 300 * NANO, False, ((None, "none"),)))
+    return (
+        rich,
+        Customer("poor", amount(10, 90), True, ((None, "none"), (amount(4, 40), "day"))),
+        Customer("later", amount(20, 150), False, ((None, "none"), (amount(5, 40), "hour"))),
+    )

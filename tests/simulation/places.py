@@ -1,0 +1,167 @@
+"""What a process has beside the network in this world: its clock, chance, ids, journal and database, each with its faults."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from farebox.billing.journal import Journal, JournalError, SyncPolicy, encode_line
+from farebox.billing.records import Record
+from farebox.storage.database import Database, OutcomeUnknown, StoreUnavailable
+from tests.simulation.loop import Crash, ProcessLoop, Scheduler
+
+T = TypeVar("T")
+SEGMENT_BYTES = 64 * 1024
+"""Small, so that segments end and are removed within a run."""
+
+
+class VirtualClock:
+    """A process's clock: the world's time since an epoch, for one process a little off."""
+
+    def __init__(self, scheduler: Scheduler, epoch_us: int, skew_us: int = 0) -> None:
+        self._scheduler = scheduler
+        self._epoch_us = epoch_us + skew_us
+
+    def now_us(self) -> int:
+        return self._epoch_us + self._scheduler.now_us
+
+    def monotonic_us(self) -> int:
+        return self._scheduler.now_us + 1_000_000
+
+
+class SeededRandom:
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+
+    def uniform(self) -> float:
+        return self._random.random()
+
+
+class CountedIds:
+    """Unique over all processes of a world, in the order of their making."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self._count = 0
+
+    def new(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}-{self._process:06d}{self._count:016d}"
+
+
+class Faults:
+    """How often what fails, in one process; all zero when the world is healed."""
+
+    def __init__(self, seed: str) -> None:
+        self.random = random.Random(seed)
+        self.crash = 0.0
+        """At each place where a process can be killed."""
+        self.store_unavailable = 0.0
+        self.store_lost_ack = 0.0
+        self.disk_full = False
+        self.torn = False
+        """A process that is killed while it writes may leave half a line."""
+        self.on_crash: Callable[[str], None] = lambda _place: None
+
+    def heal(self) -> None:
+        self.crash = self.store_unavailable = self.store_lost_ack = 0.0
+        self.disk_full = False
+
+    def visit(self, place: str) -> None:
+        """A place where the process may die."""
+        if self.crash and self.random.random() < self.crash:
+            self.die(place)
+
+    def die(self, place: str) -> None:
+        self.on_crash(place)
+        raise Crash(place)
+
+
+class ProcessJournal(Journal):
+    """The real journal, in files; its process can die before, while and after a line is written."""
+
+    def __init__(self, slot: Path, sync: SyncPolicy, loop: ProcessLoop, faults: Faults, log: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._faults = faults
+        self._log = log
+        super().__init__(slot, sync="os" if sync == "interval" else sync, segment_bytes_max=SEGMENT_BYTES)
+
+    def write(self, *records: Record) -> None:
+        if self._loop.dead:
+            raise Crash("a dead process writes nothing")
+        faults = self._faults
+        if faults.crash:
+            faults.visit("journal.before")
+            if faults.torn and faults.random.random() < faults.crash:
+                self._tear(records)
+                faults.die("journal.torn")
+        super().write(*records)
+        for record in records:
+            self._log(f"{self.slot.name} {type(record).__name__} {getattr(record, 'id', '')}")
+        if faults.crash:
+            faults.visit("journal.after")
+
+    def _tear(self, records: tuple[Record, ...]) -> None:
+        """The beginning of the line, as a copy that was cut short leaves it."""
+        data = encode_line(records[0])
+        mapped, start = self._map, self._size
+        if mapped is not None and start + len(data) <= len(mapped):
+            part = data[: int(self._faults.random.random() * len(data))]
+            mapped[start : start + len(part)] = part
+
+    def _begin(self, bytes_min: int) -> Any:
+        if self._faults.disk_full:
+            raise JournalError("the journal cannot be written: no space left on device")
+        return super()._begin(bytes_min)
+
+    def abandon(self) -> None:
+        """What the kernel does for a process that was killed: the file stays as it is, the lock is free."""
+        import os
+
+        if self._closed:
+            return
+        self._closed = True
+        mapped, self._map = self._map, None
+        if mapped is not None:
+            mapped.close()
+            os.close(self._fd)
+        os.close(self._lock_fd)
+
+
+class ProcessDatabase(Database):
+    """The real database; a transaction may not come through, or come through without anybody hearing of it."""
+
+    def __init__(self, engine: Engine, loop: ProcessLoop, faults: Faults, log: Callable[[str], None]) -> None:
+        super().__init__(engine, random=SeededRandom("unused"))
+        self._loop = loop
+        self._faults = faults
+        self._log = log
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        faults = self._faults
+        if self._loop.dead:
+            raise Crash("a dead process asks nothing")
+        if faults.store_unavailable and faults.random.random() < faults.store_unavailable:
+            raise StoreUnavailable("the database is away")
+        return super().read(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        faults = self._faults
+        if self._loop.dead:
+            raise Crash("a dead process writes nothing")
+        if faults.store_unavailable and faults.random.random() < faults.store_unavailable:
+            self._log(f"{self._loop.name} transaction refused")
+            raise StoreUnavailable("the database is away")
+        faults.visit("store.before")
+        result = super().write(work)
+        self._log(f"{self._loop.name} transaction")
+        faults.visit("store.after")
+        if faults.store_lost_ack and faults.random.random() < faults.store_lost_ack:
+            self._log(f"{self._loop.name} acknowledgement lost")
+            raise OutcomeUnknown("the connection was lost while the commit was under way")
+        return result
+
+    def close(self) -> None:
+        """The engine is shared by the processes of this world."""
