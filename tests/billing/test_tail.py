@@ -1,5 +1,6 @@
 """The poster's reader sees the same records at the same places as the journal's own."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -117,3 +118,16 @@ def test_a_replaced_journal_is_told(tmp_path):
         tail.read(slot, Position(2, 0), records_max=10)
     with pytest.raises(JournalError, match="already ended"):
         tail.read(slot, Position(1, len(GOOD) + 1), records_max=10)
+
+
+def test_what_is_posted_is_on_the_disk_first(tmp_path, monkeypatch):
+    """A position behind the end of a journal that a power loss cut short would stop the slot for ever."""
+    synced = []
+    monkeypatch.setattr(tail.os, "fdatasync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    slot = files(tmp_path, GOOD, GOOD + GOOD)
+    reading = tail.read(slot, Position(), records_max=10)
+    assert reading.records == 3
+    assert synced == [str(slot / segment_name(1)), str(slot / segment_name(2))]
+    synced.clear()
+    assert tail.read(slot, reading.end, records_max=10).records == 0
+    assert not synced, "nothing new, nothing to sync"

@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import threading
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,29 @@ def test_garbage_behind_the_last_line_is_cut_and_kept(
     writer.write(RECORDS[0])
     writer.close()
     assert list(read_all(slot)) == [*RECORDS, RECORDS[0]]
+
+
+@settings(max_examples=200, deadline=None)
+@given(holes=st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(1, 200)), min_size=1, max_size=3))
+def test_good_lines_around_pages_that_never_reached_the_disk_are_kept(
+    tmp_path_factory: pytest.TempPathFactory, holes: list[tuple[int, int]]
+) -> None:
+    left = bytearray(DATA)
+    for start, size in holes:
+        left[start : start + size] = bytes(len(left[start : start + size]))
+    ends = [0, *accumulate(map(len, LINES))]
+    whole = [
+        record for record, start, end in zip(RECORDS, ends, ends[1:], strict=False) if left[start:end] == DATA[start:end]
+    ]
+    slot = tmp_path_factory.mktemp("slot")
+    path = leave_behind(slot, bytes(left) + b"\0" * 4096)
+    cut_torn_tail(path)
+    assert list(read_all(slot)) == whole
+    in_front = next((count for count in range(len(LINES)) if left[: ends[count + 1]] != DATA[: ends[count + 1]]), len(LINES))
+    assert path.with_suffix(".damaged").exists() == (len(whole) > in_front)
+    before = path.read_bytes()
+    cut_torn_tail(path)
+    assert path.read_bytes() == before, "mending twice changes nothing"
 
 
 def test_damage_in_the_middle_is_an_error_that_names_the_place(tmp_path: Path) -> None:

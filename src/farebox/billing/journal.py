@@ -10,12 +10,13 @@ Power loss is the business of the sync policy (billing.md §7): `always` (fdatas
 thread, every 50 ms), `os`. docs/decisions/0004-journal-in-mapped-memory.md has the measurements.
 
 At the end of the last segment a line that is torn or fails its checksum is unfinished; anywhere else it is corruption
-(`JournalError`).
+(`JournalError`), except what a dead writer's power loss left, which `cut_torn_tail` mends before the next one writes.
 """
 
 import fcntl
 import mmap
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ READ_BYTES_MAX = 2**20
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 _SUFFIX = ".journal"
+_PIECE = re.compile(rb"[^\n\0]+\n?")
 
 
 class JournalError(Exception):
@@ -192,23 +194,60 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cut_torn_tail(path: Path) -> None:
-    """End a dead writer's segment at its last good line. Anything but zeros behind it is kept as evidence in a `.cut` file."""
+    """End a dead writer's segment behind its last good line.
+
+    A killed writer leaves at most one line half written; it is kept in a `.cut` file. Power loss may leave any page out, since
+    the kernel writes pages in the order it likes: then the good lines behind a damaged place are moved up to it, so that they
+    count like all others, and what is not a line is kept in a `.damaged` file, of which `farebox doctor` tells.
+    """
+    data = path.read_bytes()
+    good = 0
+    while (end := data.find(b"\n", good)) >= 0:
+        if not _is_good(data[good:end]):
+            break
+        good = end + 1
+    if good == len(data):
+        return
+    rest = data[good:].rstrip(b"\0")
+    salvaged, damaged = _salvage(rest)
+    if salvaged:
+        _keep(path.with_suffix(".damaged"), damaged)
+        _keep(path, data[:good] + salvaged)
+        return
+    if rest:
+        _keep(path.with_suffix(".cut"), rest)
     with path.open("r+b") as file:
-        data = file.read()
-        good = 0
-        while (end := data.find(b"\n", good)) >= 0:
-            try:
-                decode_line(data[good:end], path.name)
-            except JournalError:
-                break
-            good = end + 1
-        rest = data[good:].rstrip(b"\0")
-        if rest:
-            path.with_suffix(".cut").write_bytes(rest)
-        if good != len(data):
-            file.truncate(good)
-            file.flush()
-            os.fsync(file.fileno())
+        file.truncate(good)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_good(line: bytes) -> bool:
+    try:
+        decode_line(line, "")
+    except JournalError:
+        return False
+    return True
+
+
+def _salvage(data: bytes) -> tuple[bytes, bytes]:
+    """What is good lines of a damaged piece, and what is not. A page that never reached the disk reads as zeros."""
+    good: list[bytes] = []
+    damaged: list[bytes] = []
+    for piece in _PIECE.findall(data):
+        (good if piece.endswith(b"\n") and _is_good(piece[:-1]) else damaged).append(piece)
+    return b"".join(good), b"".join(damaged)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave the old one as it was."""
+    half = path.with_suffix(path.suffix + ".half")
+    with half.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+    _sync_folder(path.parent)
 
 
 def decode_line(line: bytes, where: str) -> Record:

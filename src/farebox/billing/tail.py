@@ -3,11 +3,14 @@
 A call is about two kilobytes of journal, and decoding all of it costs more than posting it. Here a line is checked by its
 checksum, passed over unless it is a `Settle`, `Opened` or `Closed`, and of an attempt only money, usage and names are decoded;
 the rest goes into the database as the text that it is.
+
+What was read is on the disk, not only in the kernel's memory, before it is posted.
 """
 
+import os
 import zlib
-from os import SEEK_END
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Raw
@@ -93,27 +96,36 @@ def read(slot: Path, start: Position, *, records_max: int) -> Reading:
 
 
 def _read_segment(path: Path, reading: Reading, records_max: int, *, last: bool) -> None:
+    start = reading.end
+    with path.open("rb") as file:
+        if start.offset > file.seek(0, os.SEEK_END):
+            raise JournalError(f"{reading.slot}/{path.name}: posted up to {start.offset}, where the file has already ended")
+        _read_lines(file, reading, records_max, path.name, last=last)
+        if reading.end != start:
+            # The database forgets nothing at a power loss; so what it knows as posted must not be forgotten here, or its
+            # position would lie behind the journal's end.
+            os.fdatasync(file.fileno())
+
+
+def _read_lines(file: BinaryIO, reading: Reading, records_max: int, name: str, *, last: bool) -> None:
     number, offset = reading.end.segment, reading.end.offset
     size = CHUNK_BYTES
-    with path.open("rb") as file:
-        if offset > file.seek(0, SEEK_END):
-            raise JournalError(f"{reading.slot}/{path.name}: posted up to {offset}, where the file has already ended")
-        while reading.records < records_max:
-            file.seek(offset)
-            data = file.read(size)
-            lines, rest = whole_lines(data)
-            if not lines:
-                if rest == "torn" and len(data) == size and size < LINE_BYTES_MAX:
-                    size *= 2
-                    continue
-                if rest != "nothing" and not last:
-                    raise JournalError(f"{reading.slot}/{path.name} at {offset}: torn line before the end")
-                return
-            taken = _take_lines(lines, reading, records_max, offset, path.name, last=last)
-            if not taken:
-                return
-            offset += taken
-            reading.end = Position(number, offset)
+    while reading.records < records_max:
+        file.seek(offset)
+        data = file.read(size)
+        lines, rest = whole_lines(data)
+        if not lines:
+            if rest == "torn" and len(data) == size and size < LINE_BYTES_MAX:
+                size *= 2
+                continue
+            if rest != "nothing" and not last:
+                raise JournalError(f"{reading.slot}/{name} at {offset}: torn line before the end")
+            return
+        taken = _take_lines(lines, reading, records_max, offset, name, last=last)
+        if not taken:
+            return
+        offset += taken
+        reading.end = Position(number, offset)
 
 
 def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: int, name: str, *, last: bool) -> int:

@@ -112,27 +112,14 @@ def _journals(loaded: Loaded, positions: dict[str, Position]) -> list[Finding]:
         except JournalError as error:
             return [Finding("problem", "journal", str(error), "keep the file; it is the only record of these calls")]
         waiting += len(records)
-        lost = _set_aside(slot)
-        if lost:
-            return [
-                Finding("problem", "journal", f"{lost} has good records behind a damaged place", "keep it; post them by hand")
-            ]
+        damaged = sorted(slot.glob("*.damaged"))
+        if damaged:
+            text = f"{damaged[-1]}: some records were lost with the power; the good ones around them count"
+            return [Finding("problem", "journal", text, "compare that day with your providers' bills, then move the file away")]
     text = f"{waiting} records not yet posted"
     if waiting > 10_000:
         return [Finding("problem", "journal", text, "the bookkeeper is behind or not running: `farebox serve` runs it")]
     return [Finding("ok", "journal", text)]
-
-
-def _set_aside(slot: Path) -> Path | None:
-    """What recovery cut off a dead worker's journal, if more than the one line that it was writing."""
-    for path in sorted(slot.glob("*.cut")):
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                journal.decode_line(line, path.name)
-            except JournalError:
-                continue
-            return path
-    return None
 
 
 def _prices() -> Finding:
