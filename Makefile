@@ -8,7 +8,7 @@ DATA ?= data
 # Tests run in as many processes as there are cores, up to four; a file's tests stay together, in their order.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run test test-full lint bench lock wheel clean
+.PHONY: run test test-full lint bench eval-routing lock wheel clean
 
 run: .venv/run.stamp
 	@$(BIN)/farebox run --data $(DATA)
@@ -25,6 +25,9 @@ lint: .venv/test.stamp
 
 bench: .venv/test.stamp
 	$(BIN)/python -m bench
+
+eval-routing: .venv/test.stamp
+	@$(BIN)/python -m bench.routing
 
 # --- environments ---------------------------------------------------------------------------------------------------------
 
