@@ -126,7 +126,7 @@ def test_every_part_has_its_arrows() -> None:
 
 PURE = (
     "wires", "providers", "catalog", "routing", "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
-    "billing.bounds", "billing.records", "billing.markup", "gate.limits", "gate.keys",
+    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.keys",
 )  # fmt: skip
 IMPURE = {"asyncio", "socket", "ssl", "sqlalchemy", "time", "random", "uuid", "secrets", "threading", "subprocess", "httptools"}
 
@@ -208,6 +208,7 @@ MONEY = (
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",
     "billing.checks", "billing.customers", "billing.markup", "billing.volumes",
+    "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus",
 )  # fmt: skip
 
 

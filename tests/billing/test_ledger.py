@@ -4,7 +4,7 @@ import pytest
 
 from farebox.billing import customers, ledger
 from farebox.billing.customers import CommandRefused, NewKey
-from farebox.storage import queries
+from farebox.storage import queries, reports
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000
@@ -197,12 +197,15 @@ def test_questions_have_answers(world):
     )
     assert read(lambda c: queries.key_usage(c, "key-nobody", day_us=0, week_us=0, month_us=0)).total_nano == 0
     assert read(lambda c: queries.generation(c, first.id, account_id=other)) == [], "another account's call is not found"
-    days = read(lambda c: queries.usage_report(c, "day", since_us=0))
+    ever = reports.Narrow(since_us=0)
+    days = read(lambda c: reports.usage_lines(c, ("day",), ever))
     assert [(line.calls, line.attempts, line.charge_nano) for line in days] == [(1, 1, first.charge_nano), (1, 2, 1_250_002)]
-    providers = {line.group: line for line in read(lambda c: queries.usage_report(c, "provider", since_us=0, account_id=account))}
+    ours = reports.Narrow(since_us=0, account_id=account)
+    providers = {line.groups[0]: line for line in read(lambda c: reports.usage_lines(c, ("provider",), ours))}
     assert (
         providers["openai"].attempts == 2 and providers["openai"].unknown_costs == 1 and providers["azure"].cost_nano == 1_250_002
     )
-    assert read(lambda c: queries.usage_report(c, "model", since_us=0, account_id=other)) == []
-    (line,) = read(lambda c: queries.usage_report(c, "model", since_us=0, until_us=day_us + 1, key_id=key))
-    assert (line.group, line.prompt_tokens, line.completion_tokens) == ("openai/gpt-4o", 1_000, 100)
+    assert read(lambda c: reports.usage_lines(c, ("model",), reports.Narrow(since_us=0, account_id=other))) == []
+    first_day = reports.Narrow(since_us=0, until_us=day_us + 1, key_id=key)
+    (line,) = read(lambda c: reports.usage_lines(c, ("model",), first_day))
+    assert (line.groups[0], line.prompt_tokens, line.completion_tokens) == ("openai/gpt-4o", 1_000, 100)

@@ -53,6 +53,8 @@ class _Totals(msgspec.Struct, frozen=True):
     cost: int | None
     prompt: int | None
     completion: int | None
+    cached: int | None
+    reasoning: int | None
 
 
 def adjust(
@@ -152,6 +154,8 @@ def _totals(rows: Sequence[UsageRow]) -> _Totals:
         _sum([row.cost_nano for row in rows]),
         _sum([row.prompt_tokens for row in rows]),
         _sum([row.completion_tokens for row in rows]),
+        _sum([row.cached_tokens for row in rows]),
+        _sum([row.reasoning_tokens for row in rows]),
     )
 
 
@@ -162,7 +166,9 @@ def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: i
         price = pricing.charge_nano(pico, known.markup_bp, known.fees)
         charge = min(price, before.charge + room)
         loss = price - charge
-    return _Totals(charge, loss, cost, exact.prompt_tokens, exact.completion_tokens)
+    return _Totals(
+        charge, loss, cost, exact.prompt_tokens, exact.completion_tokens, exact.cache_read, exact.reasoning
+    )
 
 
 def _room(connection: Connection, rows: Sequence[UsageRow], call: Settle) -> int:
@@ -239,6 +245,8 @@ def _row(
         cost_nano=(after.cost or 0) - (before.cost or 0),
         prompt_tokens=after.prompt - (before.prompt or 0),
         completion_tokens=after.completion - (before.completion or 0),
+        cached_tokens=(after.cached or 0) - (before.cached or 0),
+        reasoning_tokens=(after.reasoning or 0) - (before.reasoning or 0),
         record=msgspec.json.encode(words).decode(),
         transfer_id=None if charged is None else charged.id,
         cost_transfer_id=None if costed is None else costed.id,

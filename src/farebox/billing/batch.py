@@ -17,8 +17,8 @@ from farebox.ports import Ids
 
 USAGE_COLUMNS = (
     "hold_id", "attempt", "revision", "final", "account_id", "key_id", "project", "end_user", "model", "provider", "state",
-    "outcome", "basis", "charge_nano", "loss_nano", "cost_nano", "prompt_tokens", "completion_tokens", "record", "transfer_id",
-    "cost_transfer_id", "created_us", "posted_us",
+    "outcome", "basis", "charge_nano", "loss_nano", "cost_nano", "prompt_tokens", "completion_tokens", "cached_tokens",
+    "reasoning_tokens", "record", "transfer_id", "cost_transfer_id", "created_us", "posted_us",
 )  # fmt: skip
 
 UsageRow = tuple[str | int | bool | None, ...]
@@ -118,16 +118,17 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
                 cost_transfer = costs.add(one.provider, cost)
             if loss:
                 losses.add(account, loss)
-            prompt = completion = None
+            prompt = completion = cached = reasoning = None
             if usage is not None:
                 prompt = (
                     usage.input + usage.cache_read + usage.cache_write_5m + usage.cache_write_1h
                     + usage.audio_input + usage.image_input
                 )  # fmt: skip
-                completion = usage.output + usage.reasoning + usage.audio_output + usage.image_output
+                cached, reasoning = usage.cache_read, usage.reasoning
+                completion = usage.output + reasoning + usage.audio_output + usage.image_output
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, call.model, one.provider, call.state,
-                one.outcome, one.basis, charge, loss, cost, prompt, completion, text, transfer,
+                one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
                 cost_transfer, call.created_us, now_us,
             ))  # fmt: skip
         else:
@@ -176,7 +177,8 @@ def _add_attempts(
         batch.rows.append((
             call.id, one.n, 0, words is text, call.account, call.key, call.project, call.end_user, call.model, one.provider,
             call.state, one.outcome, one.basis, charge, loss, one.cost_nano, usage.prompt_tokens if usage else None,
-            usage.completion_tokens if usage else None, words, charges.add(call.account, charge) if charge else None,
+            usage.completion_tokens if usage else None, usage.cache_read if usage else None,
+            usage.reasoning if usage else None, words, charges.add(call.account, charge) if charge else None,
             costs.add(one.provider, one.cost_nano) if one.cost_nano else None, call.created_us, now_us,
         ))  # fmt: skip
     return total

@@ -6,11 +6,11 @@ that gateways ask for its volume anew within a second.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
 from farebox.billing.markup import MarkupPlan, changed_level
+from farebox.billing.periods import month_of
 from farebox.billing.scopes import bump_version
 from farebox.storage.database import Database
 
@@ -19,11 +19,6 @@ _COUNT = (
     "charged_nano = CASE WHEN volumes.month = excluded.month THEN volumes.charged_nano ELSE 0 END + excluded.charged_nano, "
     "month = excluded.month"
 )
-
-
-def month_of(us: int) -> str:
-    """The UTC month of a moment: `2026-11`."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m")
 
 
 def count(

@@ -1,83 +1,116 @@
 """`usage`, `ledger check`."""
 
-import re
+import csv
+import difflib
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from farebox.billing import checks
+from farebox.billing.periods import format_moment, parse_moment
 from farebox.cli.account_commands import find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
 from farebox.money import format_amount
 from farebox.ports import SystemClock
-from farebox.storage import queries
-
-_SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
-_UNIT_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+from farebox.storage import queries, reports
+from farebox.storage.reports import Group, Narrow, UsageLine
 
 
-def since_us(text: str, now_us: int) -> int:
-    """`7d`, `12h`, `30m`, `2w` before now, or a date `2026-11-01` (UTC)."""
-    span = _SPAN.fullmatch(text)
-    if span is not None:
-        return now_us - int(span[1]) * _UNIT_US[span[2]]
+def moment(text: str, option: str) -> int:
+    """`7d`, `12h`, `30m`, `2w` before now, a date (UTC) or a time, as microseconds; a sentence when it is none of these."""
     try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()) * 1_000_000
-    except ValueError:
-        raise CliError(f"--since {text!r} is not understood; write 7d, 12h, 30m, 2w or a date such as 2026-11-01") from None
+        return parse_moment(text, SystemClock().now_us())
+    except (ValueError, OverflowError) as error:
+        raise CliError(f"{option}: {error}") from None
+
+
+def _groups(text: str) -> tuple[Group, ...]:
+    found = tuple(part.strip() for part in text.split(","))
+    for name in found:
+        if name not in reports.GROUPS:
+            near = difflib.get_close_matches(name, reports.GROUPS, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(reports.GROUPS)}"
+            raise CliError(f"--by {name!r} is not a dimension; {fix}")
+    if len(set(found)) != len(found):
+        raise CliError("--by names a dimension twice")
+    return cast("tuple[Group, ...]", found)
 
 
 @click.command()
-@click.option("--by", type=click.Choice(["model", "key", "provider", "day", "account"]), default="model", show_default=True)
-@click.option("--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a date (UTC).")
+@click.option(
+    "--by", default="model", show_default=True, help=f"One or more of {', '.join(reports.GROUPS)}, with commas: model,day."
+)
+@click.option("--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, a date, or a time (UTC).")
+@click.option("--until", help="Likewise; unset: now.")
 @click.option("--account", "account_name", help="Only this account's.")
+@click.option("--project", help="Only this project's.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @config_option
 @json_option
-def usage(by: str, since: str, account_name: str | None, config_path: Path, as_json: bool) -> None:
-    """What was called and what it cost."""
-    start_us = since_us(since, SystemClock().now_us())
+def usage(
+    by: str,
+    since: str,
+    until: str | None,
+    account_name: str | None,
+    project: str | None,
+    as_csv: bool,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """What was called and what it cost, the dearest first (days and hours in their order)."""
+    groups = _groups(by)
+    start_us = moment(since, "--since")
+    end_us = None if until is None else moment(until, "--until")
+    if as_csv and as_json:
+        raise CliError("--csv and --json exclude each other")
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
+        narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id, project=project)
+        dearest_first = not {"day", "hour"} & set(groups)
 
-        def ask(connection: Any) -> tuple[list[queries.UsageGroup], dict[str, str]]:
-            rows = queries.usage_report(connection, cast("queries.GroupBy", by), since_us=start_us, account_id=account_id)
-            labels: dict[str, str] = {}
-            if by == "key":
-                labels = {key.id: key.name or key.hint for key in queries.list_keys(connection)}
-            if by == "account":
-                labels = {account.id: account.name for account in queries.list_accounts(connection)}
+        def ask(connection: Any) -> tuple[list[UsageLine], dict[str, dict[str, str]]]:
+            rows = reports.usage_lines(connection, groups, narrow, dearest_first=dearest_first)
+            labels: dict[str, dict[str, str]] = {}
+            if "key" in groups:
+                labels["key"] = {key.id: key.name or key.hint for key in queries.list_keys(connection)}
+            if "account" in groups:
+                labels["account"] = {account.id: account.name for account in queries.list_accounts(connection)}
             return rows, labels
 
         rows, labels = database.read(ask)
 
-    def shown(group: str | int) -> str:
-        if isinstance(group, int):
-            return datetime.fromtimestamp(group * 86_400, UTC).strftime("%Y-%m-%d")
-        return group
+    def shown(row: UsageLine) -> dict[str, str]:
+        return {name: reports.shown(name, value) for name, value in zip(groups, row.groups, strict=True)}
+
+    def named(row: UsageLine) -> list[str]:
+        return [labels.get(name, {}).get(value, value) for name, value in shown(row).items()]
 
     charged, costs = sum(row.charge_nano for row in rows), sum(row.cost_nano for row in rows)
+    records = [
+        {
+            **shown(row),
+            "name": " ".join(named(row)),
+            "calls": row.calls,
+            "attempts": row.attempts,
+            "prompt_tokens": row.prompt_tokens,
+            "cached_tokens": row.cached_tokens,
+            "completion_tokens": row.completion_tokens,
+            "reasoning_tokens": row.reasoning_tokens,
+            "charge": format_amount(row.charge_nano),
+            "cost": format_amount(row.cost_nano),
+            "unknown_costs": row.unknown_costs,
+        }
+        for row in rows
+    ]
     if as_json:
         print_json(
             {
                 "by": by,
-                "since": datetime.fromtimestamp(start_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "rows": [
-                    {
-                        by: shown(row.group),
-                        "name": labels.get(str(row.group), shown(row.group)),
-                        "calls": row.calls,
-                        "attempts": row.attempts,
-                        "prompt_tokens": row.prompt_tokens,
-                        "completion_tokens": row.completion_tokens,
-                        "charge": format_amount(row.charge_nano),
-                        "cost": format_amount(row.cost_nano),
-                        "unknown_costs": row.unknown_costs,
-                    }
-                    for row in rows
-                ],
+                "since": format_moment(start_us),
+                "until": None if end_us is None else format_moment(end_us),
+                "rows": records,
                 "total": {
                     "calls": sum(row.calls for row in rows),
                     "charge": format_amount(charged),
@@ -86,9 +119,16 @@ def usage(by: str, since: str, account_name: str | None, config_path: Path, as_j
             }
         )
         return
+    if as_csv:
+        sums = ("calls", "attempts", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+        columns: list[str] = [*groups, "name", *sums, "charge", "cost", "unknown_costs"]
+        writer = csv.DictWriter(sys.stdout, columns)
+        writer.writeheader()
+        writer.writerows(records)
+        return
     lines = [
         (
-            labels.get(str(row.group), shown(row.group)),
+            *named(row),
             str(row.calls),
             str(row.prompt_tokens),
             str(row.completion_tokens),
@@ -97,12 +137,14 @@ def usage(by: str, since: str, account_name: str | None, config_path: Path, as_j
         )
         for row in rows
     ]
+    wide = len(groups)
     if lines:
-        lines.append(("total", str(sum(row.calls for row in rows)), "", "", format_amount(charged), format_amount(costs)))
+        total = (str(sum(row.calls for row in rows)), "", "", format_amount(charged), format_amount(costs))
+        lines.append(("total", *[""] * (wide - 1), *total))
     print_table(
-        (by, "calls", "prompt", "completion", "charged USD", "cost USD"),
+        (*groups, "calls", "prompt", "completion", "charged USD", "cost USD"),
         lines,
-        right=(1, 2, 3, 4, 5),
+        right=range(wide, wide + 5),
         empty="No calls in this period. The curl that `farebox run` prints makes one.",
     )
     if any(row.unknown_costs for row in rows):

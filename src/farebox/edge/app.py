@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from farebox import pipeline
 from farebox.billing.journal import JournalError
-from farebox.edge import info
+from farebox.edge import info, statements
 from farebox.edge.compression import decompress
 from farebox.edge.count_tokens import count_tokens
 from farebox.edge.http import HttpAnswer, Request
@@ -23,6 +23,8 @@ READ: dict[str, Reader] = {
     "/generation": info.generation,
     "/key": info.key,
     "/credits": info.credits,
+    "/activity": statements.activity,
+    "/usage": statements.usage,
 }
 ROOT_READ: dict[str, Reader] = {"/healthz": info.healthz, "/readyz": info.readyz, "/metrics": info.metrics}
 _PREFLIGHT = (

@@ -5,11 +5,12 @@ one path, by what the client sends (clients.md §1).
 """
 
 import zlib
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
+from sqlalchemy import Connection
 
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.errors import FareboxError, Kind, invalid
@@ -18,6 +19,7 @@ from farebox.gateway import Gateway
 from farebox.telemetry import TEXT_TYPE
 
 _encode = msgspec.json.Encoder().encode
+T = TypeVar("T")
 QUERY_BYTES_MAX = 4096
 
 
@@ -29,6 +31,10 @@ class Library(Protocol):
     async def key(self, principal: Principal, now_us: int) -> dict[str, Any]: ...
 
     async def credits(self, account: str) -> dict[str, Any]: ...
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Ask the database on one snapshot."""
+        ...
 
     async def ready(self) -> str | None:
         """None when calls can be served, else why not."""
@@ -60,7 +66,8 @@ class Page(msgspec.Struct, frozen=True):
     """Header lines, each ended by CR LF."""
 
 
-async def _principal(gateway: Gateway, request: Question) -> Principal:
+async def identified(gateway: Gateway, request: Question) -> Principal:
+    """The caller behind the credential, allowed to ask."""
     secret = credential(request.headers)
     principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
     check(principal, gateway.clock.now_us())
@@ -70,7 +77,7 @@ async def _principal(gateway: Gateway, request: Question) -> Principal:
 async def _optional_principal(gateway: Gateway, request: Question) -> None:
     """Lists are public, but a client that sends a key learns whether it is good."""
     if any(name in request.headers for name in CREDENTIAL_HEADERS):
-        await _principal(gateway, request)
+        await identified(gateway, request)
 
 
 async def models(gateway: Gateway, request: Question) -> Page:
@@ -99,7 +106,7 @@ async def model(gateway: Gateway, request: Question) -> Page:
 
 async def generation(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/generation?id=`: one call's record, as soon as it is posted (a fraction of a second after the call)."""
-    principal = await _principal(gateway, request)
+    principal = await identified(gateway, request)
     wanted = request.query().get("id")
     if not wanted:
         raise invalid("`id` is missing: `GET /v1/generation?id=gen-…`", param="id")
@@ -113,13 +120,13 @@ async def generation(gateway: Gateway, request: Question) -> Page:
 
 async def key(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/key`: the calling key, its budget and its usage."""
-    principal = await _principal(gateway, request)
+    principal = await identified(gateway, request)
     return Page(200, _encode({"data": await request.library.key(principal, gateway.clock.now_us())}))
 
 
 async def credits(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/credits`: what was bought and what is used."""
-    principal = await _principal(gateway, request)
+    principal = await identified(gateway, request)
     return Page(200, _encode({"data": await request.library.credits(principal.account)}))
 
 
@@ -142,5 +149,5 @@ async def readyz(gateway: Gateway, request: Question) -> Page:
 async def metrics(gateway: Gateway, request: Question) -> Page:
     """Prometheus' text format."""
     if not gateway.settings.metrics_public:
-        await _principal(gateway, request)
+        await identified(gateway, request)
     return Page(200, await request.library.metrics(), TEXT_TYPE)

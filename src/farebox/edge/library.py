@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
@@ -18,6 +18,7 @@ from farebox.storage.database import Database, StoreError
 from farebox.telemetry import exposition
 from farebox.wires.usage import Usage
 
+T = TypeVar("T")
 US_PER_DAY = 86_400_000_000
 _RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly"}
 _decode_settle = msgspec.json.Decoder(Settle).decode
@@ -69,15 +70,15 @@ class DatabaseLibrary:
         self._run = run
         self._run_dir = run_dir
 
-    async def _read(self, work: Callable[[Connection], Any]) -> Any:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._run(self._database.read, work)
 
     async def version(self) -> int:
         """Grows with every change to keys and accounts."""
-        return await self._read(queries.current_version)
+        return await self.read(queries.current_version)
 
     async def generation(self, account: str, generation: str) -> dict[str, Any] | None:
-        rows: list[queries.UsageRow] = await self._read(
+        rows: list[queries.UsageRow] = await self.read(
             lambda connection: queries.generation(connection, generation, account_id=account)
         )
         final = next((row for row in rows if row.final), None)
@@ -146,7 +147,7 @@ class DatabaseLibrary:
             spent = queries.key_usage(connection, principal.key, day_us=day_us, week_us=week_us, month_us=month_us)
             return spent, queries.scope_balance(connection, scope.id)
 
-        spent, balance = await self._read(ask)
+        spent, balance = await self.read(ask)
         budget = principal.budget_nano
         remaining = None
         if budget is not None:
@@ -178,7 +179,7 @@ class DatabaseLibrary:
         def ask(connection: Connection) -> tuple[queries.Credits, queries.Balance | None]:
             return queries.account_credits(connection, account), queries.balance(connection, account)
 
-        credits, balance = await self._read(ask)
+        credits, balance = await self.read(ask)
         used = 0 if balance is None else balance.posted_nano
         total = credits.granted_nano - credits.expired_nano
         return {

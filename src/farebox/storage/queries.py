@@ -7,11 +7,10 @@ They take a connection, so that several answers can come from one snapshot:
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, RowMapping, Select, func, literal_column, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage, volumes
 
-US_PER_DAY = 86_400_000_000
 ROWS_MAX = 10_000
 """The most rows that one answer has."""
 
@@ -87,19 +86,6 @@ class Credits(msgspec.Struct, frozen=True):
     remaining_nano: int
 
 
-class UsageGroup(msgspec.Struct, frozen=True):
-    """One line of a usage report. Amounts in nano-dollars; `unknown_costs` counts attempts whose cost nobody knows yet."""
-
-    group: str | int
-    calls: int
-    attempts: int
-    prompt_tokens: int
-    completion_tokens: int
-    charge_nano: int
-    cost_nano: int
-    unknown_costs: int
-
-
 class KeyUsage(msgspec.Struct, frozen=True):
     """What a key was charged, by the start of the call. Nano-dollars."""
 
@@ -130,6 +116,8 @@ class UsageRow(msgspec.Struct, frozen=True):
     cost_nano: int | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
     record: str
     transfer_id: str | None
     cost_transfer_id: str | None
@@ -225,67 +213,6 @@ def account_credits(connection: Connection, account_id: str) -> Credits:
     ).one()
     granted, remaining, expired = (int(value or 0) for value in row)
     return Credits(granted, granted - remaining - expired, expired, remaining)
-
-
-GroupBy = Literal["model", "key", "provider", "day", "account", "project", "end_user"]
-
-
-def usage_report(
-    connection: Connection,
-    group_by: GroupBy,
-    *,
-    since_us: int,
-    until_us: int | None = None,
-    account_id: str | None = None,
-    key_id: str | None = None,
-) -> list[UsageGroup]:
-    """Sums of the calls that started in a period, dearest group first; days (UTC, counted from the epoch) in their order."""
-    column = {
-        "model": usage.c.model,
-        "key": usage.c.key_id,
-        "provider": usage.c.provider,
-        "day": usage.c.created_us // literal_column(str(US_PER_DAY), BigInteger),
-        "account": usage.c.account_id,
-        "project": usage.c.project,
-        "end_user": usage.c.end_user,
-    }[group_by].label("group")
-    corrected = usage.alias("corrected")
-    known_later = (
-        select(corrected.c.hold_id)
-        .where(
-            corrected.c.hold_id == usage.c.hold_id,
-            corrected.c.attempt == usage.c.attempt,
-            corrected.c.revision > 0,
-            corrected.c.cost_nano.is_not(None),
-        )
-        .exists()
-    )
-    unknown = usage.c.cost_nano.is_(None) & (usage.c.revision == 0) & ~known_later
-    query = select(
-        column,
-        func.count().filter(usage.c.final),
-        func.count().filter((usage.c.revision == 0) & (usage.c.attempt > 0)),
-        func.coalesce(func.sum(usage.c.prompt_tokens), 0),
-        func.coalesce(func.sum(usage.c.completion_tokens), 0),
-        func.sum(usage.c.charge_nano),
-        func.coalesce(func.sum(usage.c.cost_nano), 0),
-        func.count().filter(unknown),
-    ).where(usage.c.created_us >= since_us)
-    query = _narrow(query, until_us, account_id, key_id).group_by(column).limit(ROWS_MAX)
-    query = query.order_by(column) if group_by == "day" else query.order_by(func.sum(usage.c.charge_nano).desc(), column)
-    return [UsageGroup(row[0], *(int(value) for value in row[1:])) for row in connection.execute(query)]
-
-
-def _narrow(
-    query: Select[*tuple[Any, ...]], until_us: int | None, account_id: str | None, key_id: str | None
-) -> Select[*tuple[Any, ...]]:
-    if until_us is not None:
-        query = query.where(usage.c.created_us < until_us)
-    if account_id is not None:
-        query = query.where(usage.c.account_id == account_id)
-    if key_id is not None:
-        query = query.where(usage.c.key_id == key_id)
-    return query
 
 
 def generation(connection: Connection, hold_id: str, *, account_id: str) -> list[UsageRow]:

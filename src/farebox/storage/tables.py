@@ -161,6 +161,8 @@ usage = Table(
     Column("cost_nano", BigInteger),
     Column("prompt_tokens", BigInteger),
     Column("completion_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
     Column("record", Text, nullable=False),
     Column("transfer_id", Text),
     Column("cost_transfer_id", Text),

@@ -1,0 +1,260 @@
+"""FOCUS: the FinOps cost and usage format, version 1.3 (or 1.2), one line per day, project, key, model, provider and price.
+
+    usage        one line per unit class: `SkuId` the model, `SkuMeter` the class; `ListCost` as listed, `ContractedCost` ours
+    top-up       ChargeCategory `Purchase`: it is billed then, and what is drawn from it has a `BilledCost` of 0
+    promotion    ChargeCategory `Credit`: lowers the effective cost
+    correction   ChargeClass `Correction`, in the period of the call that it corrects
+
+So over a prepaid account `BilledCost` is the money that came in and `EffectiveCost` what was consumed; over a postpaid one both
+are what was consumed. https://focus.finops.org
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from farebox.billing.breakdown import allocate, broken_down
+from farebox.billing.budgets import window_end_us
+from farebox.billing.exports import Column, Values, stream, usage_rows
+from farebox.billing.periods import month_bounds, month_of
+from farebox.money import PICO_PER_NANO, divide_half_even
+from farebox.storage.queries import list_accounts
+from farebox.storage.reports import US_PER_DAY, Narrow
+from farebox.storage.tables import grants
+
+Version = Literal["1.2", "1.3"]
+LINES_OPEN_MAX = 50_000
+"""Lines summed up at a time; a day with more of them is written in several parts, which FOCUS allows."""
+ISSUER = "Farebox"
+
+_COMMON: tuple[Column, ...] = (
+    Column("BilledCost", "amount"), Column("BillingAccountId"), Column("BillingAccountName"), Column("BillingCurrency"),
+    Column("BillingPeriodStart"), Column("BillingPeriodEnd"), Column("ChargeCategory"), Column("ChargeClass"),
+    Column("ChargeDescription"), Column("ChargeFrequency"), Column("ChargePeriodStart"), Column("ChargePeriodEnd"),
+    Column("ConsumedQuantity", "quantity"), Column("ConsumedUnit"), Column("ContractedCost", "amount"),
+    Column("ContractedUnitPrice", "decimal"), Column("EffectiveCost", "amount"), Column("InvoiceId"),
+    Column("InvoiceIssuerName"), Column("ListCost", "amount"), Column("ListUnitPrice", "decimal"), Column("PricingCategory"),
+    Column("PricingQuantity", "quantity"), Column("PricingUnit"), Column("ProviderName"), Column("PublisherName"),
+    Column("ServiceCategory"), Column("ServiceSubcategory"), Column("ServiceName"), Column("SkuId"), Column("SkuMeter"),
+    Column("SkuPriceDetails"), Column("SkuPriceId"), Column("SubAccountId"), Column("SubAccountName"), Column("Tags"),
+    Column("x_KeyId"), Column("x_MarkupPlan"),
+)  # fmt: skip
+_PARTICIPANTS: tuple[Column, ...] = (Column("ServiceProviderName"), Column("HostProviderName"))
+"""New in 1.3: who offered the service, and who runs it."""
+
+
+def columns(version: Version) -> tuple[Column, ...]:
+    return _COMMON if version == "1.2" else (*_COMMON, *_PARTICIPANTS)
+
+
+class _Key(msgspec.Struct, frozen=True):
+    """What one line is about."""
+
+    corrected: bool
+    project: str
+    key_id: str
+    model: str
+    provider: str
+    unit: str
+    rate_pico: int
+    price_version: str
+    plan: str
+
+
+class _Sum(msgspec.Struct):
+    quantity: int = 0
+    list_nano: int = 0
+    charge_nano: int = 0
+
+
+class _Account(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    prepaid: bool
+
+
+def focus_table(
+    connection: Connection, narrow: Narrow, version: Version, invoices: dict[tuple[str, str], str] | None = None
+) -> Iterator[Values]:
+    """The lines of `columns(version)`. `invoices` are numbers by account and month, where there are any."""
+    owners = {row.id: _Account(row.id, row.name, row.kind == "prepaid") for row in list_accounts(connection)}
+    numbers = invoices or {}
+    yield from _granted(connection, narrow, owners, version)
+    place: tuple[str, int] = ("", 0)
+    sums: dict[_Key, _Sum] = {}
+
+    def flush() -> Iterator[Values]:
+        account = owners.get(place[0], _Account(place[0], place[0], False))
+        number = numbers.get((account.id, month_of(place[1] * US_PER_DAY)))
+        for key, total in sums.items():
+            yield _usage_line(account, place[1], key, total, version, number)
+        sums.clear()
+
+    for row, attempt, parts in broken_down(usage_rows(connection, narrow)):
+        if (row.account_id, row.created_us // US_PER_DAY) != place or len(sums) >= LINES_OPEN_MAX:
+            yield from flush()
+            place = (row.account_id, row.created_us // US_PER_DAY)
+        if attempt is None or not (row.charge_nano or parts.parts):
+            continue
+        units = list(parts.parts.items())
+        weights = [abs(part.list_nano) for _, part in units]
+        if not any(weights):
+            weights = [1] * len(units)
+        fees = allocate(parts.fee_nano, weights) if units else []
+        about = (row.revision > 0, row.project, row.key_id, row.model, row.provider)
+        if not units:
+            total = sums.setdefault(_Key(*about, "fee", 0, attempt.price_version, attempt.plan), _Sum())
+            total.charge_nano += parts.fee_nano
+        for (unit, part), fee in zip(units, fees, strict=True):
+            total = sums.setdefault(_Key(*about, unit, part.rate_pico, attempt.price_version, attempt.plan), _Sum())
+            total.quantity += part.quantity
+            total.list_nano += part.list_nano
+            total.charge_nano += part.list_nano + fee
+    yield from flush()
+
+
+def _time(us: int) -> str:
+    """FOCUS's date/time format: no fraction."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_UNIT_NAMES = {"web_searches": "Searches", "request": "Requests", "fee": "Requests"}
+
+
+def _usage_line(
+    account: _Account, day: int, key: _Key, total: _Sum, version: Version, number: str | None
+) -> Values:
+    start_us = day * US_PER_DAY
+    unit = _UNIT_NAMES.get(key.unit, "Tokens")
+    contracted = divide_half_even(total.charge_nano * PICO_PER_NANO, total.quantity) if total.quantity > 0 else None
+    words = {"unit_class": key.unit, "markup_plan": key.plan} if key.plan else {"unit_class": key.unit}
+    return _line(
+        account,
+        version,
+        category="Usage",
+        charge_class="Correction" if key.corrected else None,
+        description=f"{key.model} at {key.provider}: {key.unit.replace('_', ' ')}",
+        frequency="Usage-Based",
+        start_us=start_us,
+        end_us=start_us + US_PER_DAY,
+        billed=0 if account.prepaid else total.charge_nano,
+        listed=total.list_nano,
+        contracted=total.charge_nano,
+        effective=total.charge_nano,
+        quantity=total.quantity,
+        unit=unit,
+        list_price=key.rate_pico,
+        contracted_price=contracted,
+        number=number,
+        key=key,
+        details=msgspec.json.encode(words).decode(),
+    )
+
+
+def _line(
+    account: _Account,
+    version: Version,
+    *,
+    category: str,
+    charge_class: str | None,
+    description: str,
+    frequency: str,
+    start_us: int,
+    end_us: int,
+    billed: int,
+    listed: int,
+    contracted: int,
+    effective: int,
+    quantity: int | None,
+    unit: str | None,
+    list_price: int | None,
+    contracted_price: int | None,
+    number: str | None,
+    key: _Key | None,
+    details: str | None,
+) -> Values:
+    month_us, month_end_us = month_bounds(month_of(start_us))
+    consumed = category == "Usage" and charge_class is None
+    project = key.project or None if key is not None else None
+    publisher = key.model.partition("/")[0] if key is not None else ISSUER
+    host = key.provider if key is not None else ISSUER
+    common: Values = (
+        billed,
+        account.id,
+        account.name,
+        "USD",
+        _time(month_us),
+        _time(month_end_us),
+        category,
+        charge_class,
+        description,
+        frequency,
+        _time(start_us),
+        _time(end_us),
+        quantity if consumed else None,
+        unit if consumed else None,
+        contracted,
+        None if charge_class else contracted_price,
+        effective,
+        number,
+        ISSUER,
+        listed,
+        None if charge_class else list_price,
+        None if charge_class else "Standard" if category in ("Usage", "Purchase") else None,
+        None if charge_class else quantity,
+        None if charge_class else unit,
+        ISSUER,
+        publisher,
+        "AI and Machine Learning",
+        "Generative AI",
+        "Model inference",
+        key.model if key is not None else "credit",
+        key.unit if key is not None else "credit",
+        details,
+        key.price_version or None if key is not None else None,
+        project,
+        project,
+        "{}",
+        key.key_id if key is not None else None,
+        key.plan or None if key is not None else None,
+    )
+    return common if version == "1.2" else (*common, ISSUER, host)
+
+
+def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account], version: Version) -> Iterator[Values]:
+    """Top-ups and promotional credit of the period."""
+    query = select(grants).where(grants.c.created_us >= narrow.since_us).order_by(grants.c.account_id, grants.c.created_us)
+    if narrow.until_us is not None:
+        query = query.where(grants.c.created_us < narrow.until_us)
+    if narrow.account_id is not None:
+        query = query.where(grants.c.account_id == narrow.account_id)
+    for row in stream(connection, query):
+        account = owners[row["account_id"]]
+        paid, amount, at_us = row["kind"] == "paid", row["amount_nano"], row["created_us"]
+        end_us = window_end_us("day", at_us)
+        assert end_us is not None, "a day has an end"
+        yield _line(
+            account,
+            version,
+            category="Purchase" if paid else "Credit",
+            charge_class=None,
+            description="Prepaid credit" if paid else "Promotional credit",
+            frequency="One-Time",
+            start_us=end_us - US_PER_DAY,
+            end_us=end_us,
+            billed=amount if paid else 0 if account.prepaid else -amount,
+            listed=amount if paid else 0,
+            contracted=amount if paid else 0,
+            effective=0 if paid else -amount,
+            quantity=1 if paid else None,
+            unit="Credits" if paid else None,
+            list_price=amount * PICO_PER_NANO if paid else None,
+            contracted_price=amount * PICO_PER_NANO if paid else None,
+            number=None,
+            key=None,
+            details=None,
+        )

@@ -1,0 +1,172 @@
+"""What an account can read of its own books: activity, usage by any dimension.
+
+Money is written from integers: numbers where OpenRouter's shape wants them (`usage`), decimal strings in `…_usd`.
+"""
+
+import base64
+import difflib
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+
+from farebox.billing.periods import format_moment, parse_moment
+from farebox.edge.info import Page, Question, identified
+from farebox.edge.library import dollars
+from farebox.errors import invalid
+from farebox.gateway import Gateway
+from farebox.money import format_amount
+from farebox.storage import reports
+from farebox.storage.reports import Group, Narrow
+
+_encode = msgspec.json.Encoder().encode
+ACTIVITY_DAYS = 30
+PAGE_LINES = 100
+PAGE_LINES_MAX = 1_000
+GROUPS: tuple[Group, ...] = tuple(name for name in reports.GROUPS if name != "account")
+_NARROWING = {"key": "key_id", "project": "project", "model": "model", "provider": "provider", "user": "end_user"}
+
+
+async def activity(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/activity`: by day, model and provider, of the last 30 whole UTC days or of one `date`, the newest first."""
+    principal = await identified(gateway, request)
+    now_us = gateway.clock.now_us()
+    asked = query_of(request, ("date",)).get("date")
+    today_us = now_us // reports.US_PER_DAY * reports.US_PER_DAY
+    if asked is None:
+        since_us, until_us = today_us - ACTIVITY_DAYS * reports.US_PER_DAY, today_us
+    else:
+        since_us = moment(asked, "date", now_us) // reports.US_PER_DAY * reports.US_PER_DAY
+        until_us = since_us + reports.US_PER_DAY
+    narrow = Narrow(since_us=since_us, until_us=until_us, account_id=principal.account)
+    lines = await request.library.read(lambda c: reports.usage_lines(c, ("day", "model", "provider"), narrow))
+    rows = [_activity_row(line) for line in sorted(lines, key=lambda line: -int(line.groups[0])) if line.groups[2]]
+    return Page(200, _encode({"data": rows}))
+
+
+def _activity_row(line: reports.UsageLine) -> dict[str, Any]:
+    day, model, provider = line.groups
+    return {
+        "date": reports.shown("day", day),
+        "model": model,
+        "model_permaslug": model,
+        "endpoint_id": f"{provider}/{model}",
+        "provider_name": provider,
+        "usage": dollars(line.charge_nano),
+        "usage_usd": format_amount(line.charge_nano),
+        "byok_usage_inference": 0,
+        "requests": line.calls,
+        "prompt_tokens": line.prompt_tokens,
+        "completion_tokens": line.completion_tokens,
+        "reasoning_tokens": line.reasoning_tokens,
+    }
+
+
+async def usage(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/usage?group_by=model,day&since=7d`: sums of the account's calls, in pages that follow each other by `after`."""
+    principal = await identified(gateway, request)
+    now_us = gateway.clock.now_us()
+    query = query_of(request, ("group_by", "since", "until", "limit", "after", *_NARROWING))
+    by = _groups(query.get("group_by", "model"))
+    limit = _limit(query.get("limit"))
+    narrow = Narrow(
+        since_us=moment(query.get("since", "30d"), "since", now_us),
+        until_us=moment(query["until"], "until", now_us) if "until" in query else None,
+        account_id=principal.account,
+        **{column: query[name] for name, column in _NARROWING.items() if name in query},
+    )
+    after = _cursor(query["after"], by) if "after" in query else None
+    lines = await request.library.read(
+        lambda c: reports.usage_lines(c, by, narrow, after=after, lines_max=limit + 1)
+    )
+    more, lines = len(lines) > limit, lines[:limit]
+    return Page(
+        200,
+        _encode(
+            {
+                "object": "list",
+                "group_by": by,
+                "since": format_moment(narrow.since_us),
+                "until": None if narrow.until_us is None else format_moment(narrow.until_us),
+                "data": [_usage_row(by, line) for line in lines],
+                "has_more": more,
+                "next": _written(lines[-1].groups) if more else None,
+            }
+        ),
+    )
+
+
+def _usage_row(by: Sequence[Group], line: reports.UsageLine) -> dict[str, Any]:
+    return {
+        **{name: reports.shown(name, value) for name, value in zip(by, line.groups, strict=True)},
+        "requests": line.calls,
+        "attempts": line.attempts,
+        "prompt_tokens": line.prompt_tokens,
+        "cached_tokens": line.cached_tokens,
+        "completion_tokens": line.completion_tokens,
+        "reasoning_tokens": line.reasoning_tokens,
+        "usage": dollars(line.charge_nano),
+        "usage_usd": format_amount(line.charge_nano),
+    }
+
+
+# --- what the query says --------------------------------------------------------------------------------------------------
+
+
+def query_of(request: Question, known: Sequence[str]) -> dict[str, str]:
+    """The query's parameters; an unknown one is refused with the nearest known."""
+    query = request.query()
+    for name in query:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            fix = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(f'`{one}`' for one in known)}"
+            raise invalid(f"`{name[:64]}` is not a parameter here; {fix}", param=name[:64])
+    return query
+
+
+def moment(text: str, param: str, now_us: int) -> int:
+    """A moment from the query, or the 400 that says how to write one."""
+    try:
+        return parse_moment(text[:64], now_us)
+    except (ValueError, OverflowError) as error:
+        raise invalid(f"`{param}`: {error}", param=param) from None
+
+
+def _groups(text: str) -> tuple[Group, ...]:
+    found = tuple(part.strip() for part in text[:256].split(","))
+    for name in found:
+        if name not in GROUPS:
+            near = difflib.get_close_matches(name, GROUPS, n=1)
+            fix = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(GROUPS)}"
+            raise invalid(f"`group_by`: {name!r} is not a dimension; {fix}", param="group_by")
+    if len(set(found)) != len(found):
+        raise invalid("`group_by` names a dimension twice", param="group_by")
+    return cast("tuple[Group, ...]", found)
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE_LINES
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= PAGE_LINES_MAX:
+        raise invalid(f"`limit` must be from 1 to {PAGE_LINES_MAX}, not {text[:32]!r}", param="limit")
+    return int(text)
+
+
+def _written(groups: Sequence[str | int]) -> str:
+    return base64.urlsafe_b64encode(_encode(groups)).decode().rstrip("=")
+
+
+def _cursor(text: str, by: Sequence[Group]) -> list[str | int]:
+    wrong = invalid("`after` must be the `next` of the page before, with the same `group_by`", param="after")
+    try:
+        found = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=list[str | int])
+    except (ValueError, msgspec.MsgspecError):
+        raise wrong from None
+    if len(found) != len(by):
+        raise wrong
+    for name, value in zip(by, found, strict=True):
+        if isinstance(value, int) != (name in ("day", "hour")):
+            raise wrong
+    return found
+
+

@@ -1,0 +1,153 @@
+"""Exports and reports: their sums are the ledger's, to the nano-dollar, in every format."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+
+import pytest
+
+from farebox.billing import adjustments, exports, focus
+from farebox.billing.export_files import writer
+from farebox.billing.markup import Fees
+from farebox.billing.pricing import charge_nano, cost_pico
+from farebox.storage import reports
+from farebox.storage.reports import Narrow
+from farebox.wires.usage import Usage
+
+DOLLAR = 1_000_000_000
+DAY_US = 86_400_000_000
+EVER = Narrow(since_us=0)
+
+
+@pytest.fixture
+def books(world):
+    """Two accounts, two days, a failover, a markup with fees, a correction, promotional credit."""
+    world.prepaid, world.postpaid = world.account(DOLLAR), world.account(kind="postpaid", line_nano=DOLLAR)
+    world.top_up(world.prepaid, DOLLAR // 2, promo=True)
+    keys = [world.key(world.prepaid), world.key(world.prepaid), world.key(world.postpaid)]
+    worker = world.worker()
+    for number in range(30):
+        usage = Usage(input=1_000 + number, cache_read=number * 7, output=300, reasoning=number % 3)
+        worker.call(keys[number % 3], usage, markup_bp=(0, 550)[number % 2], hold_nano=50_000_000)
+        if number == 15:
+            world.clock.us += DAY_US
+    hold = worker.hold(keys[0], 100_000_000, markup_bp=700)
+    fees = Fees(per_call_nano=2_500)
+    usage = Usage(input=77, output=5)
+    price = charge_nano(cost_pico(usage, hold.rates), 700, fees)
+    failed = worker.attempt(hold, None, status=503, outcome="http_error", provider="azure")
+    answered = worker.attempt(hold, usage, n=2, fees=fees, plan="shop", charge_nano=price, basis="estimated")
+    settle = worker.settle(hold, failed, answered)
+    world.post()
+    adjustments.adjust(
+        world.database, world.ids, hold_id=settle.id, attempt=2, exact=Usage(input=70, output=3), now_us=world.clock.us
+    )
+    assert world.check() == []
+    return world
+
+
+def charged(world):
+    return sum(line.charge_nano for line in world.database.read(lambda c: reports.usage_lines(c, ("account",), EVER)))
+
+
+def write(world, form, columns, table):
+    file = io.BytesIO()
+
+    def work(connection):
+        into = writer(form, columns, file)
+        into.write(table(connection))
+        into.close()
+
+    world.database.read(work)
+    return file.getvalue()
+
+
+def nano(text):
+    return int(Decimal(text).scaleb(9)) if text else 0
+
+
+def test_usage_adds_up_in_every_format(books):
+    def table(connection):
+        return exports.usage_table(connection, EVER)
+
+    as_csv = list(csv.DictReader(io.StringIO(write(books, "csv", exports.USAGE_COLUMNS, table).decode())))
+    as_json = [json.loads(line) for line in write(books, "jsonl", exports.USAGE_COLUMNS, table).splitlines()]
+    import pyarrow.parquet
+
+    data = write(books, "parquet", exports.USAGE_COLUMNS, table)
+    parquet = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+    assert len(as_csv) == len(as_json) == parquet.num_rows == 33
+    total = charged(books)
+    assert sum(nano(line["charge_usd"]) for line in as_csv) == sum(nano(line["charge_usd"]) for line in as_json) == total
+    assert sum(nano(value) for value in parquet["charge_usd"].to_pylist()) == total
+    assert str(parquet.schema.field("charge_usd").type) == "decimal128(19, 9)"
+    assert parquet["created_at"].to_pylist()[0].isoformat() == "2026-11-23T00:00:00+00:00"
+    first = next(line for line in as_json if line["outcome"] == "http_error")
+    assert first["cost_usd"] is None and first["charge_usd"] == "0.00", "an unknown cost is empty, not zero"
+    for line in as_json:
+        if line["revision"] == 0 and line["outcome"] == "ok":
+            assert nano(line["list_usd"]) + nano(line["fee_usd"]) == nano(line["charge_usd"])
+            assert line["list_usd"] == line["cost_usd"]
+    (correction,) = [line for line in as_json if line["revision"] == 1]
+    assert nano(correction["charge_usd"]) < 0 and correction["input"] == 70
+    assert [line["id"] for line in as_csv] == [line["id"] for line in as_json] == parquet["id"].to_pylist()
+
+
+def test_focus_adds_up_by_day_and_price_line(books):
+    columns = focus.columns("1.3")
+    data = write(books, "csv", columns, lambda c: focus.focus_table(c, EVER, "1.3"))
+    lines = list(csv.DictReader(io.StringIO(data.decode())))
+    used = [line for line in lines if line["ChargeCategory"] == "Usage"]
+    total = charged(books)
+    assert sum(nano(line["ContractedCost"]) for line in used) == total
+    assert sum(nano(line["EffectiveCost"]) for line in lines) == total - DOLLAR // 2, "less the credit given"
+    by_account = {line["BillingAccountId"]: 0 for line in lines}
+    for line in lines:
+        by_account[line["BillingAccountId"]] += nano(line["BilledCost"])
+    postpaid = reports.Narrow(since_us=0, account_id=books.postpaid)
+    (owed,) = books.database.read(lambda c: reports.usage_lines(c, ("account",), postpaid))
+    assert by_account == {books.prepaid: DOLLAR, books.postpaid: owed.charge_nano}
+    quantities = sum(int((line["ConsumedQuantity"] or "0").removesuffix(".0")) for line in used if line["SkuMeter"] == "output")
+    assert quantities == 30 * 300 + 5, "the correction has no consumed quantity of its own"
+    assert {line["ChargePeriodStart"] for line in used} == {"2026-11-23T00:00:00Z", "2026-11-24T00:00:00Z"}
+    (corrected, *_) = [line for line in used if line["ChargeClass"] == "Correction"]
+    assert nano(corrected["BilledCost"]) <= 0
+    assert sum(nano(line["ListCost"]) for line in used) < total, "the fee is on top"
+    assert set(lines[0]) == {column.name for column in columns}
+    assert {"ServiceProviderName", "HostProviderName"} == set(lines[0]) - {column.name for column in focus.columns("1.2")}
+
+
+def test_journal_entries_balance(books):
+    data = write(books, "jsonl", exports.JOURNAL_COLUMNS, lambda c: exports.journal_table(c, EVER))
+    lines = [json.loads(line) for line in data.splitlines()]
+    sums = {}
+    for line in lines:
+        amount = nano(line["debit_usd"]) - nano(line["credit_usd"])
+        sums[line["ledger_account"]] = sums.get(line["ledger_account"], 0) + amount
+        sums[line["entry"]] = sums.get(line["entry"], 0) + amount
+    assert {name: amount for name, amount in sums.items() if amount and not name.startswith("trf-")} == {
+        name: amount for name, amount in books.sums().items() if amount
+    }
+    assert not any(amount for name, amount in sums.items() if name.startswith("trf-"))
+    narrow = Narrow(since_us=0, account_id=books.postpaid)
+    own = books.database.read(lambda c: list(exports.journal_table(c, narrow)))
+    assert len(own) == 2 * books.database.read(lambda c: exports.count_journal(c, narrow)) > 0
+
+
+def test_pages_by_key_are_the_whole_report(books):
+    by = ("provider", "hour", "key", "model")
+    whole = books.database.read(lambda c: reports.usage_lines(c, by, EVER))
+    assert len(whole) > 6
+    pages, after = [], None
+    while True:
+        page = books.database.read(lambda c, after=after: reports.usage_lines(c, by, EVER, after=after, lines_max=2))
+        pages += page
+        if len(page) < 2:
+            break
+        after = page[-1].groups
+    assert pages == whole
+    (day, _) = books.database.read(lambda c: reports.usage_lines(c, ("day",), EVER))
+    assert reports.shown("day", day.groups[0]) == "2026-11-23"
+    assert day.cached_tokens == sum(7 * number for number in range(16)) and day.reasoning_tokens == 15
+    assert reports.shown("hour", whole[0].groups[1]) in ("2026-11-23T00", "2026-11-24T00")
