@@ -88,11 +88,12 @@ ARROWS: dict[str, set[str]] = {
     "gate": {"billing", "errors", "ports"},
     "routing": {"billing", "catalog", "errors", "providers", "wires"},
     "bridge": {"errors", "routing", "wires"},
+    "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
-    "attempts": {"billing", "bridge", "errors", "exchange", "money", "routing", "transport", "wires"},
+    "attempts": {"billing", "bridge", "continuation", "errors", "exchange", "money", "routing", "transport", "wires"},
     "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport"},
     "pipeline": {
-        "attempts", "billing", "bridge", "errors", "exchange", "gate", "gateway", "money", "routing", "wires",
+        "attempts", "billing", "bridge", "continuation", "errors", "exchange", "gate", "gateway", "money", "routing", "wires",
     },
     "edge": {
         "attempts", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "money", "pipeline", "ports",

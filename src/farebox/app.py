@@ -258,6 +258,7 @@ class Worker:
                 drains_max=config.billing.drains_max,
                 body_bytes_max=config.server.body_bytes_max,
                 metrics_public=config.server.metrics_public,
+                stream_recovery=attempts.stream_recovery,
             ),
             fail_point=outside.fail_point,
         )

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farebox import bridge
-from farebox.billing.meter import Ending, Seen
-from farebox.billing.settlement import AttemptStart, Settlement, cost_fields
+from farebox import bridge, continuation
+from farebox.billing import seams
+from farebox.billing.meter import Ending, Seen, Verdict
+from farebox.billing.settlement import AttemptStart, Settlement, cost_fields, cost_members
+from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.money import format_amount
@@ -61,16 +63,25 @@ class Flight:
 
     __slots__ = (
         "call", "candidate", "checkpoint_tokens", "checkpoint_us", "dropped", "exchange", "gateway", "gone_us",
-        "interrupted", "plan", "relay", "sending_us", "settlement", "started_us", "task",
+        "interrupted", "plan", "recovery", "relay", "sending_us", "settlement", "started_us", "task",
     )  # fmt: skip
 
-    def __init__(self, gateway: "Gateway", exchange: Exchange, call: Call, plan: Plan, settlement: Settlement) -> None:
+    def __init__(
+        self,
+        gateway: "Gateway",
+        exchange: Exchange,
+        call: Call,
+        plan: Plan,
+        settlement: Settlement,
+        recovery: Recovery | None = None,
+    ) -> None:
         self.gateway = gateway
         self.exchange = exchange
         self.call = call
         self.plan = plan
         self.settlement = settlement
         self.candidate = plan.candidates[0]
+        self.recovery = recovery
         self.relay: Relay | None = None
         self.dropped: tuple[str, ...] = ()
         self.started_us = self.checkpoint_us = gateway.clock.monotonic_us()
@@ -90,18 +101,21 @@ class Flight:
         index = 0
         try:
             while True:
-                self.candidate = self.plan.candidates[index]
+                self.candidate = (self.plan if self.rest is None else self.rest).candidates[index]
                 failure = await self._attempt(self.candidate)
                 if failure is None:
                     return
                 failed.append(index)
+                rest = self.rest
+                able = range(len(self.plan.candidates)) if rest is None else rest.able
                 following = retry.decide(
                     gateway.retry_policy,
                     attempts=len(self.settlement.attempts),
-                    failed=tuple(failed),
-                    candidates=len(self.plan.candidates),
+                    failed=tuple(able.index(tried) for tried in failed if tried in able),
+                    candidates=len(able),
                     retryable_here=failure.retry_here,
-                    retry_elsewhere=failure.retry_elsewhere,
+                    # One that cannot go on with another's answer says nothing about the others.
+                    retry_elsewhere=failure.retry_elsewhere or rest is not None,
                     retry_after_s=failure.retry_after_s,
                     chance=gateway.random.uniform(),
                 )
@@ -110,15 +124,25 @@ class Flight:
                     return
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
-                index = following.candidate
-                self.settlement.dispatch(gateway.start_attempt(self.plan.candidates[index], len(failed) + 1))
+                index = able[following.candidate]
+                start = gateway.start_attempt(self.plan.candidates[index], len(failed) + 1, continues=rest is not None)
+                self.settlement.dispatch(start)
         finally:
             gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None
             if not self.settlement.done:
                 self.settlement.close(self.seen(), gone=self.exchange.answer.gone)
 
+    @property
+    def rest(self) -> Rest | None:
+        """How the stream goes on that another attempt began; None while nobody has delivered anything."""
+        return None if self.recovery is None else self.recovery.rest
+
     def _give_up(self, error: FareboxError) -> None:
+        if self.recovery is not None and self.recovery.broke is not None:
+            # The client is told of the break, not of who could not mend it.
+            self._break_off(self.recovery.broke, "not_continued")
+            return
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
         error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
         self.gateway.finished(self, "failed", error.status)
@@ -141,7 +165,9 @@ class Flight:
         relay = self.relay
         if relay is None:
             return Seen(None, estimated_input=self.plan.input_estimate)
-        return Seen(relay.report(), relay.observed_output_tokens(), relay.observed_input(), self.plan.input_estimate)
+        # A provider was told the cap; an estimate that is above it is one of another way to count.
+        tokens = min(relay.observed_output_tokens(), self.candidate.bound.output_tokens)
+        return Seen(relay.report(), tokens, relay.observed_input(), self.plan.input_estimate)
 
     # --- one attempt ------------------------------------------------------------------------------------------------
 
@@ -151,14 +177,23 @@ class Flight:
         self.relay = None
         current = self.settlement.current
         assert current is not None, "an attempt is opened before it is made"
+        self.checkpoint_tokens = 0
+        rest = self.rest
+        prefilled = rest is not None and bool(rest.text)
         try:
-            outgoing = bridge.outgoing(self.call, candidate, drop_unsupported=gateway.drops_unsupported(self.exchange))
+            drop = gateway.drops_unsupported(self.exchange)
+            if rest is not None:
+                outgoing = rest.outgoing(self.call, candidate, drop_unsupported=drop)
+            else:
+                outgoing = bridge.outgoing(self.call, candidate, drop_unsupported=drop)
         except FareboxError as error:
             self.settlement.end_attempt("failed_unsent", self.seen(), outcome="unsupported", error=error.message)
             return Failure(error, retry_here=False, retry_elsewhere=True)
         self.dropped = outgoing.dropped
         gateway.fail_point("attempt.before_send")
-        head, extra_headers = gateway.upstream_head(candidate.target, self.exchange, self.settlement.id, current.n)
+        head, extra_headers = gateway.upstream_head(
+            candidate.target, self.exchange, self.settlement.id, current.n, prefilled=prefilled
+        )
         try:
             response = await gateway.client.send(head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts)
         except TransportError as error:
@@ -268,7 +303,8 @@ class Flight:
                 found = bridge.failure(candidate, body, response.header)
                 return self._upstream_failure(found, "failed_before_content", "error_in_body")
             return self._garbage(f"`{kind[:64].decode('latin-1')}` in place of an event stream")
-        relay = self.relay = bridge.relay(self.call, candidate, id=self.settlement.id, created_s=self._created_s())
+        make = bridge.relay if self.rest is None else self.rest.relay
+        relay = self.relay = make(self.call, candidate, id=self.settlement.id, created_s=self._created_s())
         answer = self.exchange.answer
         answer.on_gone = self.client_left
         try:
@@ -297,13 +333,7 @@ class Flight:
         self.settlement.settle(cancelled=answer.gone)
         self.gateway.fail_point("settle.after_journal")
         self.gateway.finished(self, "ok", 200)
-        usage = verdict.usage or Usage()
-        extra = cost_fields(
-            self.settlement.last_bill,
-            usage,
-            format_amount(self.settlement.charge_nano),
-            estimated=verdict.basis != "reported",
-        )
+        usage, extra = self._told(verdict)
         answer.start(self._stream_headers())
         answer.end(relay.finish(usage, extra))
         self.gateway.fail_point("answer.sent")
@@ -315,10 +345,23 @@ class Flight:
                 pass
         return None
 
+    def _told(self, verdict: Verdict) -> tuple[Usage, bytes]:
+        """The usage that the client is told, and the cost members beside it."""
+        settlement = self.settlement
+        cost = format_amount(settlement.charge_nano)
+        if settlement.pieced:
+            shown = seams.shown(settlement.attempts)
+            return shown.usage, cost_members(
+                shown.upstream_nano, shown.prompt_nano, shown.completion_nano, cost, estimated=True
+            )
+        usage = verdict.usage or Usage()
+        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=verdict.basis != "reported")
+
     async def _forward(self, relay: Relay, current: AttemptStart, response: Response) -> TransportError | MalformedStream | None:
         """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""
         answer = self.exchange.answer
         gateway = self.gateway
+        transcript = None if self.recovery is None else self.recovery.transcript
 
         def take(data: bytes) -> bool:
             """One piece of the provider's body, straight from its socket to the client's. True to go on."""
@@ -330,6 +373,8 @@ class Flight:
                 if not answer.started:
                     answer.start(self._stream_headers())
                 clogged = answer.send(out)
+                if transcript is not None:
+                    transcript.add(out)
                 gateway.fail_point("stream.after_first_chunk")
             return not (clogged or relay.done or relay.failure is not None)
 
@@ -371,18 +416,50 @@ class Flight:
         timed_out = isinstance(broken, (ChunkTimeout, TotalTimeout))
         reason = "error_event" if found is not None else "timeout" if timed_out else "truncated"
         message = found.message if found is not None else str(broken or "the stream ended without its terminal event")
-        self.settlement.end_attempt("truncated", self.seen(), outcome=reason, finish_reason="error", error=message)
-        self.settlement.settle()
-        self.gateway.finished(self, reason, 200)
         error = FareboxError(
             Kind.UPSTREAM_BAD,
             f"{candidate.target.provider.title} broke off in the middle of the answer: {message}",
             code="upstream_truncated" if found is None else None,
             should_retry=False,
+            details={"reason": reason},
         )
+        taken_over = self._take_over(error)
+        ending: Ending = "taken_over" if taken_over else "truncated"
+        self.settlement.end_attempt(ending, self.seen(), outcome=reason, finish_reason="error", error=message)
+        if taken_over:
+            self.exchange.answer.on_gone = None
+            return Failure(error, retry_here=True, retry_elsewhere=True)
+        self._break_off(error, reason)
+        return None
+
+    def _take_over(self, error: FareboxError) -> bool:
+        """Whether somebody may go on with the stream that just broke off with `error`."""
+        recovery, current, answer = self.recovery, self.settlement.current, self.exchange.answer
+        if recovery is None or current is None or answer.gone:
+            return False
+        seen = self.seen()
+        delivered = seams.delivered_tokens(self.settlement.attempts)
+        reported = seen.report.usage.completion_tokens if seen.report is not None and seen.report.usage is not None else 0
+        return recovery.take_over(
+            self.plan,
+            attempt=current.n,
+            output_tokens=delivered + max(seen.output_tokens, reported),
+            room_nano=self.settlement.room_nano(seen),
+            told=error,
+        )
+
+    def _break_off(self, error: FareboxError, outcome: str) -> None:
+        """A stream ends in the middle: the client is told why, and gets no mark of success."""
+        if not self.exchange.answer.gone:
+            self.settlement.forgive()
+        self.settlement.settle()
+        self.gateway.finished(self, "client_gone" if self.exchange.answer.gone else outcome, 200)
+        if self.recovery is not None:
+            told = self.recovery.problem or continuation.NOT_CONTINUED
+            error.details = {**error.details, "stream_recovery": told}
+        relay = self.relay or bridge.relay(self.call, self.candidate, id=self.settlement.id, created_s=self._created_s())
         self.exchange.answer.start(self._stream_headers())
         self.exchange.answer.end(relay.fail(error))
-        return None
 
     def client_left(self) -> None:
         """The client hung up. Where that stops the provider's billing we hang up, too; else we read on to the usage."""

@@ -14,12 +14,15 @@ from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
+from farebox.wires.delivered import Delivered, Transcript
 from farebox.wires.neutral import ModelTraits, UpstreamError
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
 from farebox.wires.openai_chat import reply as chat_reply
+from farebox.wires.prefill import CannotContinue
 from farebox.wires.relay import Relay, Reply
-from farebox.wires.translation import TranslatedRelay, TranslatedReply
+from farebox.wires.seam import Seam
+from farebox.wires.translation import ContinuedRelay, TranslatedRelay, TranslatedReply
 
 WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 
@@ -108,6 +111,48 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
             choices=call.choices,
         )
     return messages_relay.Relay(id=id, provider=provider, dialect=dialect)
+
+
+def transcript(call: Call) -> Transcript:
+    """Where to keep what the client of a stream is sent."""
+    return Transcript(WIRES[call.wire].delivered.read)
+
+
+def continues(candidate: Candidate) -> bool:
+    """Whether this offer goes on with a last turn of the assistant: its model takes one, and its vendor can be told."""
+    target = candidate.target
+    if target.wire == chat_call.WIRE and target.speaks.dialect.prefill == "none":
+        return False
+    return _traits(candidate).prefill
+
+
+def continued(call: Call, candidate: Candidate, text: str, *, drop_unsupported: bool) -> Outgoing:
+    """The upstream body that asks for the rest of an answer of which `text` is the beginning.
+
+    Raises `FareboxError` like `outgoing`, also for a request whose last turn, in the target's words, is no beginning of a text.
+    """
+    first = outgoing(call, candidate, drop_unsupported=drop_unsupported)
+    target = candidate.target
+    thinks = "reasoning" in target.offer.capabilities
+    try:
+        body = WIRES[target.wire].prefill.continued(first.body, text, target.speaks.dialect, thinks=thinks)
+    except CannotContinue as problem:
+        raise FareboxError(Kind.UNSUPPORTED, f"the answer cannot be continued: {problem}") from None
+    return Outgoing(body, first.dropped)
+
+
+def continued_relay(call: Call, candidate: Candidate, delivered: Delivered, seam: Seam, *, id: str, created_s: int) -> Relay:
+    """The rest of a stream on its way to a client that has its beginning. It is always read, never scanned: it is rare."""
+    target = candidate.target
+    model = target.model.slug
+    writer = WIRES[call.wire].stream.Writer(
+        id=id,
+        model=delivered.model or model,
+        provider=target.provider.name,
+        created=delivered.created or created_s,
+        include_usage=call.include_usage,
+    )
+    return ContinuedRelay(WIRES[target.wire].stream.Reader(target.speaks.dialect), writer, seam, delivered)
 
 
 def reply(call: Call, candidate: Candidate, body: bytes, *, created_s: int) -> Reply:

@@ -156,6 +156,9 @@ class Attempts(_Section, frozen=True):
     """Between two parts of an answer."""
     total_s: float = 900.0
     """One attempt, from its start to its last byte."""
+    stream_recovery: bool = True
+    """A stream that breaks off is continued by the next provider that can, where that is sound. A call may say
+    `x-farebox-stream-recovery: off`, or `"stream_recovery": "off"` in its body."""
 
 
 class LocalModel(_Section, frozen=True):
@@ -200,6 +203,10 @@ class ProviderSection(_Section, frozen=True):
     """Whether its input count contains the cached tokens (as OpenAI's does) or not (as Anthropic's)."""
     developer_role: bool | None = None
     """`false`: `developer` messages are sent as `system`."""
+    prefill: Literal["none", "plain", "prefix", "partial", "continue_final_message"] | None = None
+    """How it is told, on chat completions, to go on with a last turn of the assistant: not at all, by that turn alone, by
+    `"prefix": true` or `"partial": true` on it, or by vLLM's `continue_final_message`. Streams that break off are continued
+    only where it can be told."""
     ca_file: str | None = None
     """PEM file of the authorities that its certificate is checked against."""
     client_cert_file: str | None = None

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True):
     drain_us: int
     drains_max: int
     body_bytes_max: int
+    stream_recovery: bool = True
+    """Unless the caller says otherwise."""
     metrics_public: bool = True
 
 
@@ -99,7 +101,7 @@ class Gateway:
             self._day = (day, (now_us // 86_400_000_000 + 1) * 86_400_000_000)
         return day
 
-    def start_attempt(self, candidate: Candidate, n: int) -> AttemptStart:
+    def start_attempt(self, candidate: Candidate, n: int, *, continues: bool = False) -> AttemptStart:
         """An attempt as its record begins: keys are used in turn, one per attempt."""
         target = candidate.target
         key_ref = target.key_refs[(n - 1) % len(target.key_refs)] if target.key_refs else ""
@@ -111,15 +113,18 @@ class Gateway:
             candidate.quoted,
             self.clock.now_us(),
             target.provider.charges_by_reported_cost,
+            continues,
         )
 
     def upstream_head(
-        self, target: Target, exchange: Exchange, generation: str, n: int
+        self, target: Target, exchange: Exchange, generation: str, n: int, *, prefilled: bool = False
     ) -> tuple[Prepared, list[tuple[bytes, bytes]]]:
         """The encoded request head for a target (made once per key), and the fields that differ per call."""
         key_index = (n - 1) % len(target.keys) if target.keys else 0
         cached = self._heads.get((id(target), key_index))
-        if cached is None:
+        if prefilled and target.speaks.prefill_path is not None:
+            cached = self._prepare(target, key_index, target.speaks.prefill_path)
+        elif cached is None:
             if len(self._heads) >= HEADS_MAX:
                 self._heads.clear()
             cached = self._heads[id(target), key_index] = self._prepare(target, key_index, target.speaks.path)

@@ -16,6 +16,7 @@ from farebox.billing.journal import JournalError
 from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Hold
 from farebox.billing.settlement import Settlement
+from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.gate.limits import Bucket, Limiter, Refusal
@@ -38,10 +39,11 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     slot = enter(gateway, principal)
     try:
         call = exchange.surface.read_call(exchange.body)
+        recovery = recover(gateway, exchange, call)
         found = route(gateway, principal, call)
         found, reserved = await reserve(gateway, exchange, principal, call, found)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved)
-        await Flight(gateway, exchange, call, found, settlement).run()
+        await Flight(gateway, exchange, call, found, settlement, recovery).run()
     finally:
         Limiter.release(slot)
 
@@ -96,6 +98,12 @@ def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan | None:
             should_retry=False,
         )
     return found
+
+
+def recover(gateway: Gateway, exchange: Exchange, call: Call) -> Recovery | None:
+    """What is kept of a stream for the case that it breaks off; None where nothing is streamed."""
+    wanted = allowed(call, exchange.headers, default=gateway.settings.stream_recovery)
+    return Recovery(call, wanted=wanted) if call.stream else None
 
 
 async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:

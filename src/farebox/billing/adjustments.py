@@ -22,6 +22,7 @@ from farebox.billing import transfers as entries
 from farebox.billing.batch import USAGE_COLUMNS
 from farebox.billing.customers import CommandRefused, lock_account
 from farebox.billing.ledger import restore, spend
+from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.transfers import Transfer, insert_transfers
 from farebox.catalog.price import Rates
@@ -163,6 +164,9 @@ def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: i
     cost = divide_half_even(pico, PICO_PER_NANO)
     charge = loss = 0
     if before.charge + before.loss:
+        if CONTINUED_FLAG in known.flags:
+            assert known.rates is not None, "what was charged has rates"
+            pico = pricing.rest_pico(exact, known.rates)
         price = pricing.charge_nano(pico, known.markup_bp, known.fees)
         charge = min(price, before.charge + room)
         loss = price - charge

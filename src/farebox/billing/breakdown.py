@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from farebox.billing import evidence
+from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.pricing import charge_nano
 from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
@@ -22,7 +23,6 @@ from farebox.wires.usage import Usage
 UNITS = (*Usage.TOKEN_CLASSES, "web_searches", "request")
 """Every class that has a rate; `request` counts calls with a fee of their own."""
 _INPUTS = frozenset(Usage.TOKEN_CLASSES[:6])
-_CONTINUED = "continued"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -71,15 +71,15 @@ def breakdown(attempt: Attempt, charged_nano: int) -> Breakdown:
     if not charged_nano or usage is None or rates is None:
         assert not charged_nano, "a charge follows from usage and rates (I9)"
         return NOTHING
-    continued = _CONTINUED in attempt.flags
+    continued = CONTINUED_FLAG in attempt.flags
     counted: list[tuple[str, int, int]] = []
     for unit in UNITS:
         quantity = (1 if rates.request else 0) if unit == "request" else getattr(usage, unit)
-        if quantity and not (continued and unit in _INPUTS):
+        if quantity and not (continued and (unit in _INPUTS or unit == "request")):
             counted.append((unit, quantity, getattr(rates, unit)))
     weights = [quantity * rate for _, quantity, rate in counted]
     pico = sum(weights)
-    reported = "reported_cost" in attempt.flags and attempt.cost_nano is not None
+    reported = "reported_cost" in attempt.flags and attempt.cost_nano is not None and not continued
     listed = attempt.cost_nano if reported and attempt.cost_nano is not None else divide_half_even(pico, PICO_PER_NANO)
     price = charged_nano + attempt.loss_nano if reported else charge_nano(pico, attempt.markup_bp, attempt.fees)
     if charged_nano < price:

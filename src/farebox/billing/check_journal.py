@@ -54,7 +54,7 @@ def _held(database: Database, journal_root: Path) -> list[Problem]:
     unposted: dict[str, Settle] = {}
     for slot in _slots(journal_root):
         try:
-            for hold, life, *_ in recovery.open_holds(read_all(slot)):
+            for hold, life in ((item.hold, item.life) for item in recovery.open_holds(read_all(slot))):
                 for scope in hold.scopes:
                     needed[scope, life] += hold.amount_nano
             for settle in _unposted(slot, positions.get(slot.name, Position())):

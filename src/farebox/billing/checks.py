@@ -26,7 +26,7 @@ BILLED_OUTCOMES = frozenset({"ok"})
 """An attempt that ended well is paid for; one that did not may be free by policy (billing.md §4)."""
 FREE_FLAGS = frozenset({"unbilled", "cache_hit"})
 CONTINUED_FLAG = "continued"
-"""A continuation on another offer bills its output only: the input is billed once (billing.md §4)."""
+"""A continuation on another offer bills its output only: the input, and the fee per request, are billed once."""
 INPUT_CLASSES = frozenset({"input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input"})
 
 EPOCH = date(1970, 1, 1)
@@ -351,11 +351,16 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
         if cost is None or cost != _half_even(pico, 1_000):
             yield f"the cost is {cost}, its usage costs {_half_even(pico, 1_000)}"
         if CONTINUED_FLAG in figures.flags:
-            pico -= sum(count * figures.rates.get(name, 0) for name, count in figures.usage.items() if name in INPUT_CLASSES)
+            pico = _rest(figures.usage, figures.rates)
         price = _marked_up(pico, 1_000, figures)
         free = figures.outcome not in BILLED_OUTCOMES or bool(FREE_FLAGS & set(figures.flags))
         if charge + loss != price and not (free and charge + loss == 0):
             yield f"charge {charge} and loss {loss} are not the price of its usage, {price}"
+
+
+def _rest(usage: dict[str, int], rates: dict[str, int]) -> int:
+    """What a continuation is charged for, in pico-dollars."""
+    return sum(count * rates.get(name, 0) for name, count in usage.items() if name not in INPUT_CLASSES)
 
 
 def _follows_report(figures: _Figures, cost: int | None, charged: int) -> Iterator[str]:
@@ -364,6 +369,8 @@ def _follows_report(figures: _Figures, cost: int | None, charged: int) -> Iterat
     digits, scale = int(whole + fraction or "0"), 10 ** len(fraction)
     owed = _half_even(digits * 10**9, scale)
     price = _marked_up(digits * 10**9, scale, figures)
+    if CONTINUED_FLAG in figures.flags:
+        price = _marked_up(_rest(figures.usage or {}, figures.rates or {}), 1_000, figures)
     if cost != owed:
         yield f"the cost is {cost}, the provider reported {owed}"
     if charged not in (price, 0):

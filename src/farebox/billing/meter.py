@@ -11,12 +11,15 @@ import msgspec
 from farebox.billing.records import Basis
 from farebox.wires.usage import Usage, UsageReport
 
-Ending = Literal["complete", "refused", "failed_unsent", "failed_before_content", "truncated", "client_gone", "drained"]
+Ending = Literal[
+    "complete", "refused", "failed_unsent", "failed_before_content", "truncated", "taken_over", "client_gone", "drained"
+]
 """How an attempt ended.
 
 `refused`: an error status, nothing generated · `failed_unsent`: no byte reached the provider · `failed_before_content`: an
-error event, a time-out or an end before any content · `truncated`: broken off after content · `client_gone`: we hung up after
-the client did · `drained`: the client went, we read on to the usage.
+error event, a time-out or an end before any content · `truncated`: broken off after content · `taken_over`: the same, and another
+attempt goes on from there · `client_gone`: we hung up after the client did · `drained`: the client went, we read on to the
+usage.
 """
 
 
@@ -42,6 +45,11 @@ class Verdict(msgspec.Struct, frozen=True):
     cost_known: bool = True
 
 
+SEAM_FLAG = "seam"
+"""The attempt broke off, and what it had delivered stayed with the client: the next one went on from there."""
+CONTINUED_FLAG = "continued"
+"""The attempt went on with another's answer: the customer pays its output only."""
+INPUT_ESTIMATED_FLAG = "estimated_input"
 _NOTHING = Usage()
 
 
@@ -49,7 +57,7 @@ def _estimate(seen: Seen) -> tuple[Usage, tuple[str, ...]]:
     """Input as exact as known, output as observed."""
     if seen.input is not None:
         return msgspec.structs.replace(seen.input, output=seen.output_tokens), ("estimated",)
-    return Usage(input=seen.estimated_input, output=seen.output_tokens), ("estimated", "estimated_input")
+    return Usage(input=seen.estimated_input, output=seen.output_tokens), ("estimated", INPUT_ESTIMATED_FLAG)
 
 
 def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
@@ -71,11 +79,13 @@ def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
         if reported is not None:
             return Verdict(reported, "reported", anomaly, False)
         return Verdict(None, "none", anomaly, False, cost_known=False)
-    if ending == "truncated":
+    if ending in ("truncated", "taken_over"):
+        cut = ("upstream_truncated",) if ending == "truncated" else ("upstream_truncated", SEAM_FLAG)
+        pays = bill_partial or ending == "taken_over"
         if reported is not None:
-            return Verdict(reported, "reported", ("upstream_truncated", *anomaly), bill_partial)
+            return Verdict(reported, "reported", (*cut, *anomaly), pays)
         usage, flags = _estimate(seen)
-        return Verdict(usage, "observed", ("upstream_truncated", *flags), bill_partial)
+        return Verdict(usage, "observed", (*cut, *flags), pays)
     # client_gone: a final usage may have come just before the client left.
     if reported is not None:
         return Verdict(reported, "reported", anomaly, True)

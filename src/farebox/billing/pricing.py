@@ -129,6 +129,39 @@ def charge_nano(pico: int, markup_bp: int, fees: Fees | None) -> int:
     return round_charge(pico, markup_bp) if fees is None else marked_up_nano(pico, PICO_PER_NANO, markup_bp, fees)
 
 
+def rest_bill(usage: Usage, quoted: Quote, *, fees: Fees | None = None, service_tier: str | None = None) -> Bill:
+    """The bill of an attempt that went on with another's answer (billing.md §4): all of it costs us, the customer pays its
+    output. The input, the fee per request and what the markup takes per call were paid with the first part.
+
+    `fees` is what is left of the markup's cap (`rest_fees`).
+    """
+    rates = quoted.rates_for(usage.prompt_tokens, service_tier)
+    cost = divide_half_even(cost_pico(usage, rates), PICO_PER_NANO)
+    return Bill(rates, cost, charge_nano(rest_pico(usage, rates), quoted.markup_bp, fees))
+
+
+def rest_pico(usage: Usage, rates: Rates) -> int:
+    """What a usage costs without its input and the fee per request."""
+    _, output = side_costs_pico(usage, rates)
+    return output + usage.web_searches * rates.web_searches
+
+
+def rest_fees(fees: Fees | None, taken_nano: int) -> Fees | None:
+    """A markup's fees for the rest of a call that has borne `taken_nano` of markup: only its cap goes on."""
+    if fees is None or fees.max_nano is None:
+        return None
+    return Fees(max_nano=max(fees.max_nano - taken_nano, 0))
+
+
+def worst_rest_nano(quoted: Quote, *, prompt_tokens: int, output_tokens: int) -> int:
+    """The most that `rest_bill` can charge; rounded up. `prompt_tokens` says which price tiers are in reach."""
+    worst = 0
+    for schedule in (quoted.schedule, *quoted.service_tiers.values()):
+        for rates in schedule.reachable(prompt_tokens):
+            worst = max(worst, output_tokens * rates.dearest_output)
+    return marked_up_nano(worst, PICO_PER_NANO, quoted.markup_bp, None, up=True)
+
+
 def reported_bill(cost_usd: str, rates: Rates, markup_bp: int, fees: Fees | None = None) -> Bill:
     """A bill made of the provider's own charge, a plain decimal string of dollars; each amount rounded once, half-even."""
     whole, _, fraction = cost_usd.partition(".")

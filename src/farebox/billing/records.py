@@ -126,6 +126,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", omit_defaults=True):
     """Its markup; None in journals from before there were plans: the hold's."""
     before: tuple[Attempt, ...] = ()
     """The finished attempts before this one."""
+    continues: bool = False
+    """It goes on with what they delivered, and bills its output only."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", omit_defaults=True):

@@ -8,74 +8,95 @@ from collections.abc import Iterable
 
 import msgspec
 
-from farebox.billing import pricing
+from farebox.billing import pricing, seams
 from farebox.billing.markup import Terms
+from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.records import Attempt, Dispatch, Hold, Opened, Progress, Record, Settle
 from farebox.catalog.price import Schedule
 from farebox.ports import Clock
 
 
-class _Open(msgspec.Struct):
-    hold: Hold
-    life: str
+class Flying(msgspec.Struct):
+    """An attempt that was dispatched and of whose end the journal does not tell."""
+
+    n: int
     dispatch: Dispatch | None = None
+    """None for the first attempt, which stands in the hold."""
     progress: Progress | None = None
 
 
-def open_holds(records: Iterable[Record]) -> list[tuple[Hold, str, Dispatch | None, Progress | None]]:
-    """Holds without an end, oldest first, with the life they were taken in and the last that is known of them."""
-    found: dict[str, _Open] = {}
+class OpenHold(msgspec.Struct):
+    """A hold without an end, and the last that is known of it."""
+
+    hold: Hold
+    life: str
+    """In which it was taken."""
+    flying: dict[int, Flying]
+    """By attempt. Usually one; a hedged call has two."""
+    before: tuple[Attempt, ...] = ()
+    """Attempts that had ended when the last one left."""
+
+
+def open_holds(records: Iterable[Record]) -> list[OpenHold]:
+    """Holds without an end, oldest first."""
+    found: dict[str, OpenHold] = {}
     life = ""
     for record in records:
         match record:
             case Opened():
                 life = record.life
             case Hold():
-                found[record.id] = _Open(record, life)
+                found[record.id] = OpenHold(record, life, {1: Flying(1)})
             case Settle():
                 found.pop(record.id, None)
             case Dispatch():
-                if record.id in found:
-                    found[record.id].dispatch = record
-                    found[record.id].progress = None
+                if (item := found.get(record.id)) is not None:
+                    item.before = record.before
+                    for attempt in record.before:
+                        item.flying.pop(attempt.n, None)
+                    item.flying[record.n] = Flying(record.n, record)
             case Progress():
-                if record.id in found:
-                    found[record.id].progress = record
+                if (item := found.get(record.id)) is not None and record.n in item.flying:
+                    item.flying[record.n].progress = record
             case _:
                 pass
-    return [(item.hold, item.life, item.dispatch, item.progress) for item in found.values()]
+    return list(found.values())
 
 
 def finish(records: Iterable[Record], clock: Clock) -> list[Settle]:
     """The terminal records that a dead worker's journal still owes."""
-    return [_settle(*item, clock.now_us()) for item in open_holds(records)]
+    return [_settle(item, clock.now_us()) for item in open_holds(records)]
 
 
-def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress | None, now_us: int) -> Settle:
-    """The hold's last attempt by its last progress record.
+def _attempt(hold: Hold, flying: Flying, before: tuple[Attempt, ...], room_nano: int, now_us: int) -> Attempt:
+    """An attempt by its last progress record.
 
     Without one, nothing is known to have reached the client: the customer pays nothing, and our cost is unknown (None), not
     zero, until the provider's own record says.
     """
-    before = dispatch.before if dispatch is not None else ()
+    dispatch = flying.dispatch
     rates = dispatch.rates if dispatch is not None else hold.rates
     terms = Terms(hold.plan, hold.markup_bp, hold.fees)
     if dispatch is not None and dispatch.terms is not None:
         terms = dispatch.terms
-    usage = progress.usage if progress is not None else None
-    charged_before = sum(attempt.charge_nano for attempt in before)
+    usage = flying.progress.usage if flying.progress is not None else None
+    fees = terms.fees
     charge = loss = 0
     cost = None
     flags: tuple[str, ...] = ("recovered",)
+    quoted = pricing.Quote(hold.price_version, Schedule(rates), terms.bp, {}, fees=fees)
+    if dispatch is not None and dispatch.continues:
+        flags = ("recovered", CONTINUED_FLAG)
+        fees = seams.fees_left(fees, before)
     if usage is not None:
-        quoted = pricing.Quote(hold.price_version, Schedule(rates), terms.bp, {}, fees=terms.fees)
-        billed = pricing.bill(usage, quoted)
-        cost, charge = billed.cost_nano, min(billed.charge_nano, hold.amount_nano - charged_before)
+        continues = dispatch is not None and dispatch.continues
+        billed = pricing.rest_bill(usage, quoted, fees=fees) if continues else pricing.bill(usage, quoted)
+        cost, charge = billed.cost_nano, min(billed.charge_nano, room_nano)
         loss = billed.charge_nano - charge
         if loss:
             flags = (*flags, "hold_exceeded")
-    attempt = Attempt(
-        n=dispatch.n if dispatch is not None else 1,
+    return Attempt(
+        n=flying.n,
         provider=dispatch.provider if dispatch is not None else hold.provider,
         upstream_id=dispatch.upstream_id if dispatch is not None else hold.upstream_id,
         provider_key=dispatch.provider_key if dispatch is not None else hold.provider_key,
@@ -88,12 +109,22 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         price_version=dispatch.price_version if dispatch is not None else hold.price_version,
         rates=rates,
         markup_bp=terms.bp,
-        fees=terms.fees,
+        fees=fees,
         plan=terms.plan,
         cost_nano=cost,
         charge_nano=charge,
         loss_nano=loss,
     )
+
+
+def _settle(item: OpenHold, now_us: int) -> Settle:
+    """The terminal record of a hold, with an end for every attempt in flight."""
+    hold, attempts = item.hold, list(item.before)
+    charged = sum(attempt.charge_nano for attempt in attempts)
+    for _, flying in sorted(item.flying.items()):
+        attempts.append(_attempt(hold, flying, item.before, hold.amount_nano - charged, now_us))
+        charged += attempts[-1].charge_nano
+    attempts.sort(key=lambda attempt: attempt.n)
     return Settle(
         id=hold.id,
         state="recovered",
@@ -102,12 +133,12 @@ def _settle(hold: Hold, life: str, dispatch: Dispatch | None, progress: Progress
         key=hold.key,
         scopes=hold.scopes,
         hold_nano=hold.amount_nano,
-        charge_nano=charged_before + charge,
+        charge_nano=charged,
         surface=hold.surface,
         model=hold.model,
-        attempts=(*before, attempt),
+        attempts=tuple(attempts),
         created_us=hold.at_us,
-        life=life,
+        life=item.life,
         project=hold.project,
         end_user=hold.end_user,
         requested=hold.requested,

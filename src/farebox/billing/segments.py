@@ -37,7 +37,7 @@ _HOLD, _SETTLE, _OPENED = b'{"type":"hold"', b'{"type":"settle"', b'{"type":"ope
 
 def open_holds(slot: Path) -> dict[str, Hold]:
     """Holds of a slot without a terminal record, oldest first."""
-    return {hold.id: hold for hold, *_ in recovery.open_holds(read_all(slot))}
+    return {item.hold.id: item.hold for item in recovery.open_holds(read_all(slot))}
 
 
 def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[int]:

@@ -8,11 +8,21 @@ from collections import deque
 
 import msgspec
 
+from farebox.billing import seams
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.markup import Terms
-from farebox.billing.meter import Ending, Seen, Verdict, judge
-from farebox.billing.pricing import Bill, Quote, bill, reported_bill, side_costs_pico
+from farebox.billing.meter import CONTINUED_FLAG, Ending, Seen, Verdict, judge
+from farebox.billing.pricing import (
+    Bill,
+    Quote,
+    bill,
+    reported_bill,
+    rest_bill,
+    side_costs_pico,
+    worst_case_nano,
+    worst_rest_nano,
+)
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
 from farebox.ports import Clock
@@ -73,6 +83,8 @@ class AttemptStart(msgspec.Struct):
     started_us: int
     by_reported_cost: bool = False
     """The provider's own reported cost is what we owe it, and what the charge is made of (its row says so)."""
+    continues: bool = False
+    """It goes on with the answer of the attempts before it: the customer pays its output only (`billing.seams`)."""
     first_byte_us: int | None = None
     status: int | None = None
     upstream_request_id: str = ""
@@ -81,7 +93,10 @@ class AttemptStart(msgspec.Struct):
 class Settlement:
     """One call's hold and its attempts."""
 
-    __slots__ = ("_books", "_done", "_hold", "_reserved", "attempts", "charge_nano", "current", "last_bill", "last_verdict")
+    __slots__ = (
+        "_books", "_done", "_hold", "_reserved", "_seam_quotes", "attempts", "charge_nano", "last_bill", "last_verdict",
+        "under_way",
+    )  # fmt: skip
 
     def __init__(self, books: Books, hold: Hold, reserved: Reserved, first: AttemptStart) -> None:
         """Write the hold; nothing was sent before this returns. Raises `JournalError`, and then the money is free again."""
@@ -91,7 +106,10 @@ class Settlement:
         self._done = False
         self.attempts: list[Attempt] = []
         self.charge_nano = 0
-        self.current: AttemptStart | None = first
+        self.under_way: dict[int, AttemptStart] = {first.n: first}
+        """Attempts without an end, by number. Usually one; a hedged call has two."""
+        self._seam_quotes: dict[int, Quote] = {}
+        """Of the attempts that broke off and were gone on with."""
         self.last_bill: Bill | None = None
         self.last_verdict: Verdict | None = None
         try:
@@ -109,9 +127,37 @@ class Settlement:
     def done(self) -> bool:
         return self._done
 
-    def dispatch(self, start: AttemptStart) -> None:
-        """A further attempt leaves; written before its first byte."""
-        assert self.current is None, "one attempt at a time"
+    @property
+    def current(self) -> AttemptStart | None:
+        """The attempt under way; the one that left first, where there are two."""
+        for start in self.under_way.values():
+            return start
+        return None
+
+    @property
+    def pieced(self) -> bool:
+        """The answer has parts of several attempts."""
+        return bool(self._seam_quotes)
+
+    def room_nano(self, seen: Seen) -> int:
+        """What the hold leaves for going on with an answer of which `seen` is the last part so far, whatever the parts turn out
+        to cost."""
+        current = self.current
+        assert current is not None, "it is asked before the attempt is ended"
+        bound = self._hold.input_bound
+        usage = judge("taken_over", seen).usage or Usage()
+        output = usage.completion_tokens
+        if current.continues:
+            # The prompt of this part was longer by what stood before it: at most by the output so far.
+            prompt = bound + seams.delivered_tokens(self.attempts)
+            last = worst_rest_nano(current.quoted, prompt_tokens=max(prompt, usage.prompt_tokens), output_tokens=output)
+        else:
+            last = worst_case_nano(current.quoted, input_tokens=max(bound, usage.prompt_tokens), output_tokens=output)
+        return self._hold.amount_nano - last - seams.spoken_for_nano(self.attempts, self._seam_quotes, bound)
+
+    def dispatch(self, start: AttemptStart, *, beside: bool = False) -> None:
+        """A further attempt leaves; written before its first byte. `beside`: another one is still under way."""
+        assert beside or not self.under_way, "one attempt at a time"
         self._books.journal.write(
             Dispatch(
                 id=self._hold.id,
@@ -124,13 +170,14 @@ class Settlement:
                 provider_key=start.provider_key,
                 terms=Terms(start.quoted.plan, start.quoted.markup_bp, start.quoted.fees),
                 before=tuple(self.attempts),
+                continues=start.continues,
             )
         )
-        self.current = start
+        self.under_way[start.n] = start
 
-    def progress(self, usage: Usage, *, exact_input: bool) -> None:
+    def progress(self, usage: Usage, *, exact_input: bool, n: int | None = None) -> None:
         """A checkpoint that recovery can fall back on. A full disk is not the stream's fault: the next one tries again."""
-        current = self.current
+        current = self.current if n is None else self.under_way.get(n)
         if current is None or self._done:
             return
         try:
@@ -149,11 +196,12 @@ class Settlement:
         finish_reason: str = "",
         native_finish_reason: str = "",
         error: str = "",
+        n: int | None = None,
     ) -> Verdict:
-        """Bill the attempt under way; the record is written with the settlement, or with the next dispatch."""
-        current = self.current
-        assert current is not None, "no attempt is under way"
-        self.current = None
+        """Bill an attempt under way, the only one if `n` does not say; its record is written with the settlement, or with the
+        next dispatch."""
+        assert len(self.under_way) == 1 or n in self.under_way, "no such attempt is under way"
+        _, current = self.under_way.popitem() if n is None else (n, self.under_way.pop(n))
         books = self._books
         verdict = judge(ending, seen, bill_partial=books.bill_partial)
         report = seen.report
@@ -161,13 +209,21 @@ class Settlement:
         cost: int | None = None
         charge = loss = 0
         flags = verdict.flags
+        fees = current.quoted.fees
+        if current.continues:
+            flags = (*flags, CONTINUED_FLAG)
+            fees = seams.fees_left(fees, self.attempts)
         if verdict.usage is not None:
             refused = ending in ("refused", "failed_unsent")
             tier = report.service_tier if report is not None else None
-            billed = bill(verdict.usage, current.quoted, service_tier=tier)
+            quoted = current.quoted
+            if current.continues:
+                billed = rest_bill(verdict.usage, quoted, fees=fees, service_tier=tier)
+            else:
+                billed = bill(verdict.usage, quoted, service_tier=tier)
             if current.by_reported_cost and report is not None and report.provider_cost_usd and not refused:
-                quoted = current.quoted
-                billed = reported_bill(report.provider_cost_usd, billed.rates, quoted.markup_bp, quoted.fees)
+                told = reported_bill(report.provider_cost_usd, billed.rates, quoted.markup_bp, fees)
+                billed = told if not current.continues else Bill(billed.rates, told.cost_nano, billed.charge_nano)
                 flags = (*flags, REPORTED_COST_FLAG)
             rates = None if refused else billed.rates
             cost = 0 if refused else billed.cost_nano
@@ -200,7 +256,7 @@ class Settlement:
                 price_version=current.quoted.price_version,
                 rates=rates,
                 markup_bp=current.quoted.markup_bp,
-                fees=current.quoted.fees,
+                fees=fees,
                 plan=current.quoted.plan,
                 cost_nano=cost,
                 charge_nano=charge,
@@ -213,13 +269,44 @@ class Settlement:
                 error=error[:ERROR_TEXT_MAX],
             )
         )
+        if ending == "taken_over":
+            self._seam_quotes[current.n] = current.quoted
+        elif ending == "complete" and self._seam_quotes:
+            self._refine()
         return verdict
+
+    def _refine(self) -> None:
+        """The last part has ended well: what its provider counted tells the first one's input."""
+        last = self.attempts[-1]
+        for index, one in enumerate(self.attempts):
+            if one.n not in self._seam_quotes:
+                continue
+            better = seams.refined(
+                one,
+                last,
+                self._seam_quotes[one.n],
+                prefill_tokens=seams.delivered_tokens(self.attempts),
+                input_bound=self._hold.input_bound,
+                room_nano=self._hold.amount_nano - self.charge_nano + one.charge_nano,
+            )
+            self.charge_nano += better.charge_nano - one.charge_nano
+            self.attempts[index] = better
+
+    def forgive(self) -> None:
+        """The answer was not completed after all: what was delivered of it is free, unless partial answers are billed."""
+        if self._books.bill_partial:
+            return
+        for index, one in enumerate(self.attempts):
+            if one.n in self._seam_quotes:
+                self.charge_nano -= one.charge_nano
+                self.attempts[index] = msgspec.structs.replace(one, charge_nano=0, loss_nano=0)
 
     def settle(self, *, state: State = "settled", cancelled: bool = False) -> None:
         """Write the terminal record and free the rest of the hold. Exactly once; a second call is a bug and asserts."""
         assert not self._done, "a terminal state is never left (I10)"
-        assert self.current is None, "an attempt is still under way"
+        assert not self.under_way, "an attempt is still under way"
         self._done = True
+        self.attempts.sort(key=_number)
         hold = self._hold
         books = self._books
         books.write(
@@ -255,12 +342,20 @@ class Settlement:
         """
         if self._done:
             return
-        if self.current is not None:
+        for n, start in list(self.under_way.items()):
             ending: Ending = "truncated" if seen.output_tokens else "failed_before_content"
-            if gone and (self.current.status is not None or seen.output_tokens):
+            if gone and (start.status is not None or seen.output_tokens):
                 ending = "client_gone"
-            self.end_attempt(ending, seen, outcome="interrupted")
+            self.end_attempt(ending, seen, outcome="interrupted", n=n)
+            # What was seen is the first one's; of another that was to take over nothing was.
+            seen = Seen(None, estimated_input=self._hold.input_estimate)
+        if not gone:
+            self.forgive()
         self.settle(state="settled" if self.charge_nano else "voided", cancelled=True)
+
+
+def _number(attempt: Attempt) -> int:
+    return attempt.n
 
 
 def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool) -> bytes:
@@ -272,10 +367,15 @@ def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bo
         upstream = bill.cost_nano
         prompt_pico, completion_pico = side_costs_pico(usage, bill.rates)
         prompt, completion = divide_half_even(prompt_pico, PICO_PER_NANO), divide_half_even(completion_pico, PICO_PER_NANO)
+    return cost_members(upstream, prompt, completion, cost_usd, estimated=estimated)
+
+
+def cost_members(upstream_nano: int, prompt_nano: int, completion_nano: int, cost_usd: str, *, estimated: bool) -> bytes:
+    """The same from amounts."""
     text = (
         f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":false,"cost_details":{{"upstream_inference_cost":'
-        f'{upstream // NANO_PER_USD}.{upstream % NANO_PER_USD:09d},"upstream_inference_prompt_cost":'
-        f'{prompt // NANO_PER_USD}.{prompt % NANO_PER_USD:09d},"upstream_inference_completions_cost":'
-        f'{completion // NANO_PER_USD}.{completion % NANO_PER_USD:09d}}}'
+        f'{upstream_nano // NANO_PER_USD}.{upstream_nano % NANO_PER_USD:09d},"upstream_inference_prompt_cost":'
+        f'{prompt_nano // NANO_PER_USD}.{prompt_nano % NANO_PER_USD:09d},"upstream_inference_completions_cost":'
+        f'{completion_nano // NANO_PER_USD}.{completion_nano % NANO_PER_USD:09d}}}'
     )
     return (text + ',"estimated":true' if estimated else text).encode()

@@ -27,6 +27,8 @@ class Speaks(msgspec.Struct, frozen=True):
     forward_headers: tuple[str, ...] = ()
     """Client headers passed on when present, lower case (`anthropic-beta`)."""
     count_tokens_path: str | None = None
+    prefill_path: str | None = None
+    """Where a request goes whose last turn is to be continued; None: to `path`, like any other."""
 
 
 class DataPolicy(msgspec.Struct, frozen=True):

@@ -107,6 +107,7 @@ ALIBABA = Provider(
                 developer_role=False,
                 pdf=False,
                 cache_control=True,
+                prefill="partial",  # https://www.alibabacloud.com/help/en/model-studio/partial-mode
                 # https://www.alibabacloud.com/help/en/model-studio/deep-thinking
                 reasoning_request="enable_thinking",
             ),

@@ -15,7 +15,10 @@ PROVIDER = Provider(
     speaks={
         "openai_chat": Speaks(
             path="/chat/completions",
+            # https://api-docs.deepseek.com/guides/chat_prefix_completion: a beta, at an address of its own.
+            prefill_path="/beta/chat/completions",
             dialect=Dialect(
+                prefill="prefix",
                 usage=UsageRules(
                     cache_read_paths=(("prompt_cache_hit_tokens",), ("prompt_tokens_details", "cached_tokens")),
                 ),

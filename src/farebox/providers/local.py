@@ -11,8 +11,10 @@ from farebox.wires.dialect import Dialect
 _LLAMA_CPP_CHAT = Dialect(
     developer_role=False,  # chat templates know `system` only
     pdf=False,
-    # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md: thinking is the template's matter.
+    # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md: thinking is the template's matter, and a last
+    # turn of the assistant is gone on with (`--prefill-assistant`, on by default).
     reasoning_request="none",
+    prefill="plain",
 )
 
 _LLAMA_CPP_MESSAGES = Speaks(
@@ -20,6 +22,13 @@ _LLAMA_CPP_MESSAGES = Speaks(
     dialect=Dialect(usage=MESSAGES_USAGE, output_limit_field="max_tokens", pdf=False),
     headers=(("anthropic-version", VERSION),),
     count_tokens_path="/v1/messages/count_tokens",
+)
+
+_VLLM = Dialect(
+    developer_role=False,
+    pdf=False,
+    # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html: extra parameters of chat completions
+    prefill="continue_final_message",
 )
 
 OLLAMA = Provider(
@@ -50,7 +59,7 @@ VLLM = Provider(
     name="vllm",
     title="vLLM or a compatible server",
     base_url="http://127.0.0.1:8000/v1",
-    speaks={"openai_chat": Speaks(path="/chat/completions", dialect=Dialect(developer_role=False, pdf=False))},
+    speaks={"openai_chat": Speaks(path="/chat/completions", dialect=_VLLM)},
     abort_stops_billing=True,
     docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
     kind="local",

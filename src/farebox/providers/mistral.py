@@ -28,6 +28,7 @@ PROVIDER = Provider(
                 seed_field="random_seed",  # https://docs.mistral.ai/api
                 logprobs=False,  # neither field exists there
                 logit_bias=False,
+                prefill="prefix",  # https://docs.mistral.ai/capabilities/completion/prefix
                 message_name=False,  # a `name` is allowed on tool messages only
                 pdf=False,  # documents go as `document_url` parts
                 reasoning_reply="content_list",  # thinking comes as parts of `content`

@@ -24,6 +24,7 @@ PROVIDER = Provider(
                 tool_choice_required="unsupported",
                 tool_strict=False,
                 pdf=False,  # files are uploaded first and quoted as text
+                prefill="partial",  # https://platform.moonshot.ai/docs/guide/use-partial-mode-feature-of-kimi-api
                 reasoning_request="thinking_type",
                 reasoning_echo_required=True,  # thinking models, on turns with tool calls
             ),

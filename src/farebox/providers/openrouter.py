@@ -25,6 +25,7 @@ PROVIDER = Provider(
                 reasoning_request="openrouter",
                 reasoning_reply="reasoning_details",
                 error_in_200="error_object",  # https://openrouter.ai/docs/api_reference/errors-and-debugging
+                prefill="plain",  # https://openrouter.ai/docs/api-reference/overview#assistant-prefill
                 extensions=True,
             ),
             forward_headers=_ATTRIBUTION,

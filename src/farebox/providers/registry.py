@@ -41,6 +41,8 @@ class Settings(Protocol):
     def cached_tokens_inside_input(self) -> bool | None: ...
     @property
     def developer_role(self) -> bool | None: ...
+    @property
+    def prefill(self) -> Literal["none", "plain", "prefix", "partial", "continue_final_message"] | None: ...
 
 
 def custom(name: str, settings: Settings, *, base: Provider | None = None) -> Provider:
@@ -113,6 +115,7 @@ def _changed(spoken: Speaks, settings: Settings) -> Speaks:
         usage=usage,
         output_limit_field=settings.output_limit_field or dialect.output_limit_field,
         developer_role=dialect.developer_role if settings.developer_role is None else settings.developer_role,
+        prefill=settings.prefill or dialect.prefill,
     )
     overridden = {key.lower() for key in settings.headers}
     kept = tuple((key, value) for key, value in spoken.headers if key.lower() not in overridden)

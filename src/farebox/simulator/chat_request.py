@@ -94,6 +94,9 @@ class Assistant(Message, tag="assistant"):
     reasoning_content: str | None = None
     refusal: str | None = None
     name: str | None = None
+    prefix: bool = False
+    """Mistral, DeepSeek: the model goes on with this last turn; `partial` at Moonshot and Alibaba."""
+    partial: bool = False
 
 
 class ToolResult(Message, tag="tool"):
@@ -200,3 +203,5 @@ class LenientRequest(ChatRequest, forbid_unknown_fields=False):
 
     thinking: Thinking | None = None
     enable_thinking: bool | None = None
+    continue_final_message: bool = False
+    """vLLM's way to say that the last turn is to be gone on with."""

@@ -35,6 +35,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True):
     refusal: bool = False
     big_event: int | None = None
     dialect: str | None = None
+    repeat_prefill: bool = False
 
     times: int | None = None
 
@@ -44,6 +45,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int | None = None
     should_retry: bool | None = None
     context_length: bool = False
+    reject_prefill: bool = False
     html: bool = False
     error_in_200: str | None = None
     error_before_content: bool = False
@@ -124,6 +126,7 @@ ROWS: tuple[Row, ...] = (
     Row("content-filter", "flag", "content_filter", "content", "stop halfway through the text: content_filter, or refusal"),
     Row("refusal", "flag", "refusal", "content", "refuse in words: message.refusal, or stop_reason refusal"),
     Row("big-event", "positive", "big_event", "content", "make the first text token N bytes long, in one event"),
+    Row("repeat-prefill", "flag", "repeat_prefill", "content", "say a prefill once more before going on with it"),
     Row("dialect", "text", "dialect", "content", "report usage as this vendor does, on the chat wire"),
     Row("times", "positive", "times", "control", "the faults hold for the first N requests with this very model name"),
     Row("status", "status", "status", "fault", "refuse with this HTTP status and the wire's own error body"),
@@ -132,6 +135,7 @@ ROWS: tuple[Row, ...] = (
     Row("retry-after-ms", "count", "retry_after_ms", "fault", "send `retry-after-ms: N`"),
     Row("should-retry", "bool", "should_retry", "fault", "send `x-should-retry: true` or `false`"),
     Row("context-length", "flag", "context_length", "fault", "refuse: the prompt is longer than the context"),
+    Row("reject-prefill", "flag", "reject_prefill", "fault", "refuse a last turn of the assistant, as newer models do"),
     Row("html", "flag", "html", "fault", "answer with an HTML page (status 200 unless `status` says otherwise)"),
     Row("error-in-200", "text", "error_in_200", "fault", "status 200 with an error object, or `=base-resp`", "error"),
     Row("error-before-content", "flag", "error_before_content", "fault", "an error event before any content; not invoiced"),

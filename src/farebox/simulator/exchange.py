@@ -166,6 +166,10 @@ class Exchange:
             raise self._unknown_model()
         if base == BENCH:
             request = msgspec.structs.replace(request, blocks=BENCH_BLOCKS)
+        if orders.reject_prefill and request.prefill:
+            raise Refusal(
+                400, "This model does not support assistant message prefill. The conversation must end with a user message."
+            )
         cached = self._cache.pass_through(request, key.encode())
         planned = plan(request, orders, self._config.seed, cached)
         if orders.context_length or planned.prompt.prompt_tokens > CONTEXT_TOKENS:

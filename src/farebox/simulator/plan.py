@@ -12,7 +12,7 @@ from farebox.simulator.directives import Directives
 from farebox.simulator.prefixes import Cached
 from farebox.simulator.request import Request, Tool
 from farebox.simulator.schemas import instance
-from farebox.simulator.words import digest, pieces, words
+from farebox.simulator.words import digest, pieces, words, words_of
 from farebox.wires.usage import Usage
 
 ANSWER_TOKENS_MIN = 8
@@ -82,7 +82,9 @@ def prompt_usage(request: Request, orders: Directives, cached: Cached) -> Usage:
 def plan(request: Request, orders: Directives, seed: int, cached: Cached) -> Plan:
     """The answer to `request` under `orders`."""
     prompt = prompt_usage(request, orders, cached)
-    key = digest(seed, *(block.content for block in request.blocks))
+    # A prefill is part of the answer, not of what is answered: the model goes on as it would have gone on by itself.
+    asked = request.blocks[: len(request.blocks) - request.prefill_blocks]
+    key = digest(seed, *(block.content for block in asked))
     thinking = request.thinking
     if orders.thinking is not None:
         thinking = "omitted" if thinking == "omitted" else "shown" if orders.thinking else "off"
@@ -155,11 +157,29 @@ def _text(request: Request, orders: Directives, key: int) -> tuple[str, ...]:
         return tuple(pieces(_encode(value).decode()))
     count = orders.tokens if orders.tokens is not None else ANSWER_TOKENS_MIN + key % ANSWER_TOKENS_SPAN
     if request.limit is not None:
-        count = min(count, request.limit + 1)  # one more than fits, so that the cut is noticed
+        # One more than fits, so that the cut is noticed; a word of a prefill has a character at least.
+        count = min(count, request.limit + 1 + len(request.prefill))
     tokens = words(key, count)
     if orders.big_event is not None and tokens:
         tokens[0] = "x" * orders.big_event
-    return tuple(tokens)
+    if not request.prefill:
+        return tuple(tokens)
+    again = words_of(request.prefill) if orders.repeat_prefill else ()
+    return (*again, *_behind(tokens, request.prefill))
+
+
+def _behind(tokens: list[str], prefill: str) -> list[str]:
+    """The tokens that follow a prefill; all of them behind words that this model would not have said."""
+    text = "".join(tokens)
+    if not text.startswith(prefill):
+        return [] if prefill.startswith(text) else tokens
+    position = 0
+    for at, token in enumerate(tokens):
+        position += len(token)
+        if position > len(prefill):
+            rest = token[len(token) - (position - len(prefill)) :]
+            return [rest, *tokens[at + 1 :]]
+    return []
 
 
 def _until_stop(tokens: tuple[str, ...], stops: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:

@@ -42,6 +42,7 @@ def read(body: bytes, dialect: Dialect) -> Request:
     effort = asked.reasoning_effort not in (None, "none")
     if isinstance(asked, shape.LenientRequest):
         effort = effort or bool(asked.enable_thinking) or (asked.thinking is not None and asked.thinking.type == "enabled")
+    prefill = _prefill(asked)
     stops = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return Request(
         wire="chat",
@@ -50,6 +51,8 @@ def read(body: bytes, dialect: Dialect) -> Request:
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         blocks=_blocks(asked),
         body_bytes=len(body),
+        prefill=prefill,
+        prefill_blocks=0 if not prefill else 1 + len(_content_blocks(asked.messages[-1].content)),
         limit=asked.max_completion_tokens or asked.max_tokens,
         choices=asked.n or 1,
         tools=tools,
@@ -61,6 +64,16 @@ def read(body: bytes, dialect: Dialect) -> Request:
         stops=tuple(stop for stop in stops if stop),
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
     )
+
+
+def _prefill(asked: shape.ChatRequest) -> str:
+    """The last turn's text, where the caller says that the model is to go on with it; OpenAI's models never do."""
+    last = asked.messages[-1]
+    if not isinstance(asked, shape.LenientRequest) or not isinstance(last, shape.Assistant):
+        return ""
+    if not (last.prefix or last.partial or asked.continue_final_message) or last.tool_calls:
+        return ""
+    return b"".join(block.content for block in _content_blocks(last.content)).decode()
 
 
 def _instance_of(asked: shape.ChatRequest) -> msgspec.Raw | None:

@@ -40,14 +40,22 @@ def read(body: bytes, seed: int) -> Request:
     stops = asked.stop_sequences or []
     if any(not stop.strip() for stop in stops):
         raise Refusal(400, "stop_sequences: each stop sequence must contain non-whitespace")
+    blocks = _prompt(asked)
+    prefill = _prefill(asked.messages[-1])
+    if prefill != prefill.rstrip():
+        raise Refusal(400, "messages: final assistant content cannot end with trailing whitespace")
+    if prefill and thinking is not None and thinking.type != "disabled":
+        raise Refusal(400, f"messages.{len(asked.messages) - 1}.content.0.type: Expected `thinking`, but found `text`.")
     form = None if asked.output_config is None else asked.output_config.format
     return Request(
         wire="messages",
         model=asked.model,
         stream=asked.stream,
         include_usage=True,
-        blocks=_prompt(asked),
+        blocks=blocks,
         body_bytes=len(body),
+        prefill=prefill,
+        prefill_blocks=0 if not prefill else 1 + len(_content(asked.messages[-1].content, len(asked.messages) - 1)),
         limit=asked.max_tokens,
         tools=tools,
         tool_choice=_choice(choice, tools),
@@ -192,6 +200,15 @@ def _prompt(asked: shape.CountRequest) -> tuple[Block, ...]:
             400, "cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block."
         )
     return tuple(blocks)
+
+
+def _prefill(message: shape.Message) -> str:
+    """The text that the model is to go on with: the last turn's, if it is the assistant's and nothing but text."""
+    if message.role != "assistant":
+        return ""
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(block.text for block in message.content if isinstance(block, shape.Text))
 
 
 def _brings_results(message: shape.Message) -> bool:

@@ -56,6 +56,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     blocks: tuple[Block, ...]
     body_bytes: int
+    prefill: str = ""
+    """The beginning of the answer, which the last turn brings for the model to go on with."""
+    prefill_blocks: int = 0
+    """How many of the last blocks are that turn's."""
     limit: int | None = None
     """The most tokens the answer may have, thinking included; per choice."""
     choices: int = 1

@@ -44,6 +44,11 @@ def words(key: int, count: int) -> list[str]:
     return tokens
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """A text of such words as its tokens."""
+    return tuple(word if at == 0 else " " + word for at, word in enumerate(text.split(" "))) if text else ()
+
+
 def pieces(text: str, characters: int = 4) -> list[str]:
     """A text cut into tokens of a few characters: JSON and tool arguments."""
     return [text[start : start + characters] for start in range(0, len(text), characters)]

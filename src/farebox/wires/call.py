@@ -57,6 +57,8 @@ class Call(msgspec.Struct, frozen=True):
     max_output_to_balance: bool = False
     """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
     end_user: str = ""
+    stream_recovery: bool | None = None
+    """Whether a stream that breaks off may be continued by another provider; None = as configured."""
     read: Fields | None = None
     """The top-level fields, if they were read already; see `fields`."""
     plain: bool = False
@@ -132,6 +134,17 @@ def flag(fields: Mapping[str, msgspec.Raw], name: str, *, inside: str = "") -> b
     if value in (b"false", NULL):
         return False
     raise invalid(f"`{inside}{name}` must be true or false", param=inside + name)
+
+
+def switch(fields: Mapping[str, msgspec.Raw], name: str) -> bool | None:
+    """A field that is "on" or "off"; absent and null are None."""
+    raw = fields.get(name)
+    if raw is None or bytes(raw) == NULL:
+        return None
+    value = bytes(raw)
+    if value in (b'"on"', b'"off"'):
+        return value == b'"on"'
+    raise invalid(f'`{name}` must be "on" or "off"', param=name)
 
 
 def integer(fields: Mapping[str, msgspec.Raw], name: str, *, minimum: int, maximum: int) -> int | None:

@@ -25,7 +25,7 @@ where the vendor has no such field."""
 
 GATEWAY_FIELDS = frozenset({
     "models", "route", "provider", "plugins", "transforms", "session_id", "trace", "usage", "debug", "include_reasoning",
-    "max_output_to_balance",
+    "max_output_to_balance", "stream_recovery",
 })  # fmt: skip
 """Request extensions that the gateway itself answers (compat.md §1): forwarded only to a vendor with `Dialect.extensions`."""
 

@@ -56,6 +56,9 @@ class Dialect(msgspec.Struct, frozen=True):
     seed_field: Literal["seed", "random_seed", "unsupported"] = "seed"
     stop: bool = True
     stop_max: int = 4
+    prefill: Literal["none", "plain", "prefix", "partial", "continue_final_message"] = "none"
+    """How a chat completions vendor is told to go on with a last assistant turn: not at all (it answers anew), by the turn
+    alone, by `"prefix": true` or `"partial": true` on it, or by vLLM's two fields. On messages the turn alone always does."""
     message_name: bool = True
     """False: `name` on a message is refused."""
     pdf: bool = True

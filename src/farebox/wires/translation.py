@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from farebox.errors import FareboxError
+from farebox.wires.delivered import Delivered
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import (
     Done,
@@ -27,6 +28,7 @@ from farebox.wires.neutral import (
     UsageSeen,
 )
 from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion, estimated_tokens
+from farebox.wires.seam import Seam
 from farebox.wires.usage import Usage, UsageReport
 
 _decode_any = msgspec.json.Decoder(dict[str, object]).decode
@@ -52,6 +54,8 @@ class Writer(Protocol):
     """A wire's stream writer."""
 
     def write(self, event: Event) -> bytes: ...
+
+    def resume(self, delivered: Delivered) -> None: ...
 
     def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes: ...
 
@@ -160,6 +164,18 @@ class TranslatedRelay:
 
     def keepalive(self) -> bytes:
         return self._writer.keepalive()
+
+
+class ContinuedRelay(TranslatedRelay):
+    """An answer that another provider began, and the client has the beginning of; see `farebox.wires.seam`."""
+
+    def __init__(self, reader: Reader, writer: Writer, seam: Seam, delivered: Delivered) -> None:
+        super().__init__(reader, writer)
+        writer.resume(delivered)
+        self._seam = seam
+
+    def _write(self, events: list[Event]) -> bytes:
+        return super()._write(self._seam.take(events))
 
 
 class TranslatedReply:

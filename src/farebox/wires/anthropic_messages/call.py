@@ -39,6 +39,7 @@ def read_call(body: bytes) -> Call:
     searches = 0
     tier = end_user = None
     to_balance = False
+    recovery: bool | None = None
     if not _ROUTINE.issuperset(fields):
         searches = _tool_needs(fields, needs)
         if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
@@ -50,6 +51,7 @@ def read_call(body: bytes) -> Call:
             # Costs a tenth more (providers.md §2.3); what is not in the price is not sent.
             raise invalid("`inference_geo` other than `global` has no price here; remove it", param="inference_geo")
         to_balance = calls.flag(fields, "max_output_to_balance")
+        recovery = calls.switch(fields, "stream_recovery")
         end_user = _end_user(fields)
     return Call(
         wire=WIRE,
@@ -66,6 +68,7 @@ def read_call(body: bytes) -> Call:
         service_tier=tier if tier not in ("auto", "standard_only") else None,
         max_output_to_balance=to_balance,
         end_user=end_user or "",
+        stream_recovery=recovery,
         layout=layout,
     )
 

@@ -7,6 +7,7 @@ end. The last two are held back until the settlement is written, so that the usa
 import msgspec
 
 from farebox.errors import FareboxError
+from farebox.wires.anthropic_messages import errors
 from farebox.wires.anthropic_messages import usage as usages
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
@@ -200,7 +201,7 @@ class Relay:
         return self._write_delta(fields) + _STOP
 
     def fail(self, error: FareboxError) -> bytes:
-        body = {"type": "error", "error": {"type": error.kind.anthropic_type, "message": error.message}}
+        body = {"type": "error", "error": errors.body_of(error)}
         return b"event: error\ndata: " + _encode(body) + b"\n\n"
 
     def keepalive(self) -> bytes:

@@ -15,6 +15,7 @@ from farebox.errors import FareboxError
 from farebox.wires import finish, sse
 from farebox.wires.anthropic_messages import errors, usage
 from farebox.wires.anthropic_messages.blocks import WIRE, write_citation
+from farebox.wires.delivered import Delivered
 from farebox.wires.neutral import (
     CitationDelta,
     Done,
@@ -81,6 +82,13 @@ class Writer:
         self._block_text: list[str] = []
         self._finish: Finish | None = None
         self._delta_sent = False
+
+    def resume(self, delivered: Delivered) -> None:
+        """Go on behind what another writer, or a provider, has sent already: an open text block stays open."""
+        self._begun = delivered.started
+        self._next = delivered.next_block
+        self._open = delivered.open_block or None
+        self._block_text = [delivered.text] if self._open == "text" else []
 
     def write(self, event: Event) -> bytes:
         """The events for one neutral event; b"" for what this wire does not say, or says at another place."""

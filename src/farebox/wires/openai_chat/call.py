@@ -102,12 +102,14 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
     searches = 0
     tier = end_user = None
     to_balance = False
+    recovery: bool | None = None
     include_usage = False
     if not _ROUTINE.issuperset(fields):
         choices = calls.integer(fields, "n", minimum=1, maximum=CHOICES_MAX) or 1
         tier = calls.text(fields, "service_tier", length_max=32)
         end_user = calls.text(fields, "user")
         to_balance = calls.flag(fields, "max_output_to_balance")
+        recovery = calls.switch(fields, "stream_recovery")
         needs |= _feature_needs(fields)
         if "web_search" in needs:
             searches = WEB_SEARCHES_MAX
@@ -131,6 +133,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
         service_tier=tier if tier not in ("auto", "default") else None,
         max_output_to_balance=to_balance,
         end_user=end_user or "",
+        stream_recovery=recovery,
         layout=layout,
     )
 

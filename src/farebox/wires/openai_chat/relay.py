@@ -11,6 +11,7 @@ import msgspec
 from farebox.errors import FareboxError
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
+from farebox.wires.openai_chat import errors
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
@@ -312,7 +313,7 @@ class Relay:
             "created": self._created,
             "model": self._model,
             "provider": self._provider,
-            "error": {"message": error.message, "type": error.kind.openai_type, "code": error.code, "param": error.param},
+            "error": errors.body_of(error),
             "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
         }
         return b"data: " + _encode(chunk) + b"\n\n"

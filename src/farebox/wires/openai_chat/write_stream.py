@@ -11,6 +11,7 @@ import msgspec
 
 from farebox.errors import FareboxError
 from farebox.wires import finish, sse
+from farebox.wires.delivered import Delivered
 from farebox.wires.neutral import (
     ANTHROPIC_FORMAT,
     CitationDelta,
@@ -78,6 +79,12 @@ class Writer:
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._choices: dict[int, _ChoiceState] = {}
+
+    def resume(self, delivered: Delivered) -> None:
+        """Go on behind what another writer, or a provider, has sent already."""
+        state = self._choice(0)
+        state.begun = delivered.started
+        state.text_length = delivered.size
 
     def _choice(self, index: int) -> _ChoiceState:
         state = self._choices.get(index)
