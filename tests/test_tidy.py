@@ -209,7 +209,8 @@ MONEY = (
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",
     "billing.checks", "billing.customers", "billing.markup", "billing.volumes",
-    "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus",
+    "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
+    "billing.credit_notes", "billing.dunning", "billing.check_invoices",
 )  # fmt: skip
 
 
@@ -394,6 +395,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_wheel_has_what_the_program_reads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {"catalog/models.jsonl", "catalog/local.jsonl", "catalog/retired.jsonl", "storage/migrations/env.py", "py.typed"}
+    wanted |= {"billing/invoice.typ"}
     wanted |= {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
     missing = sorted(name for name in wanted if f"farebox/{name}" not in names)
     assert not missing, f"the wheel lacks {missing}"

@@ -10,6 +10,7 @@ import msgspec
 
 from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
+from farebox.billing.invoices import Terms
 from farebox.billing.journal import Journal, SyncPolicy
 from farebox.billing.markup import MarkupError, MarkupPlan, flat, plan_from_config
 from farebox.billing.settlement import Books
@@ -151,6 +152,24 @@ def markup_plans(loaded: Loaded) -> dict[str, MarkupPlan]:
     return found
 
 
+def invoice_terms(loaded: Loaded) -> Terms:
+    """How this operator invoices."""
+    section = loaded.config.invoices
+    return Terms(
+        seller=section.seller,
+        address=section.address,
+        tax_id=section.tax_id,
+        tax_label=section.tax_label,
+        tax_bp=loaded.tax_bp,
+        prefix=section.prefix,
+        credit_note_prefix=section.credit_note_prefix,
+        grace_us=section.grace_hours * 3_600_000_000,
+        due_days=section.due_days,
+        reminder_days=section.reminder_days,
+        pause_after_days=section.pause_after_days,
+    )
+
+
 def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[str, Enabled]]:
     """The catalog, the configuration's models over it, and every offer that can be called."""
     providers = enabled_providers(loaded, local_url=local_url)
@@ -262,7 +281,7 @@ class Worker:
             ),
             fail_point=outside.fail_point,
         )
-        self.library = DatabaseLibrary(self.database, run_reads, run_dir)
+        self.library = DatabaseLibrary(self.database, run_reads, run_dir, invoice_terms(loaded))
         self.app = App(self.gateway, self.library)
 
     async def close(self) -> None:

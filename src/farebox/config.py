@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from farebox.money import MoneyError, parse_percent
+from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -83,6 +83,35 @@ class Billing(_Section, frozen=True):
     """How long a vanished client's stream is read on where hanging up does not stop the provider's billing."""
     drains_max: int = 64
     """Such streams at a time; beyond it they are cut and estimated."""
+
+
+class Invoices(_Section, frozen=True):
+    """How months are closed, and who issues the invoices. A document is frozen with what stands here when it is made."""
+
+    close: bool = True
+    """Whether the bookkeeper closes months by itself; `farebox invoices close` does it in any case."""
+    seller: str = ""
+    """The issuer's name."""
+    address: tuple[str, ...] = ()
+    """The lines of its address."""
+    tax_id: str = ""
+    """Its tax number, as it should stand on invoices."""
+    tax_percent: str = "0"
+    """On postpaid accounts' invoices: `"19"`."""
+    tax_label: str = "VAT"
+    """The tax's name."""
+    prefix: str = "INV-"
+    """What invoice numbers begin with; the numbers themselves have no gaps."""
+    credit_note_prefix: str = "CN-"
+    """The same for credit notes."""
+    grace_hours: int = 24
+    """How long after a month's end its usage may still come in."""
+    due_days: int = 14
+    """How long a postpaid account has to pay."""
+    reminder_days: tuple[int, ...] = (3, 10)
+    """Days after the due day on which a reminder is put into the outbox, ascending; the due day itself has one, too."""
+    pause_after_days: int = 21
+    """Days after the due day on which the account is suspended until it pays; 0: never."""
 
 
 class VolumeSection(_Section, frozen=True):
@@ -303,6 +332,7 @@ class Config(_Section, frozen=True):
     database: Database = Database()
     journal: Journal = Journal()
     billing: Billing = Billing()
+    invoices: Invoices = Invoices()
     limits: RateLimits = RateLimits()
     attempts: Attempts = Attempts()
     local_model: LocalModel = LocalModel()
@@ -340,6 +370,10 @@ class Loaded(msgspec.Struct, frozen=True):
     @property
     def pepper_file(self) -> Path:
         return self.folder / "pepper"
+
+    @property
+    def tax_bp(self) -> int:
+        return _percent_bp(self.config.invoices.tax_percent)
 
     @property
     def markup_bp(self) -> int:
@@ -416,7 +450,7 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
-        "markup": MarkupSection,
+        "markup": MarkupSection, "invoices": Invoices,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -461,6 +495,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "header_s": (0.1, 3_600),
     },
     "billing": {"drain_s": (0, 3_600), "drains_max": (0, 100_000)},
+    "invoices": {"grace_hours": (0, 24 * 28), "due_days": (0, 365), "pause_after_days": (0, 3_650)},
     "attempts": {
         "backoff_ms": (0, 60_000),
         "backoff_max_ms": (0, 600_000),
@@ -504,6 +539,7 @@ def _check(config: Config, path: Path) -> None:
     except MoneyError as error:
         refuse("billing.markup_percent", str(error))
     _check_markup(config, refuse)
+    _check_invoices(config.invoices, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(
@@ -537,3 +573,15 @@ def _check_markup(config: Config, refuse: Callable[[str, str], None]) -> None:
 
 def _known_plans(config: Config) -> str:
     return f"plans: {', '.join(sorted(config.markup))}" if config.markup else "add a `[markup.NAME]` table"
+
+
+def _check_invoices(section: Invoices, refuse: Callable[[str, str], None]) -> None:
+    try:
+        if _percent_bp(section.tax_percent) > BASIS_POINTS:
+            refuse("invoices.tax_percent", f"{section.tax_percent} is more than 100 percent")
+    except MoneyError as error:
+        refuse("invoices.tax_percent", str(error))
+    if section.prefix == section.credit_note_prefix:
+        refuse("invoices.credit_note_prefix", f"is `{section.prefix}` like `prefix`; then two documents would have one number")
+    if list(section.reminder_days) != sorted(set(section.reminder_days)) or any(day < 1 for day in section.reminder_days):
+        refuse("invoices.reminder_days", "must be days from 1 on, ascending, each once")

@@ -65,3 +65,22 @@ def test_sqlite_paths_are_beside_the_file(tmp_path: Path) -> None:
     loaded = load(path, {})
     assert loaded.database_url == f"sqlite:///{tmp_path.resolve() / 'farebox.db'}"
     assert loaded.markup_bp == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('tax_percent = "19.555"', "`invoices.tax_percent`"),
+        ('tax_percent = "101"', "more than 100 percent"),
+        ('tax_percent = 19', "in quotes"),
+        ('prefix = "A"\ncredit_note_prefix = "A"', "two documents would have one number"),
+        ("reminder_days = [10, 3]", "ascending"),
+        ("reminder_days = [0]", "from 1 on"),
+        ("grace_hours = -1", "`invoices.grace_hours`"),
+        ('sellr = "x"', "did you mean `seller`?"),
+    ],
+)
+def test_invoice_settings_that_cannot_be_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f"[invoices]\n{text}")
+    assert words in str(caught.value)

@@ -34,6 +34,9 @@ from farebox.storage.tables import grants, usage
 from farebox.wires.usage import Usage
 
 REVISIONS_MAX = 100
+CORRECTED_FLAG = "corrected"
+WAIVED_FLAG = "unbilled"
+"""Taken back: the customer pays nothing for it, whatever it is priced at."""
 
 
 class Adjusted(msgspec.Struct, frozen=True):
@@ -108,19 +111,6 @@ def _adjust(
     after = _corrected(before, exact, pico, known, room)
     if after == before:
         return Adjusted(0, 0, 0, 0)
-    revision = mine[-1].revision + 1
-    assert revision <= REVISIONS_MAX, "an attempt is corrected a few times at most"
-    cause = f"{hold_id}:{number}:{revision}"
-    charge, loss = after.charge - before.charge, after.loss - before.loss
-    cost = (after.cost or 0) - (before.cost or 0)
-    payable = entries.provider_payable(known.provider)
-    moved = [
-        _between(ids, now_us, entries.receivable(account_id), entries.REVENUE, charge, account_id, "correction", cause),
-        _between(ids, now_us, entries.PROVIDER_COST, payable, cost, None, "cost_correction", cause),
-        _between(ids, now_us, entries.PROVIDER_LOSS, entries.REVENUE, loss, account_id, "loss_correction", cause),
-    ]
-    if charge:
-        _move_charge(database, connection, ids, call, charge, cause, now_us)
     words = msgspec.structs.replace(
         known,
         usage=exact,
@@ -129,8 +119,55 @@ def _adjust(
         cost_nano=after.cost,
         charge_nano=after.charge,
         loss_nano=after.loss,
-        flags=(*(flag for flag in known.flags if flag != "corrected"), "corrected"),
+        flags=(*(flag for flag in known.flags if flag != CORRECTED_FLAG), CORRECTED_FLAG),
     )
+    return _revise(database, connection, ids, mine, call, before, after, words, now_us)
+
+
+def waive(
+    database: Database, connection: Connection, ids: Ids, *, hold_id: str, attempt: int, now_us: int
+) -> Adjusted:
+    """Take an attempt's charge back whole, in a transaction that has locked the account. Counts and our cost stay."""
+    rows = _rows(connection, hold_id)
+    mine = [row for row in rows if row.attempt == attempt]
+    before = _totals(mine)
+    known = evidence.attempt(mine[-1])
+    if known is None or not before.charge:
+        return Adjusted(0, 0, 0, 0)
+    call = evidence.settle(next(row for row in rows if row.final))
+    account = mine[0].account_id
+    connection.execute(select(grants.c.id).where(grants.c.account_id == account).order_by(grants.c.id).with_for_update())
+    after = msgspec.structs.replace(before, charge=0, loss=0)
+    words = msgspec.structs.replace(known, charge_nano=0, loss_nano=0, flags=(*known.flags, WAIVED_FLAG))
+    return _revise(database, connection, ids, mine, call, before, after, words, now_us)
+
+
+def _revise(
+    database: Database,
+    connection: Connection,
+    ids: Ids,
+    mine: Sequence[UsageRow],
+    call: Settle,
+    before: _Totals,
+    after: _Totals,
+    words: Attempt,
+    now_us: int,
+) -> Adjusted:
+    """Write the row of differences and what it moves."""
+    hold_id, number, account_id = mine[0].hold_id, mine[0].attempt, mine[0].account_id
+    revision = mine[-1].revision + 1
+    assert revision <= REVISIONS_MAX, "an attempt is corrected a few times at most"
+    cause = f"{hold_id}:{number}:{revision}"
+    charge, loss = after.charge - before.charge, after.loss - before.loss
+    cost = (after.cost or 0) - (before.cost or 0)
+    payable = entries.provider_payable(words.provider)
+    moved = [
+        _between(ids, now_us, entries.receivable(account_id), entries.REVENUE, charge, account_id, "correction", cause),
+        _between(ids, now_us, entries.PROVIDER_COST, payable, cost, None, "cost_correction", cause),
+        _between(ids, now_us, entries.PROVIDER_LOSS, entries.REVENUE, loss, account_id, "loss_correction", cause),
+    ]
+    if charge:
+        _move_charge(database, connection, ids, call, charge, cause, now_us)
     row = _row(mine[0], revision, before, after, words, moved[0], moved[1], now_us)
     insert_transfers(database, connection, [transfer for transfer in moved if transfer is not None])
     database.insert_rows(connection, usage, USAGE_COLUMNS, [tuple(getattr(row, name) for name in USAGE_COLUMNS)])
@@ -238,12 +275,12 @@ def _row(
     costed: Transfer | None,
     now_us: int,
 ) -> UsageRow:
-    assert after.prompt is not None and after.completion is not None, "exact usage has counts"
+    assert after.prompt is not None and after.completion is not None, "what is corrected has counts"
     return msgspec.structs.replace(
         first,
         revision=revision,
         final=False,
-        basis="reported",
+        basis=words.basis,
         charge_nano=after.charge - before.charge,
         loss_nano=after.loss - before.loss,
         cost_nano=(after.cost or 0) - (before.cost or 0),

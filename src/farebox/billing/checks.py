@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from farebox.billing import transfers as entries
+from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
 from farebox.billing.records import Settle
 from farebox.storage.database import Database
@@ -53,6 +54,7 @@ def _check(connection: Connection) -> list[Violation]:
         nobody_below_zero,
         scopes_within_limits,
         accrual_is_usage,
+        invoices_are_usage,
         rows_recompute,
         facts_are_guarded,
     )
@@ -171,12 +173,17 @@ def _volumes(connection: Connection) -> Iterator[tuple[str, int, int]]:
 
 
 def _limits(connection: Connection) -> dict[str, int]:
-    """What an account's limit should be: the credit line + all credit − expired + payments."""
+    """What an account's limit should be: the credit line + all credit − expired + payments − invoices' tax and rounding."""
     return _sums(
         connection,
         "SELECT id, SUM(amount) FROM (SELECT id, credit_limit_nano AS amount FROM accounts "
         "UNION ALL SELECT account_id, amount_nano - expired_nano FROM grants "
-        "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind = 'payment') AS parts GROUP BY id",
+        "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind = 'payment' "
+        # An invoice rounds what is owed to cents and adds tax to it: that is paid, too, but is not usage.
+        "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind IN ('rounding', 'tax') "
+        "AND substr(credit, 1, 11) = 'receivable:' "
+        "UNION ALL SELECT account_id, -amount_nano FROM transfers WHERE cause_kind IN ('rounding', 'tax') "
+        "AND substr(debit, 1, 11) = 'receivable:') AS parts GROUP BY id",
     )
 
 

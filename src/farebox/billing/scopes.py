@@ -64,7 +64,8 @@ def target_nano(scope: RowMapping) -> int:
 
 def retarget(connection: Connection, scope: RowMapping, target: int) -> None:
     """Ask for a new limit of a locked scope: at once when it fits what is posted and allotted, else as far as that allows."""
-    assert target >= 0, "a limit is never negative"
+    # Below zero it is when tax is owed beyond the credit line: nothing more is granted, and payments come first.
+    assert abs(target) <= UNLIMITED_NANO, "limits are sums of amounts"
     effective = max(target, scope["posted_nano"] + scope["allotted_nano"])
     wanted = target if target < effective else None
     connection.execute(_RETARGET, {"limit_nano": effective, "wanted_nano": wanted, "id": scope["id"]})

@@ -9,6 +9,7 @@
     provider_payable:{name}  what we owe a provider                          (credit)
     provider_loss            the part of a price above its hold: ours        (debit)
     rounding, breakage       invoices' remainders; credit that expired       (credit)
+    tax_payable              tax on invoices, owed to the state              (credit)
 
 A transfer moves an amount from its debit to its credit account, so debits equal credits by construction (I1). It has one
 cause, `kind` + `id`, unique: a command or batch that comes twice is refused by the database. Platform accounts keep no
@@ -31,8 +32,9 @@ PROVIDER_COST = "provider_cost"
 PROVIDER_LOSS = "provider_loss"
 ROUNDING = "rounding"
 BREAKAGE = "breakage"
+TAX_PAYABLE = "tax_payable"
 
-PLATFORM = (CASH, PROMO_EXPENSE, REVENUE, PROVIDER_COST, PROVIDER_LOSS, ROUNDING, BREAKAGE)
+PLATFORM = (CASH, PROMO_EXPENSE, REVENUE, PROVIDER_COST, PROVIDER_LOSS, ROUNDING, BREAKAGE, TAX_PAYABLE)
 
 
 def credit(grant_id: str) -> str:
@@ -58,7 +60,7 @@ class Transfer(msgspec.Struct, frozen=True):
     account_id: str | None
     """The customer it concerns; None for what is between us and a provider."""
     cause_kind: str
-    """`usage`, `cost`, `loss`, `spend`, `top_up`, `promo`, `payment`, `expiry`, `correction`…"""
+    """`usage`, `cost`, `loss`, `spend`, `top_up`, `promo`, `payment`, `expiry`, `correction`, `rounding`, `tax`…"""
     cause_id: str
 
 

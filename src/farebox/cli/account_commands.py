@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import click
 
-from farebox.app import read_pepper
-from farebox.billing import customers, ledger
+from farebox.app import invoice_terms, read_pepper
+from farebox.billing import customers, dunning, ledger
 from farebox.billing.customers import CommandRefused, Window
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.cli.setup import make_key
@@ -162,13 +162,14 @@ def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_
     if command_id is not None and not command_id.strip():
         raise CliError("--command-id is empty; give the payment's own id, or leave it out")
     command = ids.new("cmd") if command_id is None else command_id
-    with database_of(config_path) as (_, database):
+    with database_of(config_path) as (loaded, database):
         found = find_account(database, account)
         try:
             if found.kind == "prepaid":
                 ledger.top_up(database, ids, command_id=command, account_id=found.id, amount_nano=nano, now_us=clock.now_us())
             else:
                 ledger.pay(database, ids, command_id=command, account_id=found.id, amount_nano=nano, now_us=clock.now_us())
+                dunning.paid_again(database, ids, found.id, invoice_terms(loaded), clock.now_us())
         except CommandRefused as error:
             raise CliError(str(error)) from None
         balance = database.read(lambda connection: queries.balance(connection, found.id))

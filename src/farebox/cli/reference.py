@@ -23,6 +23,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[database]", config.Database),
     ("[journal]", config.Journal),
     ("[billing]", config.Billing),
+    ("[invoices]", config.Invoices),
     ("[markup.NAME]", config.MarkupSection),
     ("markup.NAME.volume", config.VolumeSection),
     ("markup.NAME.rules", config.MarkupRuleSection),

@@ -25,6 +25,7 @@ READ: dict[str, Reader] = {
     "/credits": info.credits,
     "/activity": statements.activity,
     "/usage": statements.usage,
+    "/invoices": statements.invoices,
 }
 ROOT_READ: dict[str, Reader] = {"/healthz": info.healthz, "/readyz": info.readyz, "/metrics": info.metrics}
 _PREFLIGHT = (
@@ -119,7 +120,7 @@ class App:
         if short == "/messages/count_tokens" and method == b"POST":
             await self._run(request, answer, COUNT_TOKENS, None)
             return
-        reader = ROOT_READ.get(path) or READ.get(short) or (info.model if short.startswith("/models/") else None)
+        reader = ROOT_READ.get(path) or READ.get(short) or _below(short)
         if reader is not None and method in (b"GET", b"HEAD"):
             await self._run(request, answer, surface, reader)
             return
@@ -151,6 +152,13 @@ def error_head(error: FareboxError) -> bytes:
     if error.status == 401:
         lines.append(b"www-authenticate: Bearer\r\n")
     return b"".join(lines)
+
+
+def _below(short: str) -> Reader | None:
+    """The reader of one item of a list."""
+    if short.startswith("/models/"):
+        return info.model
+    return statements.invoice if short.startswith("/invoices/") else None
 
 
 def _below_version(path: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from sqlalchemy import Connection
 
+from farebox.billing.invoices import Terms
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential
@@ -31,6 +32,9 @@ class Library(Protocol):
     async def key(self, principal: Principal, now_us: int) -> dict[str, Any]: ...
 
     async def credits(self, account: str) -> dict[str, Any]: ...
+
+    terms: Terms
+    """How this operator invoices."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Ask the database on one snapshot."""

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from farebox.billing.budgets import key_scope, window_name
+from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
 from farebox.gate.principal import Lookup, Principal
 from farebox.money import format_amount
@@ -65,10 +66,11 @@ def _time(us: int) -> str:
 class DatabaseLibrary:
     """See `farebox.edge.info.Library`."""
 
-    def __init__(self, database: Database, run: Callable[..., "asyncio.Future[Any]"], run_dir: Path) -> None:
+    def __init__(self, database: Database, run: Callable[..., "asyncio.Future[Any]"], run_dir: Path, terms: Terms) -> None:
         self._database = database
         self._run = run
         self._run_dir = run_dir
+        self.terms = terms
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._run(self._database.read, work)

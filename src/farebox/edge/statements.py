@@ -1,4 +1,4 @@
-"""What an account can read of its own books: activity, usage by any dimension.
+"""What an account can read of its own books: activity, usage by any dimension, invoices.
 
 Money is written from integers: numbers where OpenRouter's shape wants them (`usage`), decimal strings in `…_usd`.
 """
@@ -7,13 +7,16 @@ import base64
 import difflib
 from collections.abc import Sequence
 from typing import Any, cast
+from urllib.parse import unquote
 
 import msgspec
 
-from farebox.billing.periods import format_moment, parse_moment
+from farebox.billing import dunning, invoice_pages, months
+from farebox.billing import invoices as documents
+from farebox.billing.periods import format_day, format_moment, parse_moment
 from farebox.edge.info import Page, Question, identified
 from farebox.edge.library import dollars
-from farebox.errors import invalid
+from farebox.errors import FareboxError, Kind, invalid
 from farebox.gateway import Gateway
 from farebox.money import format_amount
 from farebox.storage import reports
@@ -21,6 +24,7 @@ from farebox.storage.reports import Group, Narrow
 
 _encode = msgspec.json.Encoder().encode
 ACTIVITY_DAYS = 30
+NUMBER_MAX = 128
 PAGE_LINES = 100
 PAGE_LINES_MAX = 1_000
 GROUPS: tuple[Group, ...] = tuple(name for name in reports.GROUPS if name != "account")
@@ -108,6 +112,48 @@ def _usage_row(by: Sequence[Group], line: reports.UsageLine) -> dict[str, Any]:
         "usage": dollars(line.charge_nano),
         "usage_usd": format_amount(line.charge_nano),
     }
+
+
+async def invoices(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/invoices`: the account's invoices and credit notes, and what is open of them."""
+    principal = await identified(gateway, request)
+    query_of(request, ())
+    now_us = gateway.clock.now_us()
+    terms = request.library.terms
+    found = await request.library.read(lambda c: dunning.standings(c, principal.account, terms, now_us))
+    return Page(200, _encode({"object": "list", "data": [_standing(one) for one in found]}))
+
+
+def _standing(one: dunning.Standing) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "kind": one.kind,
+        "month": one.month,
+        "corrects": one.corrects,
+        "issued": format_day(one.issued_us),
+        "due_day": None if one.due_us is None else format_day(one.due_us),
+        "total_usd": format_amount(one.total_nano),
+        "due_usd": format_amount(one.due_nano),
+        "open_usd": format_amount(one.open_nano),
+        "state": one.state,
+    }
+
+
+async def invoice(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/invoices/{number}`: the document as issued; `?format=html` as a page that prints well."""
+    principal = await identified(gateway, request)
+    form = query_of(request, ("format",)).get("format", "json")
+    if form not in ("json", "html"):
+        raise invalid(f"`format` must be json or html, not {form[:32]!r}", param="format")
+    number = unquote(request.path.partition("/invoices/")[2]).rstrip("/")[:NUMBER_MAX]
+    found = await request.library.read(lambda c: months.stored(c, account_id=principal.account, number=number))
+    if not found:
+        raise FareboxError(
+            Kind.NOT_FOUND, f"there is no invoice `{number}` on this account; `GET /v1/invoices` lists them", param="number"
+        )
+    if form == "html":
+        return Page(200, invoice_pages.html(found[0]).encode(), b"content-type: text/html; charset=utf-8\r\n")
+    return Page(200, documents.encode(found[0]).encode())
 
 
 # --- what the query says --------------------------------------------------------------------------------------------------

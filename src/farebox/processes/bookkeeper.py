@@ -1,4 +1,4 @@
-"""The bookkeeper: tails the workers' journals and posts them to the ledger; lets credit expire; tidies posted segments.
+"""The bookkeeper: tails the workers' journals and posts them to the ledger; lets credit expire; closes months.
 
 One per database. It may be killed at any moment: what it had not posted stays in the journals, and what it had is known by
 position, so nothing is lost and nothing is counted twice.
@@ -12,9 +12,11 @@ import sys
 import threading
 from pathlib import Path
 
-from farebox.app import Outside, markup_plans, real_outside
-from farebox.billing import ledger, poster, segments
+from farebox.app import Outside, invoice_terms, markup_plans, real_outside
+from farebox.billing import dunning, ledger, poster, segments
+from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
+from farebox.billing.months import MonthCloser
 from farebox.config import Loaded, load
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError
@@ -34,6 +36,8 @@ class Bookkeeper:
         self._outside = outside
         self._database = outside.open_database(loaded)
         self._markups = markup_plans(loaded)
+        self._terms = invoice_terms(loaded)
+        self._closer = MonthCloser(self._database, outside.ids, outside.clock, self._terms)
         self._tidied_us = 0
 
     def round(self) -> int:
@@ -59,9 +63,19 @@ class Bookkeeper:
         if now_us - self._tidied_us > HOUSEKEEPING_US:
             self._tidied_us = now_us
             ledger.expire(database, outside.ids, now_us=outside.clock.now_us())
+            dunning.remind(database, outside.ids, self._terms, outside.clock.now_us())
             for slot in sorted(loaded.journal_dir.glob("w*")):
                 segments.remove_posted(database, slot)
+        if loaded.config.invoices.close:
+            self._close_months()
         return posted.records
+
+    def _close_months(self) -> None:
+        """One account's month at a time, between two batches: posting does not wait for a whole month's end."""
+        try:
+            self._closer.step()
+        except CommandRefused as error:
+            _say(error)
 
     def close(self) -> None:
         self._database.close()

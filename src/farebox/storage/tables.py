@@ -2,7 +2,7 @@
 
 Three kinds of data live here:
 
-- **facts**, append-only and guarded by triggers: `usage` and `transfers`;
+- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
 - **settings**: `accounts`, `keys`, and `control_version`, which every change to them bumps.
@@ -38,7 +38,7 @@ METADATA = MetaData(
     }
 )
 
-IMMUTABLE = ("usage", "transfers")
+IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
 
 accounts = Table(
@@ -220,6 +220,68 @@ grants = Table(
     Index(None, "account_id", "expires_us"),
 )
 """Credit given to an account: bought or promotional. Spent soonest-expiring first, then oldest first."""
+
+invoices = Table(
+    "invoices",
+    METADATA,
+    Column("number", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("month", Text, nullable=False),
+    Column("corrects", Text),
+    Column("issued_us", BigInteger, nullable=False),
+    Column("due_us", BigInteger),
+    Column("usage_nano", BigInteger, nullable=False),
+    Column("net_nano", BigInteger, nullable=False),
+    Column("tax_nano", BigInteger, nullable=False),
+    Column("credit_nano", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    CheckConstraint("kind IN ('invoice', 'credit_note')", name="kind"),
+    CheckConstraint("(kind = 'credit_note') = (corrects IS NOT NULL)", name="corrects"),
+    Index(
+        "uq_invoices_month", "account_id", "month", unique=True,
+        sqlite_where=text("kind = 'invoice'"), postgresql_where=text("kind = 'invoice'"),
+    ),
+    Index(None, "account_id", "issued_us"),
+)  # fmt: skip
+"""Invoices and credit notes as issued: `document` is what was sent, byte for byte; the amounts beside it are its totals."""
+
+invoice_parts = Table(
+    "invoice_parts",
+    METADATA,
+    Column("transfer_id", Text, primary_key=True),
+    Column("from_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("number", Text, nullable=False),
+    Column("charge_nano", BigInteger, nullable=False),
+    Index(None, "number"),
+)
+"""Which usage is on which document: the rows of a transfer that were created in [from, until), a UTC month. The key keeps
+usage from being invoiced twice; usage that has no part is accrued and not invoiced yet."""
+
+document_numbers = Table(
+    "document_numbers",
+    METADATA,
+    Column("series", Text, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+"""The last number given in each series, moved in the transaction that uses it: no gaps."""
+
+closed_months = Table(
+    "closed_months",
+    METADATA,
+    Column("month", Text, primary_key=True),
+    Column("closed_us", BigInteger, nullable=False),
+)
+"""Months whose invoices are all made."""
+
+dunning = Table(
+    "dunning",
+    METADATA,
+    Column("account_id", Text, primary_key=True),
+    Column("paused_us", BigInteger, nullable=False),
+)
+"""Accounts that were suspended because an invoice is overdue, and that a payment lets work again."""
 
 journal_positions = Table(
     "journal_positions",

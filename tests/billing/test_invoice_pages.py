@@ -1,0 +1,72 @@
+"""Invoices as HTML and PDF: the document's figures and nothing else, escaped, the same every time."""
+
+import io
+
+import msgspec
+import pypdf
+import pytest
+
+from farebox.billing import invoice_pages
+from farebox.billing.invoices import Customer, Document, Line, Tally, Terms, Totals, decode, document, encode, tax_nano
+
+LINES = (
+    Line("2026-11", "alpha", "openai/gpt-4o", "input", 100_000, "0.25", "0.25"),
+    Line("2026-11", "alpha", "openai/gpt-4o", "cache_write_5m", 30_000, "0.30", "0.300000001"),
+    Line("2026-11", "", "openai/gpt-4o", "gateway_fee", 0, "0.06", "0.055000001"),
+)
+
+
+@pytest.fixture(scope="module")
+def made() -> Document:
+    return document(
+        number="INV-000042", kind="invoice", month="2026-11", lines=LINES,
+        totals=Totals(605_000_002, 610_000_000, 120_000_000, 50_000_000),
+        terms=Terms(seller="Example & Sons", address=("1 Some Street", "12345 Town"), tax_id="DE123", tax_bp=1_950),
+        customer=Customer("acc-1", "<b>Acme</b>", "postpaid"), issued_us=1_796_169_600_000_000, due_us=1_797_379_200_000_000,
+    )  # fmt: skip
+
+
+FIGURES = ("INV-000042", "2026-12-02", "2026-12-16", "100000", "0.25", "0.30", "0.06", "0.61", "19.50 %", "0.12", "0.73", "0.68")
+
+
+def test_the_page_has_every_figure_and_escapes_what_it_shows(made: Document) -> None:
+    page = invoice_pages.html(made)
+    for figure in (*FIGURES, "&lt;b&gt;Acme&lt;/b&gt;", "Example &amp; Sons", "@media print", "cache write 5m", "-0.004999998"):
+        assert figure in page, figure
+    assert "<b>" not in page and "<script" not in page and "http" not in page
+    assert page == invoice_pages.html(decode(encode(made)))
+
+
+def test_the_pdf_has_the_same_figures_as_text(made: Document) -> None:
+    data = invoice_pages.pdf(made)
+    reader = pypdf.PdfReader(io.BytesIO(data))
+    words = "\n".join(page.extract_text() for page in reader.pages)
+    for figure in (*FIGURES, "<b>Acme</b>", "Example & Sons", "1 Some Street", "DE123", "cache write 5m", "gateway fee"):
+        assert figure in words, (figure, words)
+    assert reader.metadata is not None and reader.metadata.title == "Invoice INV-000042"
+    assert data == invoice_pages.pdf(made), "the same document is the same file"
+
+
+def test_a_credit_note_names_what_it_corrects(made: Document) -> None:
+    note = msgspec.structs.replace(made, kind="credit_note", number="CN-000001", corrects="INV-000042", reason="#sent $twice *")
+    text = pypdf.PdfReader(io.BytesIO(invoice_pages.pdf(note))).pages[0].extract_text()
+    for form in (invoice_pages.html(note), text):
+        assert "Credit note" in form and "CN-000001" in form and "INV-000042" in form and "#sent $twice *" in form
+
+
+def test_an_invoice_of_many_lines_has_several_pages(made: Document) -> None:
+    long = msgspec.structs.replace(made, lines=LINES * 60)
+    pages = pypdf.PdfReader(io.BytesIO(invoice_pages.pdf(long))).pages
+    assert len(pages) > 2 and "Quantity" in pages[1].extract_text(), "the head of the table is on each page"
+
+
+@pytest.mark.parametrize(
+    ("net", "bp", "tax"),
+    [(100_000_000, 1_900, 20_000_000), (610_000_000, 1_900, 120_000_000), (-610_000_000, 1_900, -120_000_000)],
+)
+def test_tax_is_rounded_to_cents_once(net: int, bp: int, tax: int) -> None:
+    assert tax_nano(net, bp) == tax
+
+
+def test_an_empty_tally_has_no_lines() -> None:
+    assert Tally().lines() == ((), 0)
