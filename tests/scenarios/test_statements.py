@@ -106,3 +106,15 @@ def test_exports_from_the_command_line(box: Farebox) -> None:
     by = box.cli("usage", "--by", "account,model")
     assert {(row["name"], row["calls"]) for row in by["rows"]} == {("default l/a", 2), ("default l/b", 1), ("stranger l/a", 1)}
     assert "did you mean project" in box.cli("usage", "--by", "projct", check=False)["error"]
+
+
+def test_a_comparison_is_the_same_over_http_and_by_command(box: Farebox) -> None:
+    found = box.get("/v1/compare?since=1d").json()
+    told = box.cli("compare", "--account", "default", "--since", "1d")
+    assert found["data"] == told["models"] and found["total"] == told["total"]
+    assert Decimal(found["total"]["here_usd"]) == own_total(box)
+    (direct,) = found["total"]["direct"]
+    assert (direct["provider"], direct["models"], direct["requests"]) == ("lab", 2, 3)
+    assert direct["direct_usd"] == found["total"]["as_served_usd"] == found["total"]["cheapest_usd"]
+    assert Decimal(direct["difference_usd"]) < 0, "ten percent on top"
+    assert "did you mean `since`?" in box.get("/v1/compare?sinc=1d").json()["error"]["message"]

@@ -24,6 +24,7 @@ from farebox.billing.customers import CommandRefused, lock_account
 from farebox.billing.ledger import restore, spend
 from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.records import Attempt, Settle
+from farebox.billing.settlement import REPORTED_COST_FLAG
 from farebox.billing.transfers import Transfer, insert_transfers
 from farebox.catalog.price import Rates
 from farebox.money import PICO_PER_NANO, divide_half_even
@@ -35,6 +36,8 @@ from farebox.wires.usage import Usage
 
 REVISIONS_MAX = 100
 CORRECTED_FLAG = "corrected"
+NOT_AFTERWARDS = frozenset({CORRECTED_FLAG, REPORTED_COST_FLAG})
+"""A row that was charged by its provider's reported cost is charged by its counts once they are corrected."""
 WAIVED_FLAG = "unbilled"
 """Taken back: the customer pays nothing for it, whatever it is priced at."""
 
@@ -119,7 +122,7 @@ def _adjust(
         cost_nano=after.cost,
         charge_nano=after.charge,
         loss_nano=after.loss,
-        flags=(*(flag for flag in known.flags if flag != CORRECTED_FLAG), CORRECTED_FLAG),
+        flags=(*(flag for flag in known.flags if flag not in NOT_AFTERWARDS), CORRECTED_FLAG),
     )
     return _revise(database, connection, ids, mine, call, before, after, words, now_us)
 

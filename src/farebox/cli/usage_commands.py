@@ -1,4 +1,4 @@
-"""`usage`, `ledger check`."""
+"""`usage`, `compare`, `ledger check`."""
 
 import csv
 import difflib
@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import click
 
-from farebox.billing import checks
+from farebox.app import make_market
+from farebox.billing import checks, evidence, exports
+from farebox.billing import compare as comparing
 from farebox.billing.periods import format_moment, parse_moment
 from farebox.cli.account_commands import find_account
-from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
+from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
+from farebox.config import ConfigError
+from farebox.edge.statements import compared
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.storage import queries, reports
@@ -151,6 +155,44 @@ def usage(
         click.echo("+?  the provider's price of some attempts is not known yet (broken off before it said)")
 
 
+@click.command()
+@click.option("--account", "account_name", help="Only this account's.")
+@click.option("--since", default="30d", show_default=True, help="7d, a date, or a time (UTC).")
+@click.option("--until", help="Likewise; unset: now.")
+@config_option
+@json_option
+def compare(account_name: str | None, since: str, until: str | None, config_path: Path, as_json: bool) -> None:
+    """What the calls cost here, and would have cost directly at each provider's list price."""
+    start_us, end_us = moment(since, "--since"), None if until is None else moment(until, "--until")
+    with database_of(config_path) as (loaded, database):
+        try:
+            catalog = make_market(loaded, local_url=local_url(loaded))[0].catalog
+        except ConfigError as error:
+            raise CliError(str(error)) from None
+        account_id = None if account_name is None else find_account(database, account_name).id
+        narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id)
+        models, total = database.read(
+            lambda connection: comparing.compare(exports.usage_rows(connection, narrow), evidence.attempt, catalog.get)
+        )
+    if as_json:
+        print_json({"since": format_moment(start_us), "models": [compared(one) for one in models], "total": compared(total)})
+        return
+    lines: list[tuple[str, ...]] = []
+    for one in (*models, total) if models else ():
+        name = one.model or "in all"
+        lines.append((name, "here", str(one.calls), format_amount(one.here_nano), ""))
+        lines.append(("", "as served, at list price", "", format_amount(one.as_served_nano), ""))
+        for direct in one.direct:
+            shown = direct.provider if one.model else f"{direct.provider} ({direct.models} of {len(models)} models)"
+            lines.append(
+                ("", shown, str(direct.calls), format_amount(direct.direct_nano), format_amount(direct.difference_nano))
+            )
+    lines += [("", "cheapest of each model", "", format_amount(total.cheapest_nano), "")] if models else []
+    print_table(
+        ("model", "where", "calls", "USD", "more than here"), lines, right=(2, 3, 4), empty="No charged calls in this period."
+    )
+
+
 @click.group("ledger")
 def ledger_group() -> None:
     """The books: check."""
@@ -174,4 +216,4 @@ def check(config_path: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-COMMANDS = (usage, ledger_group)
+COMMANDS = (usage, compare, ledger_group)

@@ -25,6 +25,7 @@ READ: dict[str, Reader] = {
     "/credits": info.credits,
     "/activity": statements.activity,
     "/usage": statements.usage,
+    "/compare": statements.compare,
     "/invoices": statements.invoices,
 }
 ROOT_READ: dict[str, Reader] = {"/healthz": info.healthz, "/readyz": info.readyz, "/metrics": info.metrics}

@@ -1,4 +1,4 @@
-"""What an account can read of its own books: activity, usage by any dimension, invoices.
+"""What an account can read of its own books: activity, usage by any dimension, comparisons, invoices.
 
 Money is written from integers: numbers where OpenRouter's shape wants them (`usage`), decimal strings in `…_usd`.
 """
@@ -10,9 +10,12 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import msgspec
+from sqlalchemy import Connection
 
-from farebox.billing import dunning, invoice_pages, months
+from farebox.billing import compare as comparing
+from farebox.billing import dunning, evidence, exports, invoice_pages, months
 from farebox.billing import invoices as documents
+from farebox.billing.compare import Comparison
 from farebox.billing.periods import format_day, format_moment, parse_moment
 from farebox.edge.info import Page, Question, identified
 from farebox.edge.library import dollars
@@ -25,6 +28,8 @@ from farebox.storage.reports import Group, Narrow
 _encode = msgspec.json.Encoder().encode
 ACTIVITY_DAYS = 30
 NUMBER_MAX = 128
+COMPARED_ROWS_MAX = 10_000
+"""Each is decoded and priced at every offer of its model: about half a second."""
 PAGE_LINES = 100
 PAGE_LINES_MAX = 1_000
 GROUPS: tuple[Group, ...] = tuple(name for name in reports.GROUPS if name != "account")
@@ -111,6 +116,55 @@ def _usage_row(by: Sequence[Group], line: reports.UsageLine) -> dict[str, Any]:
         "reasoning_tokens": line.reasoning_tokens,
         "usage": dollars(line.charge_nano),
         "usage_usd": format_amount(line.charge_nano),
+    }
+
+
+async def compare(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/compare?since=30d`: what the account's calls cost here, and would have cost at each provider's list price."""
+    principal = await identified(gateway, request)
+    now_us = gateway.clock.now_us()
+    query = query_of(request, ("since", "until"))
+    narrow = Narrow(
+        since_us=moment(query.get("since", "30d"), "since", now_us),
+        until_us=moment(query["until"], "until", now_us) if "until" in query else now_us,
+        account_id=principal.account,
+    )
+    model_of = gateway.market.catalog.get
+
+    def work(connection: Connection) -> tuple[tuple[Comparison, ...], Comparison] | None:
+        if exports.count_usage(connection, narrow) > COMPARED_ROWS_MAX:
+            return None
+        return comparing.compare(exports.usage_rows(connection, narrow), evidence.attempt, model_of)
+
+    found = await request.library.read(work)
+    if found is None:
+        many = f"the period has more than {COMPARED_ROWS_MAX} attempts; ask for a shorter one with `since` and `until`"
+        raise invalid(many, param="since")
+    models, total = found
+    body = {"since": format_moment(narrow.since_us), "until": format_moment(narrow.until_us or now_us)}
+    return Page(200, _encode({**body, "data": [compared(one) for one in models], "total": compared(total)}))
+
+
+def compared(one: Comparison) -> dict[str, Any]:
+    """A comparison with stable names; amounts are decimal strings, a positive difference is what going there costs more."""
+    return {
+        "model": one.model or None,
+        "requests": one.calls,
+        "here_usd": format_amount(one.here_nano),
+        "as_served_usd": format_amount(one.as_served_nano),
+        "cheapest": one.cheapest or None,
+        "cheapest_usd": format_amount(one.cheapest_nano),
+        "direct": [
+            {
+                "provider": direct.provider,
+                "models": direct.models,
+                "requests": direct.calls,
+                "direct_usd": format_amount(direct.direct_nano),
+                "here_usd": format_amount(direct.here_nano),
+                "difference_usd": format_amount(direct.difference_nano),
+            }
+            for direct in one.direct
+        ],
     }
 
 
