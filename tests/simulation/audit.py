@@ -16,12 +16,25 @@ from tests.simulation.shelf import shelf
 from tests.support.reconcile import NOT_EXACT, Books, Row, Truth, half_even, is_posted, pico, read_bill, read_books
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.world import Process, World
 
 
 
 def everything_posted(world: "World") -> bool:
     return is_posted(shelf().url, world.folder / "journal")
+
+
+REVOKED_US = 5_000_000
+"""A revoked key has stopped working after this time, unless the database is away."""
+
+
+def at_any_moment(world: "World", process: "Process") -> None:
+    """Behind every record of a journal."""
+    if process.worker is None:
+        return
+    for scope, purse in process.worker.books.holds._purses.items():
+        if purse.free < 0:
+            world.problem(f"{process.name}: the purse of {scope} has {purse.free} left")
 
 
 # --- at rest, alive -----------------------------------------------------------------------------------------------------
@@ -187,6 +200,10 @@ class Audit:
     def _caller(self, caller: Caller, calls: dict[str, list[Row]]) -> None:
         fate, number = caller.fate, caller.order.number
         where = f"call {number} ({fate.model}, {fate.surface}, {'stream' if fate.stream else 'whole'})"
+        revoked_us = self.world.revoked.get(caller.key)
+        away = {"store_away", "store_slow"} & set(self.world.options.classes)
+        if fate.status == 200 and revoked_us is not None and not away and caller.began_us > revoked_us + REVOKED_US:
+            self.say(f"{where} was answered although {caller.key} was revoked {caller.began_us - revoked_us} µs before")
         if fate.status == 500:
             self.say(f"{where} got an internal error: {fate.body[:300]!r}")
         if fate.generation is None:

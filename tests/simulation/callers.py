@@ -109,12 +109,12 @@ class CallerConnection(asyncio.Protocol):
 class Caller:
     """One call by one caller. `fate` is written whatever happens."""
 
-    def __init__(self, world: "World", wanted: Order, secret: str) -> None:
+    def __init__(self, world: "World", wanted: Order, key: str, secret: str) -> None:
         self.world = world
         self.order = wanted
+        self.key = key
         self.secret = secret
         self.fate = Fate(wanted.surface, wanted.model, wanted.stream, wanted.leave_after)
-        self.account = ""
         self.began_us = 0
         self.ended_us = 0
 
@@ -223,6 +223,7 @@ class Caller:
                     transport.pause_reading()
                     await asyncio.sleep(slow_s)
                     transport.resume_reading()
+                    slow_s = min(slow_s, 1.0)
         finally:
             self.fate.body = b"".join(parts)
 

@@ -46,14 +46,15 @@ class Version(msgspec.Struct, frozen=True):
     """By model and provider."""
     markup_bp: int
     bill_partial: bool
+    drain_s: float
 
     def text(self, folder: str, sync: str) -> str:
         lines = [
-            "[server]\ndrain_s = 10.0\nkeepalive_comment_s = 1.5",
+            f"[server]\ndrain_s = {self.drain_s}\nkeepalive_comment_s = 1.5",
             f'[journal]\nsync = "{sync}"',
-            f'[billing]\nmarkup_percent = "{self.markup_bp // 100}.{self.markup_bp % 100:02d}"\ndrain_s = 8.0\ndrains_max = 4',
+            f'[billing]\nmarkup_percent = "{self.markup_bp // 100}.{self.markup_bp % 100:02d}"\ndrain_s = 6.0\ndrains_max = 4',
             f"bill_partial = {str(self.bill_partial).lower()}",
-            "[attempts]\nheaders_s = 12.0\nchunk_s = 6.0\ntotal_s = 30.0\nattempts_max = 3",
+            "[attempts]\nheaders_s = 6.0\nchunk_s = 4.0\ntotal_s = 16.0\nattempts_max = 3",
             "[limits]\nconcurrent_calls = 60",
             "[local_model]\nenabled = false",
         ]
@@ -83,7 +84,13 @@ def version(seed: int, number: int) -> Version:
         for slug, names in MODELS.items()
         for name in names
     }
-    return Version(number, prices, chance.choice((0, 0, 550, 1_237)), random.Random(f"{seed}/partial").random() < 0.3)
+    return Version(
+        number=number,
+        prices=prices,
+        markup_bp=chance.choice((0, 0, 550, 1_237)),
+        bill_partial=random.Random(f"{seed}/partial").random() < 0.3,
+        drain_s=chance.choice((0.2, 1.0, 10.0)),
+    )
 
 
 class Customer(msgspec.Struct, frozen=True):

@@ -76,7 +76,7 @@ def revoke(world: "World", draw: float) -> None:
     _, key, _ = world.secrets[int(draw * len(world.secrets))]
     if len(world.revoked) < len(world.secrets) - 1 and key not in world.revoked:
         world.log(f"{key} is revoked")
-        world.revoked.add(key)
+        world.revoked[key] = world.scheduler.now_us
         commands.revoke_key(world.database(), key, now_us=world.now_us())
 
 

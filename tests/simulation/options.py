@@ -103,3 +103,10 @@ class Options(msgspec.Struct, frozen=True):
         cut = f", without {' '.join(self.without)}" if self.without else ""
         calls = f"{len(self.calls)} of {self.call_count} calls" if self.only_calls is not None else f"{self.call_count} calls"
         return f"seed {self.seed}: {calls}, {self.workers} workers, {' '.join(self.classes) or 'no faults'}{cut}"
+
+    def arguments(self) -> str:
+        """The command line that runs this again."""
+        words = [f"--seed {self.seed}", *(f"--without {name}" for name in self.without)]
+        if self.only_calls is not None:
+            words.append(f"--calls {','.join(map(str, self.calls))}")
+        return " ".join(words)

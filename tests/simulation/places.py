@@ -13,7 +13,7 @@ from farebox.storage.database import Database, OutcomeUnknown, StoreUnavailable
 from tests.simulation.loop import Crash, ProcessLoop, Scheduler
 
 T = TypeVar("T")
-SEGMENT_BYTES = 64 * 1024
+SEGMENT_BYTES = 16 * 1024
 """Small, so that segments end and are removed within a run."""
 
 
@@ -100,8 +100,12 @@ class ProcessJournal(Journal):
         super().write(*records)
         for record in records:
             self._log(f"{self.slot.name} {type(record).__name__} {getattr(record, 'id', '')}")
+        self.written()
         if faults.crash:
             faults.visit("journal.after")
+
+    def written(self) -> None:
+        """Called behind every record; the world looks at what must hold at every moment."""
 
     def _tear(self, records: tuple[Record, ...]) -> None:
         """The beginning of the line, as a copy that was cut short leaves it."""

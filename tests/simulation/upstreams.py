@@ -57,9 +57,9 @@ def misbehaviour(chance: random.Random, rates: dict[str, float], *, stream: bool
     draw, pick = chance.random, chance.choice
     orders: list[str] = []
     if draw() < rates["slow"]:
-        orders.append(f"delay-{'first' if draw() < 0.6 else 'headers'}={chance.randint(1, 7000)}ms")
+        orders.append(f"delay-{'first' if draw() < 0.6 else 'headers'}={chance.randint(1, 4000)}ms")
         if draw() < 0.7:
-            orders.append(f"delay-chunk={pick((30, 200, 600, 2100))}ms")
+            orders.append(f"delay-chunk={pick((30, 200, 600, 1500))}ms")
     if draw() < rates["bytes"]:
         orders.append(pick((
             "split=7", "gzip", "trailers", "close", "silent-close", "big-header=900", "sse=crlf", "sse=cr", "sse=comments",
@@ -77,7 +77,7 @@ def misbehaviour(chance: random.Random, rates: dict[str, float], *, stream: bool
     if draw() < rates["cuts"]:
         bad.append(pick((f"cut-at-byte={byte}", "truncated-chunked", f"lying-length={chance.randint(1, 90)}")))
     if draw() < rates["silence"]:
-        bad.append("delay-headers=500s")
+        bad.append("delay-headers=60s")
     if draw() < rates["stalls"]:
         bad.append(f"stall-after={chance.randint(0, 12)}")
     if draw() < rates["errors"]:

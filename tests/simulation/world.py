@@ -36,9 +36,10 @@ from tests.simulation.upstreams import VENDORS, Upstream
 
 EVENTS_KEPT = 200
 BURST_US = 8_000_000
-REST_US = 4_000_000_000
+REST_US = 400_000_000
 """Within this time of a healed world everything must be at rest."""
 RESTART_S = 1.0
+LOOK_US = 100_000
 
 
 class Process:
@@ -76,6 +77,7 @@ class Process:
 
     def _open_journal(self, slot: Any, sync: Any) -> ProcessJournal:
         self.journal = ProcessJournal(slot, sync, self.loop, self.faults, self.world.log)
+        self.journal.written = lambda: audit.at_any_moment(self.world, self)  # type: ignore[method-assign]
         return self.journal
 
     @property
@@ -89,6 +91,10 @@ class Process:
         self.world.log(f"{self.name} dies at {place}")
         self.loop.kill()
         self.world.fallen.append(self)
+
+
+class Enough(Exception):
+    """The first problem has been found; what follows from it is of no interest."""
 
 
 class World:
@@ -115,10 +121,13 @@ class World:
         self.workers: dict[int, Process] = {}
         self.books: Process | None = None
         self.versions: list[Version] = []
+        self._loaded: tuple[int, Loaded] | None = None
+        self._looked_us = 0
         self.callers: list[Caller] = []
         self.secrets: list[tuple[str, str, str]] = []
         """Account, key id, secret."""
-        self.revoked: set[str] = set()
+        self.revoked: dict[str, int] = {}
+        """Keys, and when they were revoked."""
         self.crashes = 0
         self.upstreams = [Upstream(self, vendor, self.folder) for vendor in VENDORS]
         self._skew = options.random("skew")
@@ -206,7 +215,11 @@ class World:
         return version
 
     def loaded(self) -> Loaded:
-        return config.load(self.folder / "farebox.toml", {})
+        """The newest version, parsed once."""
+        number = len(self.versions)
+        if self._loaded is None or self._loaded[0] != number:
+            self._loaded = number, config.load(self.folder / "farebox.toml", {})
+        return self._loaded[1]
 
     def _born(self, name: str) -> Process:
         number = len(self.lives) + 1
@@ -309,6 +322,8 @@ class World:
         with contextlib.redirect_stderr(errors):
             try:
                 self._run()
+            except Enough:
+                pass
             except Stuck as error:
                 self.problem(str(error))
             finally:
@@ -341,7 +356,9 @@ class World:
         """Let time pass; who died is buried and raised on the way."""
         until_us = self.scheduler.now_us + length_us
         while True:
-            if self.scheduler.run(lambda: bool(self.fallen) or done(), until_us=until_us) and not self.fallen:
+            if self.scheduler.run(lambda: bool(self.fallen or self.problems) or done(), until_us=until_us) and not self.fallen:
+                if self.problems:
+                    raise Enough
                 return True
             if self.fallen:
                 self.raise_the_fallen()
@@ -352,9 +369,8 @@ class World:
         for number in self.options.calls:
             wanted = order(self, number, bursts, BURST_US)
             if wanted.at_us // 10**12 == burst:
-                account, _, secret = self.secrets[wanted.key % len(self.secrets)]
-                caller = Caller(self, wanted, secret)
-                caller.account = account
+                _, key, secret = self.secrets[wanted.key % len(self.secrets)]
+                caller = Caller(self, wanted, key, secret)
                 self.callers.append(caller)
                 self.people.after(wanted.at_us % 10**12, self._begin, caller)
         for at_us, what in mischief(self, burst, BURST_US):
@@ -381,6 +397,9 @@ class World:
 
     def _at_rest(self) -> bool:
         """Every caller has an end, every provider has finished, nothing is in flight, everything is posted."""
+        if self.scheduler.now_us < self._looked_us + LOOK_US:
+            return False
+        self._looked_us = self.scheduler.now_us
         if len(self.workers) < self.options.workers or self.books is None:
             return False
         for process in self.workers.values():

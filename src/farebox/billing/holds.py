@@ -249,7 +249,9 @@ class Holds:
         task.add_done_callback(self._tasks.discard)
 
     async def return_wanted(self) -> None:
-        """Give back what other processes ask for; called a few times a second."""
+        """Give back what other processes ask for; called a few times a second. Who has nothing does not ask."""
+        if not self._purses:
+            return
         scopes = await self._run(self._store.wanted)
         assert isinstance(scopes, (list, tuple))
         for scope_id in scopes:  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,288 @@
+"""Bugs on purpose: each a small patch of the real code, to see that the simulation would find it.
+
+One per way in which gateways are known to lose money or calls. `BUGS` names them; each is a function of a `MonkeyPatch`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from farebox import pipeline
+from farebox.attempts import Flight
+from farebox.billing import allotments, journal, meter, poster, pricing, recovery, settlement
+from farebox.billing.holds import Holds, Purse, Reserved
+from farebox.billing.journal import JournalError, Position
+from farebox.billing.meter import Seen, Verdict
+from farebox.billing.records import Hold, Settle
+from farebox.billing.settlement import Books, Settlement
+from farebox.gate.limits import Bucket, Limiter
+from farebox.gate.principal import Keyring
+from farebox.transport.connection import Connection
+from farebox.wires.openai_chat.relay import Relay
+from farebox.wires.usage import Usage
+from tests.simulation.world import World
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def held_money_counts_as_free(patch: pytest.MonkeyPatch) -> None:
+    """A purse is asked for what it was granted, not for what is left beside the calls in flight."""
+
+    def try_reserve(self: Holds, scopes: Any, amount_nano: int) -> Reserved | None:
+        purses = [self._purses.get(scope.id) for scope in scopes]
+        if any(purse is None or purse.granted - purse.spent < amount_nano for purse in purses):
+            return None
+        for purse in purses:
+            purse.held += amount_nano
+        self.open_nano += amount_nano
+        self.open_count += 1
+        return Reserved(amount_nano, tuple(purses))
+
+    patch.setattr(Holds, "try_reserve", try_reserve)
+
+
+def settled_twice(patch: pytest.MonkeyPatch) -> None:
+    """The terminal record is written again on the way out."""
+    write = Books.write
+
+    def twice(self: Books, settle: Settle) -> None:
+        write(self, settle)
+        if settle.charge_nano:
+            write(self, settle)
+
+    patch.setattr(Books, "write", twice)
+
+
+def recovery_voids_what_was_sent(patch: pytest.MonkeyPatch) -> None:
+    """A hold without an end is taken for one that was never dispatched."""
+    honest = recovery._settle
+
+    def void(*arguments: Any) -> Settle:
+        found = honest(*arguments)
+        last = msgspec.structs.replace(found.attempts[-1], usage=Usage(), flags=(), cost_nano=0, charge_nano=0, basis="none")
+        return msgspec.structs.replace(found, state="voided", attempts=(*found.attempts[:-1], last), charge_nano=0)
+
+    patch.setattr(recovery, "_settle", void)
+
+
+def recovery_at_other_prices(patch: pytest.MonkeyPatch) -> None:
+    """A recovered call is priced by what is in force when it is recovered, not by what its hold froze."""
+    honest = recovery._settle
+
+    def dearer(hold: Hold, life: str, dispatch: Any, progress: Any, *more: Any) -> Settle:
+        now = msgspec.structs.replace(hold.rates, output=hold.rates.output + 100_000)
+        if dispatch is not None:
+            dispatch = msgspec.structs.replace(dispatch, rates=now)
+        return honest(msgspec.structs.replace(hold, rates=now), life, dispatch, progress, *more)
+
+    patch.setattr(recovery, "_settle", dearer)
+
+
+def fails_over_behind_content(patch: pytest.MonkeyPatch) -> None:
+    """Another provider answers although the caller already has the beginning of an answer."""
+    honest = Flight._broken
+
+    def broken(self: Flight, candidate: Any, relay: Any, response: Any, error: Any) -> Any:
+        relay.content_started = False
+        return honest(self, candidate, relay, response, error)
+
+    patch.setattr(Flight, "_broken", broken)
+
+
+def settlement_lost_on_cancel(patch: pytest.MonkeyPatch) -> None:
+    """No `finally`: what was cancelled has no end."""
+    patch.setattr(Settlement, "close", lambda self, seen, **_: None)
+
+
+def answered_before_settled(patch: pytest.MonkeyPatch) -> None:
+    """The last bytes leave first, the record follows a moment later."""
+    write = Books.write
+
+    def later(self: Books, settle: Settle) -> None:
+        asyncio.get_running_loop().call_later(0.01, write, self, settle)
+
+    patch.setattr(Books, "write", later)
+
+
+def slots_leak(patch: pytest.MonkeyPatch) -> None:
+    """A concurrency slot is not given back if another call of the key is still in flight."""
+
+    def release(bucket: Bucket) -> None:
+        if bucket.in_flight == 1:
+            bucket.in_flight = 0
+
+    patch.setattr(Limiter, "release", staticmethod(release))
+
+
+def holds_the_first_candidate(patch: pytest.MonkeyPatch) -> None:
+    """The hold covers the offer that is tried first, not the dearest of the plan."""
+    honest = pipeline.route
+
+    def cheapest(*arguments: Any, **named: Any) -> Any:
+        found = honest(*arguments, **named)
+        # The expected price is what the first one may cost if nothing unexpected happens.
+        return msgspec.structs.replace(found, hold_nano=min(candidate.hold_nano for candidate in found.candidates) // 3)
+
+    patch.setattr(pipeline, "route", cheapest)
+
+
+def never_times_out(patch: pytest.MonkeyPatch) -> None:
+    """A stream that stops is waited for."""
+    def check(self: Connection, now_s: float, idle_s: float) -> bool:
+        return self._exchange is not None
+
+    patch.setattr(Connection, "check", check)
+
+
+def a_vanished_client_is_a_success(patch: pytest.MonkeyPatch) -> None:
+    """What was cut off because nobody listened is recorded as a finished answer."""
+    honest = Settlement.end_attempt
+
+    def end_attempt(self: Settlement, ending: Any, seen: Seen, *, outcome: str, **more: Any) -> Verdict:
+        if ending == "client_gone":
+            ending, outcome = "complete", "ok"
+        return honest(self, ending, seen, outcome=outcome, **more)
+
+    patch.setattr(Settlement, "end_attempt", end_attempt)
+
+
+def posted_again_after_a_lost_acknowledgement(patch: pytest.MonkeyPatch) -> None:
+    """The poster remembers its own position instead of asking the database, and nothing guards it."""
+    remembered: dict[str, Position] = {}
+    honest = poster._read
+
+    def read(database: Any, root: Any, records_max: int) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(poster, "positions", lambda _: dict(remembered))
+            return honest(database, root, records_max)
+
+    def advance(connection: Any, reading: Any) -> None:
+        poster_advance(connection, reading)
+
+    def poster_advance(connection: Any, reading: Any) -> None:
+        connection.exec_driver_sql(
+            "INSERT INTO journal_positions (slot, segment, byte_offset) VALUES (?, ?, ?) ON CONFLICT (slot) DO UPDATE "
+            "SET segment = excluded.segment, byte_offset = excluded.byte_offset",
+            (reading.slot, reading.end.segment, reading.end.offset),
+        )
+
+    post = poster.post
+
+    def remembering(database: Any, root: Any, *arguments: Any, **named: Any) -> Any:
+        if not remembered:
+            remembered.update(poster.positions(database))
+        done = post(database, root, *arguments, **named)
+        remembered.update(poster.positions(database))
+        return done
+
+    start = World.start_books
+
+    def start_books(self: World) -> None:
+        remembered.clear()
+        start(self)
+
+    patch.setattr(World, "start_books", start_books)
+    patch.setattr(poster, "_read", read)
+    patch.setattr(poster, "_advance", advance)
+    patch.setattr(poster, "post", remembering)
+
+
+def torn_lines_stay(patch: pytest.MonkeyPatch) -> None:
+    """A new life writes behind half a line."""
+    patch.setattr(journal, "cut_torn_tail", lambda path: None)
+
+
+def given_back_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
+    """Money is returned to its scope first and taken from memory after: a call between them spends it twice."""
+
+    async def give_back(self: Holds, purse: Purse) -> None:
+        async with purse.lock:
+            free = purse.free
+            if free <= 0:
+                return
+            await self._run(self._store.give_back, purse.scope.id, purse.granted - free)
+            purse.granted -= free
+
+    patch.setattr(Holds, "_return", give_back)
+
+
+def a_full_disk_loses_a_settlement(patch: pytest.MonkeyPatch) -> None:
+    """A record that cannot be written is given up."""
+
+    def write(self: Books, settle: Settle) -> None:
+        try:
+            self.journal.write(settle)
+        except JournalError:
+            pass
+
+    patch.setattr(Books, "write", write)
+
+
+def fractions_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A charge is cut to whole nano-dollars instead of rounded."""
+    patch.setattr(pricing, "round_charge", lambda pico, markup_bp=0: pico * (10_000 + markup_bp) // 10_000_000)
+
+
+def revoked_keys_are_remembered(patch: pytest.MonkeyPatch) -> None:
+    """The memory of keys is never refreshed."""
+    patch.setattr(Keyring, "forget", lambda self: None)
+
+
+def a_torn_stream_is_a_success(patch: pytest.MonkeyPatch) -> None:
+    """An end without the terminal event counts as the end."""
+    honest = Relay.end
+
+    def end(self: Relay) -> bytes:
+        sent = honest(self)
+        self.finished = self.done = True
+        return sent
+
+    patch.setattr(Relay, "end", end)
+
+
+def broken_streams_are_paid_for(patch: pytest.MonkeyPatch) -> None:
+    """A customer pays for an answer that its provider broke off, whatever the policy says."""
+    honest = meter.judge
+
+    def judge(ending: Any, seen: Seen, *, bill_partial: bool = False) -> Verdict:
+        found = honest(ending, seen, bill_partial=bill_partial)
+        if ending in ("truncated", "failed_before_content") and found.usage is not None:
+            return msgspec.structs.replace(found, customer_pays=True, basis="reported", flags=())
+        return found
+
+    patch.setattr(settlement, "judge", judge)
+
+
+def ended_lives_keep_their_slices(patch: pytest.MonkeyPatch) -> None:
+    """What a dead process had taken is never returned."""
+    patch.setattr(allotments, "return_slices", lambda database, connection, ended: 0)
+
+
+BUGS: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        held_money_counts_as_free,
+        settled_twice,
+        recovery_voids_what_was_sent,
+        recovery_at_other_prices,
+        fails_over_behind_content,
+        settlement_lost_on_cancel,
+        answered_before_settled,
+        slots_leak,
+        holds_the_first_candidate,
+        never_times_out,
+        a_vanished_client_is_a_success,
+        posted_again_after_a_lost_acknowledgement,
+        torn_lines_stay,
+        given_back_before_it_is_gone,
+        a_full_disk_loses_a_settlement,
+        fractions_are_dropped,
+        revoked_keys_are_remembered,
+        a_torn_stream_is_a_success,
+        broken_streams_are_paid_for,
+        ended_lives_keep_their_slices,
+    )
+}
