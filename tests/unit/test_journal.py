@@ -23,7 +23,8 @@ from farebox.billing.journal import (
     read_all,
     segment_name,
 )
-from farebox.billing.records import Closed, Opened, Record
+from farebox.billing.records import Closed, Hold, Opened, Record, Settle
+from farebox.catalog.price import Rates
 
 RECORDS: list[Record] = [Opened(life=f"life-{n}", at_us=n, pid=n) for n in range(5)] + [Closed(life="é\0\n", at_us=9)]
 LINES = [encode_line(record) for record in RECORDS]
@@ -215,6 +216,32 @@ def test_a_full_disk_refuses_the_next_segment_and_tears_nothing(tmp_path: Path, 
     writer.write(record)
     writer.close()
     assert list(read_all(tmp_path / "w0")) == [*wanted, record]
+
+
+def test_calls_under_way_settle_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settlement that only waited in memory was lost with its process, and its finished call recovered by an estimate."""
+    writer = Journal(tmp_path / "w0", sync="os", segment_bytes_max=4 * PAGE)
+    hold = Hold("gen-1", 1, "acc-1", "key-1", ("account:acc-1",), 9, "messages", "m/x", "lab", "x", "m@1", Rates())
+    settle = Settle("gen-1", "settled", 2, "acc-1", "key-1", ("account:acc-1",), 9, 5, "messages", "m/x", (), 1, "life-1")
+
+    def full(_fd: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    holds = 0
+    with pytest.raises(JournalError):
+        while True:
+            writer.write(hold)
+            holds += 1
+    ends = PAGE // len(journals.encode_line(settle))
+    for _ in range(ends):
+        writer.write(settle)
+    with pytest.raises(JournalError):
+        writer.write(hold)
+    writer.close()
+    with pytest.raises(JournalError, match="closed"):
+        writer.write(settle)
+    assert holds > 10 and ends > 2 and list(read_all(tmp_path / "w0")) == [hold] * holds + [settle] * ends
 
 
 def test_a_slot_on_a_full_disk_can_be_taken_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

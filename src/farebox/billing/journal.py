@@ -19,24 +19,28 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from farebox.billing.records import Record
+from farebox.billing.records import Closed, Record, Settle
 
 SyncPolicy = Literal["always", "interval", "os"]
 SYNC_INTERVAL_S = 0.05
 SEGMENT_BYTES_MAX = 16 * 2**20
 """Reserved on the disk for the segment being written."""
+END_SHARE = 4
+"""A quarter of each segment is for ends only: on a full disk, calls under way still settle in what was reserved before."""
 LINE_BYTES_MAX = 2**20
 READ_BYTES_MAX = 2**20
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 _SUFFIX = ".journal"
+_RESERVED = "next"
+"""The name of a segment before it begins: readers take a segment for complete as soon as there is a later one."""
 _PIECE = re.compile(rb"[^\n\0]+\n?")
 
 
@@ -90,9 +94,9 @@ class Journal:
         self.segment = numbers[-1] if numbers else 0
         self._fd = -1
         self._map: mmap.mmap | None = None
-        self._size = 0
+        self._size = self._limit = 0
         try:
-            self._map = self._begin(segment_bytes_max)
+            self._begin(segment_bytes_max)
         except JournalError:
             os.close(self._lock_fd)
             raise
@@ -102,49 +106,54 @@ class Journal:
             self._syncer = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
             self._syncer.start()
 
-    def _begin(self, bytes_min: int) -> mmap.mmap:
-        """Reserve and map the next segment. A full disk is a `JournalError`, and nothing is left behind."""
-        number = self.segment + 1
-        path = self.slot / segment_name(number)
+    def _begin(self, bytes_min: int) -> None:
+        """Reserve and map the next segment, then end the one before. A full disk is a `JournalError` and changes nothing."""
         size = max(self._segment_bytes_max, bytes_min)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        reserved = self.slot / _RESERVED
+        fd = os.open(reserved, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
             mapped = mmap.mmap(fd, size)
-            _sync_folder(self.slot)
         except OSError as error:
             os.close(fd)
-            path.unlink(missing_ok=True)
+            reserved.unlink(missing_ok=True)
             raise JournalError(f"the journal cannot be written: {error.strerror}") from error
-        self.segment = number
-        self._fd = fd
-        self._size = 0
-        return mapped
+        with self._changing:
+            self._end()
+            self.segment += 1
+            reserved.rename(self.slot / segment_name(self.segment))
+            _sync_folder(self.slot)
+            self._fd, self._map, self._size = fd, mapped, 0
+            self._limit = size - self._segment_bytes_max // END_SHARE
 
     def write(self, *records: Record) -> None:
         """Append records; when this returns they survive the death of the process.
 
-        A disk without room for the next segment is a `JournalError`: the caller then refuses the call, or for a settlement
-        keeps it in memory and tries again (`billing.settlement`).
+        A disk without room for the next segment is a `JournalError`: the caller then refuses the call. Ends (`Settle`, `Closed`)
+        have a share of every segment to themselves; should that be full, too, a settlement is kept in memory and tried again
+        (`billing.settlement`).
         """
         data = encode_line(records[0]) if len(records) == 1 else b"".join(map(encode_line, records))
-        start = self._size
-        end = start + len(data)
         mapped = self._map
-        if mapped is None or end > len(mapped):
-            mapped = self._rotate(len(data))
-            start, end = 0, len(data)
+        if mapped is None or self._size + len(data) > self._limit:
+            mapped = self._make_room(records, len(data))
+        start = self._size
+        end = self._size = start + len(data)
         mapped[start:end] = data
-        self._size = end
         if self._policy == "always":
             os.fdatasync(self._fd)
         else:
             self._dirty = True
 
-    def _rotate(self, bytes_min: int) -> mmap.mmap:
-        with self._changing:
-            self._end()
-            self._map = self._begin(bytes_min)
+    def _make_room(self, records: Sequence[Record], size: int) -> mmap.mmap:
+        """The segment that takes so many bytes: this one if they are an end and fit, else the next."""
+        mapped = self._map
+        if mapped is None:
+            raise JournalError("the journal is closed")
+        if self._size + size <= len(mapped) and all(isinstance(record, Settle | Closed) for record in records):
+            return mapped
+        self._begin(size + self._segment_bytes_max // END_SHARE)
+        assert self._map is not None, "a segment has begun"
         return self._map
 
     def _end(self) -> None:
