@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CONNECT_TRIES = 200
+RUSH_US = 1_900_000
 _REQUEST = re.compile(rb"\r\n(?:x-)?request-id: req-([^\r]+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 
@@ -25,7 +26,9 @@ class Order(msgspec.Struct, frozen=True):
     """One call as it was drawn."""
 
     number: int
+    burst: int
     at_us: int
+    """After the burst's beginning."""
     key: int
     surface: str
     model: str
@@ -46,11 +49,13 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
     chance = world.options.random(f"call {number}")
     draw = chance.random
     vanish, readers = world.rates["vanish"], world.rates["readers"]
+    rush_us = RUSH_US if world.rates["rush"] else 1
     leaves = draw() < vanish
     leave_early = draw() < 0.4
     return Order(
         number=number,
-        at_us=chance.randrange(bursts) * 10**12 + int(burst_us * draw() ** 2),
+        burst=chance.randrange(bursts),
+        at_us=int(burst_us * draw() ** 2) // rush_us * rush_us + int(draw() * 20_000),
         key=chance.randrange(1_000_000),
         surface=chance.choice(("chat", "messages")),
         model=chance.choice(tuple(MODELS)),
@@ -63,6 +68,12 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
         slow_s=chance.choice((0.3, 2.0, 40.0)) if draw() < readers else 0.0,
         to_balance=draw() < 0.2,
     )
+
+
+def probe(number: int, model: str) -> Order:
+    """A plain call that must be answered when nothing is broken."""
+    surface = "chat" if number % 2 else "messages"
+    return Order(number, 0, 0, 0, surface, model, number % 3 > 0, 40, 0, None, None, False, 0.0, False)
 
 
 class CallerConnection(asyncio.Protocol):

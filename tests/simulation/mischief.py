@@ -72,30 +72,37 @@ def fill_disk(world: "World", slot: int, *, full: bool) -> None:
         process.faults.disk_full = full and not world.healed
 
 
+def _someone(world: "World", draw: float) -> tuple[str, str, str]:
+    """Any key but the first, which is for those who look whether everything works again."""
+    return world.secrets[1 + int(draw * (len(world.secrets) - 1))]
+
+
 def revoke(world: "World", draw: float) -> None:
-    _, key, _ = world.secrets[int(draw * len(world.secrets))]
-    if len(world.revoked) < len(world.secrets) - 1 and key not in world.revoked:
+    _, key, _ = _someone(world, draw)
+    if key not in world.revoked:
         world.log(f"{key} is revoked")
         world.revoked[key] = world.scheduler.now_us
         commands.revoke_key(world.database(), key, now_us=world.now_us())
 
 
 def pay(world: "World", draw: float) -> None:
-    account = world.secrets[int(draw * len(world.secrets))][0]
+    account, _, _ = _someone(world, draw)
     with contextlib.suppress(commands.CommandRefused):
         world.top_up(account, 10**7 + int(draw * 10**8))
         world.log(f"{account} gets credit")
 
 
 def move_limit(world: "World", draw: float) -> None:
-    _, key, _ = world.secrets[int(draw * len(world.secrets))]
+    _, key, _ = _someone(world, draw)
     with contextlib.suppress(commands.CommandRefused):
         commands.set_key_budget(world.database(), key, int(draw * 10**9), "day")
         world.log(f"{key} gets another budget")
 
 
 def suspend(world: "World", draw: float) -> None:
-    account = world.secrets[int(draw * len(world.secrets))][0]
+    account, _, _ = _someone(world, draw)
+    if account == world.secrets[0][0]:
+        return
     status = "suspended" if draw * 1000 % 1 < 0.5 else "active"
     commands.set_account_status(world.database(), account, status)
     world.log(f"{account} is {status}")

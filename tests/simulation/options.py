@@ -27,6 +27,7 @@ CLASSES: tuple[str, ...] = (
     # what callers do
     "vanish",
     "readers",  # who take their bytes late
+    "rush",  # many calls at the same moments
     # processes and machines
     "worker_crash",
     "bookkeeper_crash",
@@ -44,7 +45,7 @@ CLASSES: tuple[str, ...] = (
 )
 SHARE = 0.4
 """How likely a class is on."""
-CALLS = (12, 44)
+CALLS = (8, 34)
 RATES = (0.08, 0.2, 0.45)
 CRASH_RATES = (0.002, 0.006, 0.02)
 

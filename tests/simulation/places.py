@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -13,7 +13,7 @@ from farebox.storage.database import Database, OutcomeUnknown, StoreUnavailable
 from tests.simulation.loop import Crash, ProcessLoop, Scheduler
 
 T = TypeVar("T")
-SEGMENT_BYTES = 16 * 1024
+SEGMENT_BYTES = 8 * 1024
 """Small, so that segments end and are removed within a run."""
 
 
@@ -115,10 +115,10 @@ class ProcessJournal(Journal):
             part = data[: int(self._faults.random.random() * len(data))]
             mapped[start : start + len(part)] = part
 
-    def _begin(self, bytes_min: int) -> Any:
+    def _begin(self, bytes_min: int) -> None:
         if self._faults.disk_full:
             raise JournalError("the journal cannot be written: no space left on device")
-        return super()._begin(bytes_min)
+        super()._begin(bytes_min)
 
     def abandon(self) -> None:
         """What the kernel does for a process that was killed: the file stays as it is, the lock is free."""

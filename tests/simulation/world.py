@@ -24,7 +24,7 @@ from farebox.processes.worker import serve
 from farebox.simulator.plan import Plan
 from farebox.storage.database import Database, StoreError
 from tests.simulation import audit, market
-from tests.simulation.callers import Caller, order
+from tests.simulation.callers import Caller, order, probe
 from tests.simulation.loop import ProcessLoop, Scheduler, Stuck
 from tests.simulation.market import DAY_US, EPOCH_US, Version
 from tests.simulation.mischief import mischief
@@ -40,6 +40,11 @@ REST_US = 400_000_000
 """Within this time of a healed world everything must be at rest."""
 RESTART_S = 1.0
 LOOK_US = 100_000
+RECOVERED_US = 400_000_000
+"""After this time nothing is avoided any more for what it did before."""
+PROBES = 1_000_000
+"""Numbers of calls from here on are those of a healed world."""
+PROBED = 3
 
 
 class Process:
@@ -87,7 +92,13 @@ class Process:
         books, holds = self.worker.books, self.worker.books.holds
         return bool(self.worker.gateway.flights or books.unwritten or holds.open_count or holds._tasks)
 
+    def give_up(self) -> None:
+        """The process ends: what waited in memory for a full disk is lost, and its holds will be recovered."""
+        if self.worker is not None:
+            self.world.never_written.update(settle.id for settle in self.worker.books.unwritten)
+
     def _crashed(self, place: str) -> None:
+        self.give_up()
         self.world.log(f"{self.name} dies at {place}")
         self.loop.kill()
         self.world.fallen.append(self)
@@ -111,6 +122,8 @@ class World:
         self.problems: list[str] = []
         self.planned: dict[str, Plan] = {}
         """By the gateway's name of the attempt: what its provider would say in full."""
+        self.never_written: set[str] = set()
+        """Calls whose settlement a full disk kept in memory until their process ended."""
         self.ordered: dict[str, str] = {}
         """And what its provider was told to do."""
         self.folder = shelf().clear()
@@ -256,6 +269,8 @@ class World:
         process.task = process.loop.create_task(live())
 
     def _internal_error(self, process: Process, place: str, error: BaseException) -> None:
+        if process.loop.dead:
+            return
         if place in ("housekeeping", "shutdown") and isinstance(error, StoreError):
             self.log(f"{process.name}: {place}: {error}")
             return
@@ -264,6 +279,7 @@ class World:
     def _ended(self, process: Process, slot: int) -> None:
         """A worker's process ends by itself."""
         self.log(f"{process.name} has ended")
+        process.give_up()
         if process.loop.dead:
             return
         for task in list(process.loop.tasks):
@@ -349,6 +365,7 @@ class World:
         if not self._go(self._at_rest, REST_US):
             self._say_restless()
         audit.at_rest(self)
+        self._probe()
         self._close()
         audit.after_the_end(self)
 
@@ -368,20 +385,41 @@ class World:
     def _burst(self, burst: int, bursts: int) -> None:
         for number in self.options.calls:
             wanted = order(self, number, bursts, BURST_US)
-            if wanted.at_us // 10**12 == burst:
+            if wanted.burst == burst:
                 _, key, secret = self.secrets[wanted.key % len(self.secrets)]
                 caller = Caller(self, wanted, key, secret)
                 self.callers.append(caller)
-                self.people.after(wanted.at_us % 10**12, self._begin, caller)
+                self.people.after(wanted.at_us, self._begin, caller)
         for at_us, what in mischief(self, burst, BURST_US):
             self.chaos.after(at_us, what)
         self._go(lambda: False, BURST_US + int(self.options.random(f"pause {burst}").random() * 4_000_000))
+
+    def _probe(self) -> None:
+        """A while later every model answers again."""
+        self._leap_by(RECOVERED_US)
+        _, key, secret = self.secrets[0]
+        probes = [Caller(self, probe(PROBES + at, model), key, secret) for at, model in enumerate(market.MODELS)]
+        probes = self.options.random("probes").sample(probes, PROBED)
+        self.callers += probes
+        for at, caller in enumerate(probes):
+            self.people.after(at * 100_000, self._begin, caller)
+        if not self._go(lambda: all(caller.ended_us for caller in probes), REST_US):
+            self.problem("a call in a healed world has no end")
+        for caller in probes:
+            if not caller.fate.complete:
+                fate = caller.fate
+                self.problem(f"{fate.model} does not work again: {fate.status} {fate.error} {fate.body[:300]!r}")
+        if not self._go(self._at_rest, REST_US):
+            self._say_restless()
 
     def _begin(self, caller: Caller) -> None:
         self.people.create_task(caller.run())
 
     def _leap(self, chance: Any) -> None:
         length_us = chance.choice((60_000_000, 3_600_000_000, 7 * 3_600_000_000, DAY_US, 31 * DAY_US))
+        self._leap_by(length_us)
+
+    def _leap_by(self, length_us: int) -> None:
         self.log(f"nothing runs for {length_us // 1_000_000} s")
         self.scheduler.leap(length_us)
 
