@@ -24,6 +24,7 @@ def everything_posted(world: "World") -> bool:
     return is_posted(shelf().url, world.folder / "journal")
 
 
+INPUT = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input")
 REVOKED_US = 2_000_000
 """A revoked key has stopped working after this time, unless the database is away."""
 
@@ -76,6 +77,20 @@ def after_the_end(world: "World") -> None:
     for upstream in world.upstreams:
         bill |= read_bill(upstream.bill_path)
     Audit(world, books, bill).run()
+
+
+def is_pieced(words: list[str], parts: list[list[str]]) -> bool:
+    """Whether a text is the beginnings of all parts but the last, in order, and then the last one whole."""
+    first, *others = parts
+    if not others:
+        return words == first
+    size = 0
+    while True:
+        if is_pieced(words[size:], others):
+            return True
+        if size >= min(len(words), len(first)) or words[size] != first[size]:
+            return False
+        size += 1
 
 
 class Audit:
@@ -151,7 +166,9 @@ class Audit:
             usage = truth.usage if truth is not None else {}
             rates, markup = self.price(row)
             cost = half_even(pico(usage, rates), 1_000)
-            price = half_even(pico(usage, rates) * (10_000 + markup), 10_000_000)
+            # A continuation is charged its output only.
+            paid = {name: count for name, count in usage.items() if "continued" not in row.flags or name not in INPUT}
+            price = half_even(pico(paid, rates) * (10_000 + markup), 10_000_000)
             charge, loss = sum(one.charge for one in rows), sum(one.loss for one in rows)
             costs = [one.cost for one in rows if one.cost is not None]
             flags = set(row.flags)
@@ -235,15 +252,19 @@ class Audit:
             whole, _, fraction = told.partition(".")
             if int(whole) * 10**9 + int(fraction.ljust(9, "0")) != charged:
                 self.say(f"{where}: told {told}, charged {charged}")
-        if "malformed-event" in self.world.ordered[last.name]:
+        parts = [row.name for row in rows if "seam" in row.flags]
+        parts.append(last.name)
+        if any("malformed-event" in self.world.ordered[name] for name in parts):
             return  # one that is not JSON is left out, as the SDKs would
-        planned = self.world.planned[last.name]
-        said = "".join(
-            segment.text for choice in planned.choices for segment in choice.segments if segment.kind == "text"
-        )
+        said = [self._said(name) for name in parts]
         got = text_of(fate)
-        if got != said:
+        if got is None or (got != said[0] if len(said) == 1 else not is_pieced(got.split(), [text.split() for text in said])):
             self.say(f"{where}: the provider said {said!r}, the caller got {got!r}")
+
+    def _said(self, attempt: str) -> str:
+        """The text that a provider meant to send."""
+        planned = self.world.planned[attempt]
+        return "".join(segment.text for choice in planned.choices for segment in choice.segments if segment.kind == "text")
 
     def _correct(self, unknown: list[Row]) -> None:
         database, ids = self.world.database(), self.world.ids
