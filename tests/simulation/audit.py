@@ -258,7 +258,9 @@ class Audit:
             return  # one that is not JSON is left out, as the SDKs would
         said = [self._said(name) for name in parts]
         got = text_of(fate)
-        if got is None or (got != said[0] if len(said) == 1 else not is_pieced(got.split(), [text.split() for text in said])):
+        # Who goes on with an answer goes on as the first would have; the output cap left to it is an estimate.
+        capped = len(said) > 1 and got is not None and said[0].startswith(got)
+        if got != said[0] and not (capped and is_pieced(got.split(), [text.split() for text in said])):
             self.say(f"{where}: the provider said {said!r}, the caller got {got!r}")
 
     def _said(self, attempt: str) -> str:

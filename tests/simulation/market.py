@@ -63,7 +63,7 @@ class Version(msgspec.Struct, frozen=True):
                 vendor.name,
                 vendor.base_url,
                 wire=vendor.wire,
-                extra=f"abort_stops_billing = {str(vendor.abort_stops_billing).lower()}",
+                extra=f"abort_stops_billing = {str(vendor.abort_stops_billing).lower()}\n{vendor.settings}",
             )
             for vendor in VENDORS
         ]

@@ -20,6 +20,7 @@ CLASSES: tuple[str, ...] = (
     "errors",  # error events before and after content, errors with status 200
     "garbage",  # events that are not JSON, HTML pages, a missing end
     "usage",  # usage missing, twice, absurd
+    "prefills",  # the beginning of an answer, refused or repeated
     "bytes",  # odd framing: compressed, split, trailers, CR LF, comments
     # the way there
     "dial",  # names not found, connections refused, packets lost

@@ -36,6 +36,10 @@ class Vendor(msgspec.Struct, frozen=True):
     name: str
     wire: Wire
     abort_stops_billing: bool
+    dialect: str = "openai"
+    """How it reports usage."""
+    settings: str = ""
+    """What the configuration has to say of that."""
 
     @property
     def base_url(self) -> str:
@@ -44,11 +48,11 @@ class Vendor(msgspec.Struct, frozen=True):
 
 VENDORS: tuple[Vendor, ...] = (
     Vendor("amber", "openai_chat", True),
-    Vendor("birch", "openai_chat", False),
-    Vendor("cedar", "openai_chat", True),
+    Vendor("birch", "openai_chat", False, "groq", 'prefill = "continue_final_message"'),
+    Vendor("cedar", "openai_chat", True, "mistral", 'prefill = "prefix"'),
     Vendor("delta", "anthropic_messages", True),
     Vendor("ember", "anthropic_messages", False),
-    Vendor("fjord", "openai_chat", True),
+    Vendor("fjord", "openai_chat", True, "xai", 'reasoning_tokens = "outside"'),
 )
 
 
@@ -65,6 +69,8 @@ def misbehaviour(chance: random.Random, rates: dict[str, float], *, stream: bool
             "split=7", "gzip", "trailers", "close", "silent-close", "big-header=900", "sse=crlf", "sse=cr", "sse=comments",
             "sse=bom", "sse=no-space", "sse=multi-line", "sse=no-final-newline",
         )))  # fmt: skip
+    if draw() < rates["prefills"]:
+        orders.append(pick(("reject-prefill", "repeat-prefill")))
     if draw() < rates["usage"]:
         orders.append("usage=" + pick(("missing", "duplicate", "huge", "null", "negative", "string", "fractional")))
     bad: list[str] = []
@@ -99,6 +105,7 @@ class Upstream(Simulator):
             bill=self.bill_path,
             bill_sync=False,
             abort_stops_billing=vendor.abort_stops_billing,
+            dialect=vendor.dialect,
             control=False,
             seed=world.options.seed,
         )
