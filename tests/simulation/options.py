@@ -46,7 +46,7 @@ CLASSES: tuple[str, ...] = (
 )
 SHARE = 0.4
 """How likely a class is on."""
-CALLS = (8, 34)
+CALLS = (6, 28)
 RATES = (0.08, 0.2, 0.45)
 CRASH_RATES = (0.002, 0.006, 0.02)
 

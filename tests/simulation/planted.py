@@ -16,7 +16,7 @@ from farebox.billing import allotments, journal, meter, poster, pricing, recover
 from farebox.billing.holds import Holds, Purse, Reserved
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.meter import Seen, Verdict
-from farebox.billing.records import Hold, Settle
+from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
 from farebox.gate.limits import Bucket, Limiter
 from farebox.gate.principal import Keyring
@@ -58,27 +58,52 @@ def settled_twice(patch: pytest.MonkeyPatch) -> None:
 
 def recovery_voids_what_was_sent(patch: pytest.MonkeyPatch) -> None:
     """A hold without an end is taken for one that was never dispatched."""
-    honest = recovery._settle
+    honest = recovery.finish
 
-    def void(*arguments: Any) -> Settle:
-        found = honest(*arguments)
-        last = msgspec.structs.replace(found.attempts[-1], usage=Usage(), flags=(), cost_nano=0, charge_nano=0, basis="none")
-        return msgspec.structs.replace(found, state="voided", attempts=(*found.attempts[:-1], last), charge_nano=0)
+    def void(one: Attempt) -> Attempt:
+        if "recovered" not in one.flags:
+            return one
+        return msgspec.structs.replace(one, usage=Usage(), flags=(), cost_nano=0, charge_nano=0, basis="none")
 
-    patch.setattr(recovery, "_settle", void)
+    def finish(*arguments: Any) -> list[Settle]:
+        return [
+            msgspec.structs.replace(
+                settle, state="voided", attempts=tuple(map(void, settle.attempts)), charge_nano=0
+            )
+            for settle in honest(*arguments)
+        ]
+
+    patch.setattr(recovery, "finish", finish)
 
 
 def recovery_at_other_prices(patch: pytest.MonkeyPatch) -> None:
     """A recovered call is priced by what is in force when it is recovered, not by what its hold froze."""
-    honest = recovery._settle
+    honest = recovery.open_holds
 
-    def dearer(hold: Hold, life: str, dispatch: Any, progress: Any, *more: Any) -> Settle:
-        now = msgspec.structs.replace(hold.rates, output=hold.rates.output + 100_000)
-        if dispatch is not None:
-            dispatch = msgspec.structs.replace(dispatch, rates=now)
-        return honest(msgspec.structs.replace(hold, rates=now), life, dispatch, progress, *more)
+    def dearer(record: Any) -> Any:
+        rates = msgspec.structs.replace(record.rates, output=record.rates.output + 100_000)
+        return msgspec.structs.replace(record, rates=rates)
 
-    patch.setattr(recovery, "_settle", dearer)
+    def open_holds(records: Any) -> Any:
+        found = honest(records)
+        for item in found:
+            item.hold = dearer(item.hold)
+            for flying in item.flying.values():
+                flying.dispatch = flying.dispatch and dearer(flying.dispatch)
+        return found
+
+    patch.setattr(recovery, "open_holds", open_holds)
+
+
+def a_continuation_is_charged_its_input(patch: pytest.MonkeyPatch) -> None:
+    """Who goes on with an answer bills the prompt a second time."""
+    honest = settlement.rest_bill
+
+    def rest_bill(usage: Usage, quoted: Any, **more: Any) -> Any:
+        found = honest(usage, quoted, **more)
+        return msgspec.structs.replace(found, charge_nano=pricing.bill(usage, quoted).charge_nano)
+
+    patch.setattr(settlement, "rest_bill", rest_bill)
 
 
 def fails_over_behind_content(patch: pytest.MonkeyPatch) -> None:
@@ -268,6 +293,7 @@ BUGS: dict[str, Plant] = {
         settled_twice,
         recovery_voids_what_was_sent,
         recovery_at_other_prices,
+        a_continuation_is_charged_its_input,
         fails_over_behind_content,
         settlement_lost_on_cancel,
         answered_before_settled,
