@@ -17,10 +17,12 @@ from farebox.billing.settlement import Books
 from farebox.bridge import WIRES
 from farebox.catalog import loader
 from farebox.catalog.catalog import Catalog
+from farebox.catalog.missing import ModelNotFound
 from farebox.catalog.model import Model, Offer
 from farebox.config import ConfigError, Loaded, ModelSection
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
+from farebox.errors import FareboxError
 from farebox.failpoints import armed
 from farebox.gate.keys import PEPPER_BYTES_MIN
 from farebox.gate.limits import Limits
@@ -30,12 +32,18 @@ from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrd
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
+from farebox.routing.measured import Measured, NothingMeasured
+from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
+from farebox.routing.preferences import Providers, Reader, split_suffix
+from farebox.routing.router import Router
 from farebox.routing.target import Target, target
 from farebox.storage.database import Database, StoreError
 from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 
 LOCAL_PROVIDER = "local"
+DECISIONS: Mapping[str, Decisions] = {}
+"""What policies may choose their models by."""
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -204,6 +212,43 @@ def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[
     return Market(catalog, targets, markups), providers
 
 
+def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
+    """Routing over a market, under the configuration's policies, every one of them checked."""
+    sections = loaded.config.providers
+    titles = {name: row.title for name, row in PROVIDERS.items()} | {name: s.title or name for name, s in sections.items()}
+    providers = Providers.of(titles)
+    policies: list[Policy] = []
+    for name, section in loaded.config.policies.items():
+        try:
+            policy = compiled(name, section, providers, DECISIONS)
+            for setting, models in policy.named_models():
+                for index, model in enumerate(models):
+                    _check_model(market, model, f"policies.{name}.{setting}[{index}]")
+        except PolicyError as error:
+            raise ConfigError(f"{loaded.path}: {error}") from None
+        except FareboxError as error:
+            raise ConfigError(f"{loaded.path}: {error.message}") from None
+        policies.append(policy)
+    return Router(
+        market.catalog,
+        market.by_wire,
+        policies=Policies(policies, DECISIONS),
+        reader=Reader(providers),
+        health=health,
+        attempts_max=loaded.config.attempts.attempts_max,
+        default_policy=loaded.config.routing.policy or "",
+    )
+
+
+def _check_model(market: Market, name: str, place: str) -> None:
+    """A policy's model has to exist; whether its provider is switched on may change from day to day."""
+    try:
+        market.catalog.resolve(split_suffix(name)[0])
+    except ModelNotFound as error:
+        if "providers" not in error.details:
+            raise PolicyError(place, error.message.partition("; `GET /v1/models`")[0]) from None
+
+
 def read_pepper(loaded: Loaded) -> bytes:
     """The secret under which API keys are stored: `FAREBOX_PEPPER` (hex) or the file beside the configuration."""
     given = loaded.environment.get("FAREBOX_PEPPER")
@@ -248,6 +293,7 @@ class Worker:
         self.run_money, self._money_thread = on_one_thread("money")
         run_reads, self._read_thread = on_one_thread("reads")
         market, _ = make_market(loaded, local_url=local_url)
+        router = make_router(loaded, market, NothingMeasured())
         metrics = Metrics(access_log=config.server.access_log)
         self.books = Books(
             journal, Holds(self.store, clock, self.run_money), clock, life, bill_partial=config.billing.bill_partial
@@ -256,6 +302,7 @@ class Worker:
         attempts = config.attempts
         self.gateway = Gateway(
             market=market,
+            router=router,
             client=Client(
                 limits=PoolLimits(connections_per_origin_max=4096, idle_per_origin_max=512),
                 proxies=ProxySettings.from_env(loaded.environment),

@@ -56,6 +56,8 @@ class Failure(msgspec.Struct, frozen=True):
     retry_here: bool
     retry_elsewhere: bool
     retry_after_s: float | None = None
+    retry_other_model: bool = False
+    """Another model of the caller's list may answer what this one refused, such as a prompt too long for it."""
 
 
 class Flight:
@@ -109,13 +111,14 @@ class Flight:
                 rest = self.rest
                 able = range(len(self.plan.candidates)) if rest is None else rest.able
                 following = retry.decide(
-                    gateway.retry_policy,
+                    self._retry_policy(),
                     attempts=len(self.settlement.attempts),
                     failed=tuple(able.index(tried) for tried in failed if tried in able),
                     candidates=len(able),
                     retryable_here=failure.retry_here,
                     # One that cannot go on with another's answer says nothing about the others.
                     retry_elsewhere=failure.retry_elsewhere or rest is not None,
+                    other_models=self._other_models() if failure.retry_other_model and rest is None else (),
                     retry_after_s=failure.retry_after_s,
                     chance=gateway.random.uniform(),
                 )
@@ -137,6 +140,16 @@ class Flight:
     def rest(self) -> Rest | None:
         """How the stream goes on that another attempt began; None while nobody has delivered anything."""
         return None if self.recovery is None else self.recovery.rest
+
+    def _retry_policy(self) -> retry.Policy:
+        """The configured one, with the caller's own number of tries, if any."""
+        ours, attempts_max = self.gateway.retry_policy, self.plan.attempts_max
+        return ours if attempts_max is None else msgspec.structs.replace(ours, attempts_max=attempts_max)
+
+    def _other_models(self) -> tuple[int, ...]:
+        """Candidates of the plan that are another model than the one just tried."""
+        model = self.candidate.target.model
+        return tuple(index for index, item in enumerate(self.plan.candidates) if item.target.model is not model)
 
     def _give_up(self, error: FareboxError) -> None:
         if self.recovery is not None and self.recovery.broke is not None:
@@ -195,7 +208,9 @@ class Flight:
             candidate.target, self.exchange, self.settlement.id, current.n, prefilled=prefilled
         )
         try:
-            response = await gateway.client.send(head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts)
+            response = await gateway.client.send(
+                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts_for(self.plan)
+            )
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
         current.status = response.status
@@ -238,7 +253,7 @@ class Flight:
         told, here, elsewhere = gateway_error(found, self.candidate)
         if found.should_retry is False:
             here = False
-        return Failure(told, here, elsewhere, found.retry_after_s)
+        return Failure(told, here, elsewhere, found.retry_after_s, found.kind in _REFUSED_BY_MODEL)
 
     async def _whole(self, candidate: Candidate, current: AttemptStart, response: Response) -> Failure | None:
         """An answer that is not streamed. It is read to its end even if the client left: only then is its price known."""
@@ -530,6 +545,10 @@ _TOLD: dict[str, tuple[Kind, bool, bool]] = {
     "timeout": (Kind.UPSTREAM_TIMEOUT, True, True),
     "unknown": (Kind.UPSTREAM_BAD, True, True),
 }
+
+
+_REFUSED_BY_MODEL = frozenset({"caller", "context_length", "content_policy"})
+"""Failures that every offer of the model would repeat, but perhaps not another model."""
 
 
 def gateway_error(found: UpstreamError, candidate: Candidate) -> tuple[FareboxError, bool, bool]:

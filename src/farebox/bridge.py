@@ -20,7 +20,7 @@ from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
 from farebox.wires.openai_chat import reply as chat_reply
 from farebox.wires.prefill import CannotContinue
-from farebox.wires.relay import Relay, Reply
+from farebox.wires.relay import Relay, Reply, with_members
 from farebox.wires.seam import Seam
 from farebox.wires.translation import ContinuedRelay, TranslatedRelay, TranslatedReply
 
@@ -42,8 +42,13 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
     wire = target.wire
     if wire == call.wire:
         if wire == chat_call.WIRE:
-            return Outgoing(chat_call.forward_body(call, model=candidate.upstream_id_json, dialect=dialect, output_cap=cap))
-        return Outgoing(messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=cap))
+            body = chat_call.forward_body(
+                call, model=candidate.upstream_id_json, dialect=dialect, output_cap=cap, put=candidate.fields
+            )
+            return Outgoing(body)
+        return Outgoing(
+            messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=cap, put=candidate.fields)
+        )
     conversation = WIRES[call.wire].request.to_neutral(call.fields)
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
@@ -64,6 +69,8 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
             param=unsupported[0],
             details={"unsupported": unsupported},
         )
+    if candidate.fields:
+        body = with_members(body, b",".join(b'"%b":%b' % (name.encode(), value) for name, value in candidate.fields))
     return Outgoing(body, tuple(unsupported))
 
 

@@ -14,6 +14,8 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from farebox.config_models import ModelSection, OfferSection, TierSection
+from farebox.config_routing import PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
@@ -242,87 +244,12 @@ class ProviderSection(_Section, frozen=True):
     """PEM file of the certificate shown to it."""
     client_key_file: str | None = None
     """PEM file of that certificate's key, if it is not in the same file."""
-
-
-class TierSection(_Section, frozen=True):
-    """Prices above a prompt size; what is not stated costs as in the offer."""
-
-    above: int
-    """The tier applies when the prompt has more tokens than this, and then to the whole call."""
-    input: str | None = None
-    """USD per million tokens."""
-    cached_input: str | None = None
-    """USD per million tokens."""
-    cache_write: str | None = None
-    """USD per million tokens."""
-    cache_write_1h: str | None = None
-    """USD per million tokens."""
-    output: str | None = None
-    """USD per million tokens."""
-    reasoning: str | None = None
-    """USD per million tokens."""
-    audio_input: str | None = None
-    """USD per million tokens."""
-    audio_output: str | None = None
-    """USD per million tokens."""
-
-
-class OfferSection(_Section, frozen=True):
-    """A model as one provider sells it. Prices are decimal strings: USD per million tokens, or, for fees, USD each."""
-
-    provider: str
-    """A known provider, or one with a section of its own."""
-    id: str
-    """The model's name at that provider."""
-    input: str
-    """Input tokens."""
-    output: str
-    """Output tokens."""
-    cached_input: str | None = None
-    """Input tokens read from the provider's cache. Unset: as `input`."""
-    cache_write: str | None = None
-    """Input tokens written to it for five minutes. Unset: as `input`."""
-    cache_write_1h: str | None = None
-    """The same for an hour. Unset: as `cache_write`; at Anthropic, where `cache_write` is set, twice `input`."""
-    reasoning: str | None = None
-    """Thinking tokens. Unset: as `output`."""
-    audio_input: str | None = None
-    """Audio tokens in. Unset: as `input`."""
-    audio_output: str | None = None
-    """Audio tokens out. Unset: as `output`."""
-    image_input: str | None = None
-    """Image tokens in. Unset: as `input`."""
-    image_output: str | None = None
-    """Image tokens out. Unset: as `output`."""
-    request: str | None = None
-    """A fee per answered call, USD."""
-    web_search: str | None = None
-    """A fee per search that the provider runs, USD."""
-    tiers: tuple[TierSection, ...] = ()
-    """Prices by prompt size."""
-    effective_from: str = "1970-01-01"
-    """The UTC day from which the price applies; before it the offer is not called."""
-    context_window: int | None = None
-    """Unset: the model's."""
-    max_output_tokens: int | None = None
-    """Unset: the model's."""
-
-
-class ModelSection(_Section, frozen=True):
-    """A model of one's own, or one of the catalog with offers of one's own in place of the catalog's."""
-
-    slug: str
-    """The name that callers use: `vendor/model`."""
-    context_window: int
-    """Tokens; bounds what a call may be held for."""
-    max_output_tokens: int
-    """Tokens; held, and sent as the cap, when a caller sets none."""
-    offers: tuple[OfferSection, ...]
-    """Who serves it at which price: at least one; the cheapest is tried first."""
-    name: str | None = None
-    """For lists. Unset: the slug."""
-    capabilities: tuple[str, ...] | None = None
-    """Unset: assume that it can do whatever it is asked."""
+    trains_on_prompts: bool | None = None
+    """Whether it trains on what it is sent. Unset: as known, or not known, which `data_collection = "deny"` does not accept."""
+    retention_days: int | None = None
+    """How long it keeps prompts; 0: not at all, which is what `zdr` asks for. Unset: as known, or not known."""
+    regions: tuple[str, ...] | None = None
+    """Where it computes, in words of your own such as `"eu"`; policies filter by them."""
 
 
 class Config(_Section, frozen=True):
@@ -339,6 +266,8 @@ class Config(_Section, frozen=True):
     providers: dict[str, ProviderSection] = {}
     markup: dict[str, MarkupSection] = {}
     models: tuple[ModelSection, ...] = ()
+    routing: Routing = Routing()
+    policies: dict[str, PolicySection] = {}
     aliases: dict[str, str] = {}
     """Other names for models: `"fast" = "openai/gpt-4o-mini"`."""
 
@@ -405,13 +334,14 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Loaded:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     filled = _fill(raw, environment, str(path), "")
-    sections = cast("dict[str, Any]", filled).get("providers")
-    for name, section in cast("dict[str, Any]", sections).items() if isinstance(sections, dict) else ():
-        # One by one, since a path through a table of names would not say which.
-        try:
-            msgspec.convert(section, ProviderSection)
-        except msgspec.ValidationError as error:
-            raise ConfigError(_explain(path, error, within=f"providers.{name}")) from None
+    for table, kind in (("providers", ProviderSection), ("policies", PolicySection)):
+        sections = cast("dict[str, Any]", filled).get(table)
+        for name, section in cast("dict[str, Any]", sections).items() if isinstance(sections, dict) else ():
+            # One by one, since a path through a table of names would not say which.
+            try:
+                msgspec.convert(section, kind)
+            except msgspec.ValidationError as error:
+                raise ConfigError(_explain(path, error, within=f"{table}.{name}")) from None
     try:
         config = msgspec.convert(filled, Config)
     except msgspec.ValidationError as error:
@@ -450,7 +380,7 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
-        "markup": MarkupSection, "invoices": Invoices,
+        "markup": MarkupSection, "invoices": Invoices, "routing": Routing, "policies": PolicySection,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -459,6 +389,10 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = TierSection
     elif "offers" in steps:
         found = OfferSection
+    elif steps[-1] == "max_price":
+        found = PriceCapSection
+    elif steps[-1].startswith("preferred_"):
+        found = PercentilesSection
     return () if found is None else cast("tuple[str, ...]", found.__struct_fields__)
 
 
@@ -548,6 +482,19 @@ def _check(config: Config, path: Path) -> None:
             )
         if provider.api_key is not None and provider.api_keys:
             refuse(f"providers.{name}", "has both `api_key` and `api_keys`; write one of them")
+        if provider.retention_days is not None and provider.retention_days < 0:
+            refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
+    for name, policy in config.policies.items():
+        if policy.attempts_max is not None and not 1 <= policy.attempts_max <= 6:
+            refuse(f"policies.{name}.attempts_max", f"{policy.attempts_max} is not from 1 to 6")
+        for setting in ("headers_s", "chunk_s", "total_s"):
+            value = getattr(policy, setting)
+            lowest, highest = _RANGES["attempts"][setting]
+            if value is not None and not lowest <= value <= highest:
+                refuse(f"policies.{name}.{setting}", f"{value} is not from {lowest} to {highest}")
+    if config.routing.policy is not None and config.routing.policy not in config.policies:
+        known = ", ".join(sorted(config.policies)) or "none"
+        refuse("routing.policy", f"there is no policy {config.routing.policy!r}; known: {known}")
     for index, model in enumerate(config.models):
         if not model.offers:
             refuse(f"models[{index}].offers", f"model `{model.slug}` has no offer, so nobody could answer it; add one")

@@ -5,7 +5,7 @@ the particulars: message, the field or limit concerned, when to retry. Wires wri
 (`wires.*.write_error`); nothing else invents an error body.
 
     FareboxError
-      kind.caller     400 invalid_request, context_length_exceeded, model_not_priced, unsupported …
+      kind.caller     400 invalid_request, context_length_exceeded, model_not_priced, no_eligible_offer, unsupported …
       kind.identity   401 authentication, 403 permission
       kind.money      402 insufficient_quota, budget_exceeded
       kind.missing    404 not_found, model_not_found, 405
@@ -23,6 +23,7 @@ class Kind(Enum):
 
     INVALID_REQUEST = (400, "invalid_request", "invalid_request_error", "invalid_request_error", False)
     UNSUPPORTED = (400, "unsupported_parameter", "invalid_request_error", "invalid_request_error", False)
+    NO_OFFER = (400, "no_eligible_offer", "invalid_request_error", "invalid_request_error", False)
     CONTEXT_LENGTH = (400, "context_length_exceeded", "invalid_request_error", "invalid_request_error", False)
     MODEL_NOT_PRICED = (400, "model_not_priced", "invalid_request_error", "invalid_request_error", False)
     CONTENT_POLICY = (400, "content_policy_violation", "invalid_request_error", "invalid_request_error", False)

@@ -1,6 +1,7 @@
 """The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -13,7 +14,8 @@ from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import retry
-from farebox.routing.plan import Candidate
+from farebox.routing.plan import Candidate, Plan
+from farebox.routing.router import Router
 from farebox.routing.target import Target
 from farebox.telemetry import Metrics
 from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
@@ -57,6 +59,7 @@ class Gateway:
         self,
         *,
         market: Market,
+        router: Router,
         client: Client,
         books: Books,
         keyring: Keyring,
@@ -70,7 +73,8 @@ class Gateway:
         settings: Settings,
         fail_point: Callable[[str], None],
     ) -> None:
-        self.market = market
+        self.router = router
+        self._market = market
         self.client = client
         self.books = books
         self.keyring = keyring
@@ -89,6 +93,32 @@ class Gateway:
         self.draining = False
         self._heads: dict[tuple[int, int], Prepared] = {}
         self._day = ("", 0)
+
+    @property
+    def market(self) -> Market:
+        return self._market
+
+    @market.setter
+    def market(self, market: Market) -> None:
+        self._market = market
+        self.router = self.router.over(market.catalog, market.by_wire)
+
+    def timeouts_for(self, plan: Plan) -> Timeouts:
+        """The time-outs of one attempt, the caller's or its policy's where they state some."""
+        patience = plan.patience
+        if patience is None:
+            return self.timeouts
+        ours = self.timeouts
+        total_s = ours.total_s if patience.total_s is None else patience.total_s
+        headers_s = ours.headers_s if patience.headers_s is None else patience.headers_s
+        chunk_s = ours.chunk_s if patience.chunk_s is None else patience.chunk_s
+        return replace(
+            ours,
+            connect_s=min(ours.connect_s, total_s),
+            headers_s=min(headers_s, total_s),
+            chunk_s=min(chunk_s, total_s),
+            total_s=total_s,
+        )
 
     def today(self, now_us: int) -> str:
         """The UTC day `YYYY-MM-DD`, computed once a day."""

@@ -17,17 +17,19 @@ from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Hold
 from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
-from farebox.errors import FareboxError, Kind
+from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
 from farebox.gate.limits import Bucket, Limiter, Refusal
 from farebox.gate.principal import Principal, check, credential
 from farebox.gateway import Gateway
 from farebox.money import format_amount
-from farebox.routing.plan import Plan, affordable, lowered, plan
+from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
 from farebox.wires.call import Call
 
 TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
 END_USER_HEADER = b"x-farebox-end-user"
+SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id")
+SESSION_CHARS_MAX = 256
 OUTPUT_TOKENS_MIN = 1
 
 
@@ -40,7 +42,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     try:
         call = exchange.surface.read_call(exchange.body)
         recovery = recover(gateway, exchange, call)
-        found = route(gateway, principal, call)
+        found = route(gateway, exchange, principal, call)
         found, reserved = await reserve(gateway, exchange, principal, call, found)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved)
         await Flight(gateway, exchange, call, found, settlement, recovery).run()
@@ -70,25 +72,34 @@ def enter(gateway: Gateway, principal: Principal) -> Bucket:
     return decision
 
 
-def route(gateway: Gateway, principal: Principal, call: Call) -> Plan:
-    """The offers of the model, in order, without those whose wire cannot express the call."""
+def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call) -> Plan:
+    """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
     now_us = gateway.clock.now_us()
     day = gateway.today(now_us)
-    market = gateway.market
-    resolved = market.catalog.resolve(call.model)
-    targets = market.by_wire[call.wire][resolved.model.slug]
-    if len(resolved.offers) < len(targets):
-        wanted = {(offer.provider, offer.id, offer.variant) for offer in resolved.offers}
-        targets = tuple(t for t in targets if (t.offer.provider, t.offer.id, t.offer.variant) in wanted)
-    return plan(
-        call, targets, now_us=now_us, day=day, markup=own_markup(gateway, principal), volume_nano=principal.volume_nano(day[:7])
+    found = gateway.router.plan(
+        call,
+        now_us=now_us,
+        day=day,
+        random=gateway.random,
+        policy=principal.policy,
+        markup=own_markup(gateway, principal) if principal.markup else None,
+        volume_nano=principal.volume_nano(day[:7]),
+        session=session(exchange),
+        expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
     )
+    reasons: list[str] = []
+    for candidate in found.candidates:
+        reason = inexpressible(gateway, exchange, call, candidate)
+        if reason is None:
+            return without_first(found, reasons) if reasons else found
+        reasons.append(reason)
+    # A call that no translation can express is the caller's error: told before any money is held.
+    bridge.outgoing(call, found.candidates[0], drop_unsupported=False)
+    return found
 
 
-def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan | None:
-    """The account's own markup plan, None for the usual one. One that is not configured any more has no price: refused."""
-    if not principal.markup:
-        return None
+def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan:
+    """The account's own markup plan. One that is not configured any more has no price: refused."""
     found = gateway.market.markups.get(principal.markup)
     if found is None:
         raise FareboxError(
@@ -106,11 +117,30 @@ def recover(gateway: Gateway, exchange: Exchange, call: Call) -> Recovery | None
     return Recovery(call, wanted=wanted) if call.stream else None
 
 
+def inexpressible(gateway: Gateway, exchange: Exchange, call: Call, candidate: Candidate) -> str | None:
+    """What keeps a call from being said on a candidate's wire, or None."""
+    if candidate.target.wire == call.wire:
+        return None
+    try:
+        bridge.outgoing(call, candidate, drop_unsupported=gateway.drops_unsupported(exchange))
+    except FareboxError as error:
+        return error.message
+    return None
+
+
+def session(exchange: Exchange) -> str:
+    """The conversation's name, where the client sends one in a header."""
+    for name in SESSION_HEADERS:
+        value = exchange.headers.get(name)
+        if value is not None:
+            if len(value) > SESSION_CHARS_MAX:
+                raise invalid(f"`{name.decode()}` is longer than {SESSION_CHARS_MAX} characters", param=name.decode())
+            return value.decode("latin-1")
+    return ""
+
+
 async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:
     """Hold the worst case. Too little is a 402 that says what fits, or, on request, a lower output cap."""
-    if found.candidates[0].target.wire != call.wire:
-        # A call that no translation can express is the caller's error: told before any money is held.
-        bridge.outgoing(call, found.candidates[0], drop_unsupported=gateway.drops_unsupported(exchange))
     holds = gateway.books.holds
     scopes = principal.scopes(gateway.clock.now_us())
     reserved = holds.try_reserve(scopes, found.hold_nano)

@@ -66,9 +66,11 @@ def configuration(origin: str) -> str:
     text = provider("lab", chat, extra="abort_stops_billing = true") + provider("cheap", chat)
     text += provider("stubborn", chat, extra="abort_stops_billing = false")
     text += "[attempts]\nbackoff_ms = 20\nbackoff_max_ms = 50\nchunk_s = 1.0\nheaders_s = 5.0\n"
+    text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
     price_of = {"input": "2.50", "cached_input": "1.25", "output": "10.00"}
     for slug, id in ONE.items():
         text += model(slug, offer("lab", id, **price_of))
+    text += model("w/dear", offer("lab", "sim", input="2.50", output="999999"))
     for slug, id in STUBBORN.items():
         text += model(slug, offer("stubborn", id, **price_of))
     for slug, id in TWO.items():
@@ -410,6 +412,8 @@ def test_refused_before_dispatch_leaves_no_trace(world: World) -> None:
     fate = world.ask("w/nobody-knows-it")
     assert fate.status == 404 and error_of(fate)["code"] == "model_not_found"
     fate = world.ask("w/plain", max_tokens=10**9)
+    assert fate.status == 400 and error_of(fate)["farebox"]["excluded"][0]["rule"] == "max_tokens"
+    fate = world.ask("w/dear")
     assert fate.status == 402 and fate.header("x-should-retry") == "false"
     assert error_of(fate)["farebox"]["affordable_output_tokens"] > 0
     assert len(world.provider.requests()) == seen and len(read_books(world.url).rows) == before

@@ -60,6 +60,7 @@ def configuration(origin: str) -> str:
     text = provider("lab", chat, extra="abort_stops_billing = true") + provider("down", chat)
     text += provider("stubborn", chat, extra="abort_stops_billing = false")
     text += provider("ant", f"{origin}/v1", wire="anthropic_messages", extra="abort_stops_billing = true")
+    text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
     text += "[attempts]\nbackoff_ms = 20\nbackoff_max_ms = 60\n"
     for slug, offers in OFFERS.items():
         text += model(slug, *(offer(name, id, **(CHEAP if name == "down" else PRICE)) for name, id in offers))

@@ -46,7 +46,7 @@ def quotes(draw: st.DrawFn) -> Quote:
 
 def candidate(quoted: Quote, input_tokens: int, cap: int) -> Candidate:
     hold = worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=cap)
-    return Candidate(cast("Any", None), quoted, Bound(input_tokens, cap, cap, True), hold, 0, "", "m", b'"m"')
+    return Candidate(cast("Any", None), quoted, Bound(input_tokens, cap, cap, True), hold, 0, "m", b'"m"')
 
 
 async def opened(plan: Plan, bound: int, first: Quote) -> tuple[Settlement, Paper]:
@@ -71,7 +71,6 @@ def test_the_hold_covers_every_part(data: st.DataObject, prices: list[Quote], bo
     estimate = data.draw(st.integers(0, bound))
     plan = Plan(
         tuple(candidate(quoted, bound, cap) for quoted in prices),
-        (),
         max(worst_case_nano(quoted, input_tokens=bound, output_tokens=cap) for quoted in prices),
         estimate,
     )
@@ -112,7 +111,7 @@ FLAT = Quote("m@1", Schedule(Rates(input=1_000_000, output=2_000_000)), 0, {})
 
 def plan_of(*prices: Quote, bound: int = 40, cap: int = 50) -> Plan:
     found = tuple(candidate(quoted, bound, cap) for quoted in prices)
-    return Plan(found, (), max(one.hold_nano for one in found), 10)
+    return Plan(found, max(one.hold_nano for one in found), 10)
 
 
 async def test_the_input_is_billed_once_and_learnt_from_the_continuation() -> None:

@@ -262,11 +262,13 @@ def test_what_messages_cannot_say_is_named_in_the_clients_terms(body: dict[str, 
 
 
 def test_the_gateways_own_fields_are_neither_forwarded_nor_refused() -> None:
-    ours = {"models": ["a"], "provider": {"order": ["x"]}, "usage": {"include": True}, "session_id": "s"}
+    routing = {"models": ["a"], "provider": {"order": ["x"]}, "fallbacks": ["b"], "num_retries": 1, "timeout": 5}
+    known = {"usage": {"include": True}, "session_id": "s"}
     for wire in (messages, chat):
-        body, refused = written(wire, from_chat(**ours))
-        assert refused == [] and not set(body) & set(ours)
-    assert set(written(chat, from_chat(**ours), Dialect(extensions=True))[0]) >= set(ours)
+        body, refused = written(wire, from_chat(**routing, **known))
+        assert refused == [] and not set(body) & set(routing | known)
+    body, _ = written(chat, from_chat(**routing, **known), Dialect(extensions=True))
+    assert set(body) >= set(known) and not set(body) & set(routing), "a gateway behind us must not go on to another model"
 
 
 def test_a_prefill_is_refused_where_the_model_refuses_it() -> None:

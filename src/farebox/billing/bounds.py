@@ -4,6 +4,8 @@ import msgspec
 
 from farebox.wires.call import Call
 
+NO_WINDOW = 2**62
+"""A window that holds every prompt."""
 TEMPLATE_TOKENS = 256
 """What a chat template adds around the messages at most: default system prompts and turn markers."""
 TOOL_TEMPLATE_TOKENS = 1024
@@ -51,10 +53,21 @@ def input_bound(call: Call, *, model: str, context_window: int) -> int:
 
 def bound(call: Call, *, model: str, context_window: int, max_output_tokens: int) -> Bound:
     """The bounds of a call on one offer. Without a cap from the client the model's own limit is held and sent."""
-    input_tokens = input_bound(call, model=model, context_window=context_window)
-    if call.output_cap is None:
+    return bound_within(
+        call,
+        input_bound(call, model=model, context_window=context_window),
+        context_window,
+        max_output_tokens,
+    )
+
+
+def bound_within(call: Call, input_tokens: int, context_window: int, max_output_tokens: int) -> Bound:
+    """The bounds on one offer of a model whose `input_bound` without a window (`NO_WINDOW`) is known."""
+    input_tokens = min(input_tokens, context_window)
+    cap = call.output_cap
+    if cap is None:
         return Bound(input_tokens, max_output_tokens * call.choices, max_output_tokens, False)
-    return Bound(input_tokens, call.output_cap * call.choices, call.output_cap, True)
+    return Bound(input_tokens, cap * call.choices, cap, True)
 
 
 def estimated_input(call: Call) -> int:

@@ -83,6 +83,10 @@ class MarkupPlan(msgspec.Struct, frozen=True, eq=False):
                 chosen = band
         return chosen.terms
 
+    def step(self, volume_nano: int) -> int:
+        """How many thresholds a volume has passed: between two of them, all terms stay the same."""
+        return sum(volume_nano > threshold for threshold in self.thresholds_nano)
+
     @property
     def thresholds_nano(self) -> tuple[int, ...]:
         """Volumes at which something changes, ascending."""

@@ -178,6 +178,8 @@ def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, req
     if quoted.single is not None and not web_searches:
         dearest_input, dearest_output, request = quoted.single
         pico = input_tokens * dearest_input + output_tokens * dearest_output + requests * request
+        if not quoted.markup_bp and quoted.fees is None:
+            return -(-pico // PICO_PER_NANO)
         return marked_up_nano(pico, PICO_PER_NANO, quoted.markup_bp, quoted.fees, up=True)
     worst = 0
     for schedule in (quoted.schedule, *quoted.service_tiers.values()):

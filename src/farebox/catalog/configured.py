@@ -78,6 +78,8 @@ class OfferEntry(Protocol):
     def context_window(self) -> int | None: ...
     @property
     def max_output_tokens(self) -> int | None: ...
+    @property
+    def quantization(self) -> str | None: ...
 
 
 class ModelEntry(Protocol):
@@ -93,6 +95,8 @@ class ModelEntry(Protocol):
     def max_output_tokens(self) -> int: ...
     @property
     def capabilities(self) -> tuple[str, ...] | None: ...
+    @property
+    def distillable(self) -> bool | None: ...
 
 
 def offer_from_config(entry: OfferEntry, model: ModelEntry, *, wire: str) -> Offer:
@@ -106,6 +110,7 @@ def offer_from_config(entry: OfferEntry, model: ModelEntry, *, wire: str) -> Off
         context_window=entry.context_window or model.context_window,
         max_output_tokens=entry.max_output_tokens or model.max_output_tokens,
         capabilities=_capabilities(model),
+        quantization=entry.quantization or "",
     )
 
 
@@ -187,4 +192,5 @@ def model_from_config(entry: ModelEntry, offers: tuple[Offer, ...]) -> Model:
         capabilities=_capabilities(entry),
         input_modalities=("text", *(modality for modality, needs in _INPUTS if needs in stated)),
         output_modalities=("text", "audio") if "audio_output" in stated else ("text",),
+        distillable=entry.distillable,
     )

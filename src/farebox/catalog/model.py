@@ -27,6 +27,8 @@ class Offer(msgspec.Struct, frozen=True):
     retires: str | None = None
     """Announced or earliest shutdown, `YYYY-MM-DD`."""
     reasoning_efforts: tuple[str, ...] = ()
+    quantization: str = ""
+    """The precision of the weights that it runs: `fp8`, `bf16`…; empty: not stated."""
 
     def price_on(self, day: str) -> Price | None:
         """The version in force on a UTC day `YYYY-MM-DD`, or None when the offer has no price then."""
@@ -51,6 +53,8 @@ class Model(msgspec.Struct, frozen=True):
     released: str | None = None
     knowledge_cutoff: str | None = None
     open_weights: bool | None = None
+    distillable: bool | None = None
+    """Whether its vendor allows to train other models on its text; None: not stated."""
 
 
 CAPABILITIES = (

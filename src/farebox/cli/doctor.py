@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.app import make_market, read_pepper
+from farebox.app import make_market, make_router, read_pepper
 from farebox.billing import journal, poster
 from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
@@ -16,6 +16,7 @@ from farebox.cli.output import local_url
 from farebox.config import ConfigError, Loaded, load
 from farebox.ports import SystemClock
 from farebox.processes import local_model
+from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate
 from farebox.storage.database import Database, StoreError
 
@@ -72,6 +73,7 @@ def _pepper(loaded: Loaded) -> Finding:
 def _providers(loaded: Loaded) -> list[Finding]:
     try:
         market, providers = make_market(loaded, local_url=local_url(loaded))
+        make_router(loaded, market, NothingMeasured())
     except ConfigError as error:
         return [Finding("problem", "providers", str(error), "edit the configuration")]
     found: list[Finding] = []

@@ -34,6 +34,10 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[models]]", config.ModelSection),
     ("models.offers", config.OfferSection),
     ("models.offers.tiers", config.TierSection),
+    ("[routing]", config.Routing),
+    ("[policies.NAME]", config.PolicySection),
+    ("policies.NAME.max_price", config.PriceCapSection),
+    ("policies.NAME.preferred_*", config.PercentilesSection),
 )
 _CONFIG_HEAD = """\
 # Configuration

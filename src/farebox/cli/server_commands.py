@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from farebox import __version__
-from farebox.app import make_market, read_pepper
+from farebox.app import make_market, make_router, read_pepper
 from farebox.cli import doctor as doctors
 from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json
 from farebox.cli.setup import CONFIG_NAME, first_key, initialise
@@ -14,6 +14,7 @@ from farebox.config import ConfigError, Loaded
 from farebox.edge.model_lists import openai_list
 from farebox.ports import SystemClock
 from farebox.processes.supervisor import supervise
+from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate
 from farebox.storage.database import StoreError
 
@@ -29,6 +30,7 @@ def _curl(base: str, key: str, model: str) -> str:
 def _callable_models(loaded: Loaded) -> list[str]:
     """Slugs that a call would reach now, the local one first."""
     market, _ = make_market(loaded, local_url=local_url(loaded))
+    make_router(loaded, market, NothingMeasured())  # a policy that cannot be is told before any process starts
     now_us = SystemClock().now_us()
     day = f"{_date(now_us)}"
     slugs = [str(item["id"]) for item in openai_list(market, day)["data"]]

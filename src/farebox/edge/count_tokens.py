@@ -26,7 +26,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     principal = await pipeline.admit(gateway, exchange)
     slot = pipeline.enter(gateway, principal)
     try:
-        plan = pipeline.route(gateway, principal, call)
+        plan = pipeline.route(gateway, exchange, principal, call)
         for candidate in plan.candidates:
             target = candidate.target
             if target.wire == call.wire and target.speaks.count_tokens_path is not None:

@@ -37,6 +37,8 @@ class Principal(msgspec.Struct, frozen=True):
     month: str = ""
     charged_nano: int = 0
     """What the account was charged in `month`, as far as posted when this was read."""
+    policy: str = ""
+    """The routing policy of the key or, where it has none, of the account."""
 
     def volume_nano(self, month: str) -> int:
         """What the account was charged in a UTC month `2026-11`; what plans with volume steps go by."""

@@ -5,8 +5,11 @@ operator names its models and prices. `local` is the gateway's own child process
 """
 
 from farebox.providers.anthropic import MESSAGES_USAGE, VERSION
-from farebox.providers.base import Provider, Speaks
+from farebox.providers.base import DataPolicy, Provider, Speaks
 from farebox.wires.dialect import Dialect
+
+_OWN_MACHINE = DataPolicy(trains=False, retention_days=0)
+"""These programs keep nothing; what their operator logs is the operator's own business, and ours to believe."""
 
 _LLAMA_CPP_CHAT = Dialect(
     developer_role=False,  # chat templates know `system` only
@@ -52,6 +55,7 @@ OLLAMA = Provider(
     },
     abort_stops_billing=True,
     docs_url="https://github.com/ollama/ollama/blob/main/docs/openai.md",
+    data=_OWN_MACHINE,
     kind="local",
 )
 
@@ -62,6 +66,7 @@ VLLM = Provider(
     speaks={"openai_chat": Speaks(path="/chat/completions", dialect=_VLLM)},
     abort_stops_billing=True,
     docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    data=_OWN_MACHINE,
     kind="local",
 )
 
@@ -75,6 +80,7 @@ LLAMACPP = Provider(
     },
     abort_stops_billing=True,
     docs_url="https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+    data=_OWN_MACHINE,
     kind="local",
 )
 
@@ -88,6 +94,7 @@ LOCAL = Provider(
     },
     abort_stops_billing=True,
     docs_url="https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
+    data=_OWN_MACHINE,
     kind="local",
     makes=("local",),
 )

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from farebox.providers import anthropic, compatible, deepseek, google, local, minimax, mistral, moonshot, openai, openrouter, xai
-from farebox.providers.base import Credential, Provider, Speaks
+from farebox.providers.base import Credential, DataPolicy, Provider, Speaks
 from farebox.wires.dialect import Dialect
 
 _OWN_FILE = (
@@ -43,6 +43,12 @@ class Settings(Protocol):
     def developer_role(self) -> bool | None: ...
     @property
     def prefill(self) -> Literal["none", "plain", "prefix", "partial", "continue_final_message"] | None: ...
+    @property
+    def trains_on_prompts(self) -> bool | None: ...
+    @property
+    def retention_days(self) -> int | None: ...
+    @property
+    def regions(self) -> tuple[str, ...] | None: ...
 
 
 def custom(name: str, settings: Settings, *, base: Provider | None = None) -> Provider:
@@ -76,6 +82,11 @@ def custom(name: str, settings: Settings, *, base: Provider | None = None) -> Pr
         title=settings.title or base.title,
         base_url=base_url or base.base_url,
         speaks={key: _changed(spoken, settings) for key, spoken in speaks.items()},
+        data=DataPolicy(
+            trains=base.data.trains if settings.trains_on_prompts is None else settings.trains_on_prompts,
+            retention_days=base.data.retention_days if settings.retention_days is None else settings.retention_days,
+            regions=base.data.regions if settings.regions is None else settings.regions,
+        ),
         abort_stops_billing=base.abort_stops_billing if settings.abort_stops_billing is None else settings.abort_stops_billing,
     )
 

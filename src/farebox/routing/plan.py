@@ -1,21 +1,17 @@
-"""The plan: which offers a call is tried at, in which order, and why. Pure: catalog, call and time in; attempts out.
-
-Here the order is the expected price. Preferences, health and policies (their own issue) come in as further arguments.
-"""
+"""The plan: which offers a call is tried at, in which order, and why. Pure; `farebox.routing.router` makes it."""
 
 from collections.abc import Sequence
 
 import msgspec
 
-from farebox.billing.bounds import Bound, bound, estimated_input
-from farebox.billing.markup import MarkupPlan
+from farebox.billing.bounds import Bound
 from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
 from farebox.errors import FareboxError, Kind
+from farebox.routing.filters import Exclusion
+from farebox.routing.preferences import Patience
+from farebox.routing.standing import Entry, Standing
 from farebox.routing.target import Target
 from farebox.wires.call import Call
-
-EXPECTED_OUTPUT_TOKENS = 512
-"""Output assumed when offers are compared by price and the client set no lower cap."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -26,82 +22,70 @@ class Candidate(msgspec.Struct, frozen=True):
     bound: Bound
     hold_nano: int
     expected_nano: int
-    reason: str
+    """What the call will probably cost the caller: the estimated prompt, cache hits included, and a usual answer."""
     upstream_id: str
     """The id to send: the offer's own, or the dated one of the same offer that the client asked for."""
     upstream_id_json: bytes
+    fields: tuple[tuple[str, bytes], ...] = ()
+    """Top-level fields that are put into the upstream request, as JSON: a service tier, preferences of a gateway behind us."""
+    cached_bp: int = 0
+    """The share of the prompt that is expected in the offer's cache, in basis points; part of `expected_nano`."""
+    entry: Entry | None = None
+    """Why it stands where it stands."""
+
+    @property
+    def reason(self) -> str:
+        return "" if self.entry is None else self.entry.reason
 
 
 class Plan(msgspec.Struct, frozen=True):
     """Candidates in the order of trying; `hold_nano` covers the dearest of them."""
 
     candidates: tuple[Candidate, ...]
-    excluded: tuple[tuple[str, str], ...]
-    """Offers left out, as (provider/id, reason)."""
     hold_nano: int
     input_estimate: int
+    excluded: tuple[Exclusion, ...] = ()
+    """Offers left out for what the call itself needs; those that preferences exclude are in the standing."""
+    standing: Standing | None = None
+    attempts_max: int | None = None
+    """Tries over all candidates, in place of the configured number."""
+    patience: Patience | None = None
+    sticky: str = ""
+    """`session` or `conversation`, when calls like this one go to the same offer."""
+    later_turn: bool = False
+    """The conversation has gone on since its opening, so its beginning may be cached where it was answered."""
+
+    @property
+    def left_out(self) -> tuple[Exclusion, ...]:
+        """Every offer that was left out, and why."""
+        return self.excluded if self.standing is None else (*self.standing.excluded, *self.excluded)
 
 
-def plan(
-    call: Call,
-    targets: Sequence[Target],
-    *,
-    now_us: int,
-    day: str,
-    markup: MarkupPlan | None = None,
-    volume_nano: int = 0,
-) -> Plan:
-    """Order the targets of one model for a call. Raises `model_not_priced` when none has a price today.
-
-    `markup` is the account's own plan, `volume_nano` what it was charged this month.
-    """
-    candidates: list[Candidate] = []
-    excluded: list[tuple[str, str]] = []
-    estimate = estimated_input(call)
-    cap = call.output_cap
-    expected_output = EXPECTED_OUTPUT_TOKENS if cap is None or cap > EXPECTED_OUTPUT_TOKENS else cap
-    for item in targets:
-        offer = item.offer
-        terms = (markup or item.markup).terms(item.model.slug, offer.provider, volume_nano)
-        quoted = item.quote_at(now_us, day, call.service_tier, terms)
-        if quoted is None:
-            excluded.append((f"{offer.provider}/{offer.id}", "no price in force today for this service tier"))
-            continue
-        limits = bound(
-            call, model=item.model.slug, context_window=offer.context_window, max_output_tokens=offer.max_output_tokens
+def refusal(call: Call, excluded: Sequence[Exclusion]) -> FareboxError:
+    """No offer is left: the 400 that says which requirement excluded which offer."""
+    if all(item.rule == "price" for item in excluded):
+        tier = f" on service tier `{call.service_tier}`" if call.service_tier else ""
+        return FareboxError(
+            Kind.MODEL_NOT_PRICED,
+            f"`{call.model}` has no price in force{tier}, and what has no price is never sent; give its offer a price in the "
+            "configuration, or call another model",
+            param="model",
         )
-        hold = worst_case_nano(
-            quoted, input_tokens=limits.input_tokens, output_tokens=limits.output_tokens, web_searches=call.web_searches_max
-        )
-        rates = quoted.schedule.rates
-        expected = (estimate * rates.input + expected_output * rates.output + rates.request) // 1000
-        upstream_id, encoded = offer.id, item.upstream_id_json
-        if offer.aliases:
-            asked = call.model.rpartition("/")[2]
-            if asked in offer.aliases:
-                upstream_id, encoded = asked, msgspec.json.encode(asked)
-        candidates.append(Candidate(item, quoted, limits, hold, expected, "priced", upstream_id, encoded))
-    if not candidates:
-        raise _not_priced(call)
-    if len(candidates) == 1:
-        return Plan((candidates[0],), tuple(excluded), candidates[0].hold_nano, estimate)
-    # Stable: equal prices keep the catalog's order.
-    candidates.sort(key=_expected)
-    return Plan(tuple(candidates), tuple(excluded), max(c.hold_nano for c in candidates), estimate)
-
-
-def _expected(candidate: Candidate) -> int:
-    return candidate.expected_nano
-
-
-def _not_priced(call: Call) -> FareboxError:
-    tier = f" on service tier `{call.service_tier}`" if call.service_tier else ""
+    reasons = "; ".join(f"`{item.provider}/{item.id}`: {item.reason} (`{item.rule}`)" for item in excluded[:_REASONS_MAX])
+    more = f"; and {len(excluded) - _REASONS_MAX} more" if len(excluded) > _REASONS_MAX else ""
+    rules = list(dict.fromkeys(item.rule for item in excluded))
+    kind, param = Kind.NO_OFFER, rules[0] if len(rules) == 1 else "model"
+    if rules == ["context"]:
+        kind, param = Kind.CONTEXT_LENGTH, "messages"
     return FareboxError(
-        Kind.MODEL_NOT_PRICED,
-        f"`{call.model}` has no price in force{tier}, and what has no price is never sent; give its offer a price in the "
-        "configuration, or call another model",
-        param="model",
+        kind,
+        f"no offer of `{call.model}` can take this call: {reasons}{more}",
+        param=param,
+        details={"excluded": [msgspec.structs.asdict(item) for item in excluded]},
     )
+
+
+_REASONS_MAX = 8
 
 
 def affordable(call: Call, found: Plan, available_nano: int) -> int:
@@ -116,6 +100,17 @@ def affordable(call: Call, found: Plan, available_nano: int) -> int:
         )
         for candidate in found.candidates
     )
+
+
+def without_first(found: Plan, reasons: Sequence[str]) -> Plan:
+    """The plan without its first candidates, which cannot be spoken to: one reason for each."""
+    left_out = tuple(
+        Exclusion(item.target.model.slug, item.target.provider.name, item.target.offer.id, "translation", reason)
+        for item, reason in zip(found.candidates, reasons, strict=False)
+    )
+    kept = found.candidates[len(reasons) :]
+    hold_nano = max(item.hold_nano for item in kept)
+    return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
 
 
 def lowered(call: Call, found: Plan, cap: int) -> Plan:

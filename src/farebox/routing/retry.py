@@ -33,13 +33,14 @@ def decide(
     retry_elsewhere: bool,
     retry_after_s: float | None,
     chance: float,
+    other_models: tuple[int, ...] = (),
 ) -> Next | None:
     """The next attempt after `attempts` failures, or None to give up.
 
     Another offer of the model is tried first, at once; when every offer has failed, the best of them again after full-jitter
     exponential back-off (`chance` in [0, 1)), or after what the provider asked for, if that is not too long.
     `failed` are the candidates tried so far, in order; only the last failure's `retryable_here` says whether its own offer
-    may be asked again.
+    may be asked again. `other_models` are candidates of other models, for a failure that only they can cure.
     """
     if attempts >= policy.attempts_max:
         return None
@@ -47,6 +48,9 @@ def decide(
         for index in range(candidates):
             if index not in failed:
                 return Next(index, 0.0)
+    for index in other_models:
+        if index not in failed:
+            return Next(index, 0.0)
     if not retryable_here:
         return None
     rounds = attempts // max(candidates, 1)

@@ -22,6 +22,7 @@ MODEL_NAME_MAX = 256
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_str = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
+_decode_strings = msgspec.json.Decoder(list[str] | None).decode
 _encode = msgspec.json.Encoder().encode
 NULL = b"null"
 
@@ -59,6 +60,8 @@ class Call(msgspec.Struct, frozen=True):
     end_user: str = ""
     stream_recovery: bool | None = None
     """Whether a stream that breaks off may be continued by another provider; None = as configured."""
+    messages: msgspec.Raw | None = None
+    """The messages of a plain call; of others they are in `fields`."""
     read: Fields | None = None
     """The top-level fields, if they were read already; see `fields`."""
     plain: bool = False
@@ -177,8 +180,14 @@ def required_array(fields: Mapping[str, msgspec.Raw], name: str) -> memoryview:
 
 
 def model_name(fields: Mapping[str, msgspec.Raw]) -> str:
-    """The `model` field: required, a non-empty string."""
+    """The `model` field, or the first of `models` in its place: a non-empty string."""
     name = text(fields, "model", length_max=MODEL_NAME_MAX)
+    if not name and "models" in fields:
+        try:
+            names = _decode_strings(fields["models"])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise invalid("`models` must be a list of names", param="models") from None
+        name = names[0] if names and len(names[0]) <= MODEL_NAME_MAX else None
     if not name:
         raise FareboxError(
             Kind.INVALID_REQUEST, "`model` is missing; `GET /v1/models` lists what can be called", param="model"

@@ -23,11 +23,14 @@ CACHE_HINTS = frozenset({
 """Fields that change neither the answer nor what it means: hints for a vendor's cache, its logs and its abuse desk. Left out
 where the vendor has no such field."""
 
-GATEWAY_FIELDS = frozenset({
-    "models", "route", "provider", "plugins", "transforms", "session_id", "trace", "usage", "debug", "include_reasoning",
-    "max_output_to_balance", "stream_recovery",
+ROUTING_FIELDS = frozenset({
+    "models", "route", "provider", "fallbacks", "num_retries", "timeout", "max_output_to_balance", "stream_recovery",
 })  # fmt: skip
-"""Request extensions that the gateway itself answers (compat.md §1): forwarded only to a vendor with `Dialect.extensions`."""
+"""What only this gateway answers. To a gateway behind it, routing itself says what concerns it."""
+GATEWAY_FIELDS = ROUTING_FIELDS | frozenset({
+    "plugins", "transforms", "session_id", "trace", "usage", "debug", "include_reasoning",
+})  # fmt: skip
+"""Request extensions of gateways: except for `ROUTING_FIELDS`, forwarded to a vendor with `Dialect.extensions`."""
 
 
 class Target:

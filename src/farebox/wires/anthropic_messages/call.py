@@ -1,5 +1,6 @@
 """Anthropic messages: the quick read of a request, and its body for a provider that speaks the same wire."""
 
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from farebox.errors import invalid
 from farebox.wires import call as calls
 from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.media import survey
 
 WIRE = "anthropic_messages"
@@ -15,7 +17,7 @@ WEB_SEARCHES_MAX = 10
 """Searches assumed for the hold when a search tool states no `max_uses`."""
 WEB_SEARCHES_LIMIT = 1000
 
-EXTENSIONS = frozenset({"models", "provider", "usage", "max_output_to_balance", "stream_recovery"})
+EXTENSIONS = ROUTING_FIELDS | {"session_id", "trace", "plugins", "transforms", "usage"}
 """Fields addressed to the gateway, not to the model."""
 
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,6 +46,8 @@ def read_call(body: bytes) -> Call:
         searches = _tool_needs(fields, needs)
         if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
             needs.add("json_schema")
+        if "thinking" in fields and _thinks(bytes(fields["thinking"])):
+            needs.add("reasoning")
         tier = calls.text(fields, "service_tier", length_max=32)
         if calls.text(fields, "speed") == "fast":
             tier = "fast"
@@ -85,6 +89,14 @@ def _tool_needs(fields: Fields, needs: set[str]) -> int:
     return searches
 
 
+def _thinks(thinking: bytes) -> bool:
+    """Whether thinking is switched on. What is malformed is left for the provider to name."""
+    try:
+        return bytes(_decode_map(thinking).get("type", calls.NULL)) in (b'"enabled"', b'"adaptive"')
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+
 def _searches(data: bytes) -> int:
     """The most searches that the tools allow. Malformed tools are left for the provider to name."""
     try:
@@ -110,11 +122,16 @@ def _end_user(fields: Fields) -> str | None:
         raise invalid("`metadata` must be an object", param="metadata") from None
 
 
-def forward_body(call: Call, *, model: bytes, output_cap: int | None) -> bytes:
-    """The client's bytes for a provider that speaks messages: only the model and a lowered cap change."""
+def forward_body(
+    call: Call, *, model: bytes, output_cap: int | None, put: Sequence[tuple[str, bytes]] = ()
+) -> bytes:
+    """The client's bytes for a provider that speaks messages: only the model, a lowered cap and what routing `put`s change."""
     replace: dict[str, bytes] = {"model": model}
     if output_cap is not None:
         replace["max_tokens"] = b"%d" % output_cap
     fields = call.fields
-    remove = EXTENSIONS.intersection(fields) if not fields.keys().isdisjoint(EXTENSIONS) else ()
+    remove: Collection[str] = EXTENSIONS.intersection(fields) if not fields.keys().isdisjoint(EXTENSIONS) else ()
+    for name, value in put:
+        replace[name] = value
+        remove = [other for other in remove if other != name]
     return calls.splice(call, replace, remove)

@@ -1,6 +1,6 @@
 """OpenAI chat completions: the quick read of a request, and its body for a provider that speaks the same wire."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -8,6 +8,7 @@ import msgspec
 from farebox.errors import invalid
 from farebox.wires import call as calls
 from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
 from farebox.wires.media import survey
 
@@ -19,11 +20,12 @@ WEB_SEARCHES_MAX = 10
 """Searches that one request may run at the provider, for the hold."""
 
 EXTENSIONS = frozenset(
-    {"models", "route", "provider", "plugins", "transforms", "usage", "session_id", "trace", "fallbacks", "num_retries",
-     "max_output_to_balance", "stream_recovery", "include_reasoning"}
-)  # fmt: skip
-"""Fields addressed to the gateway, not to the model; forwarded only where the provider is a gateway with the same dialect."""
+    {"plugins", "transforms", "usage", "session_id", "trace", "include_reasoning"}
+)
+"""Fields addressed to a gateway, not to the model; forwarded only where the provider is one with the same dialect. The fields
+of `ROUTING_FIELDS` never are: a gateway behind us that went on to another model would charge what nobody has held."""
 
+_GATEWAYS = EXTENSIONS | ROUTING_FIELDS
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 _ROUTINE = frozenset(
@@ -77,6 +79,7 @@ def read_call(body: bytes) -> Call:
                 choices=1,
                 media=Media(len(body)),
                 needs=_NOTHING,
+                messages=read.messages,
                 plain=True,
             )
     fields, layout = calls.read_fields(body)
@@ -179,6 +182,8 @@ def _feature_needs(fields: Fields) -> set[str]:
             needs.add("json_schema")
         elif kind == "json_object":
             needs.add("json_mode")
+    if _asks_reasoning(fields):
+        needs.add("reasoning")
     if _present(fields, "web_search_options"):
         needs.add("web_search")
     if _present(fields, "modalities"):
@@ -191,13 +196,31 @@ def _feature_needs(fields: Fields) -> set[str]:
     return needs
 
 
-def forward_body(call: Call, *, model: bytes, dialect: Dialect, output_cap: int | None) -> bytes:
-    """The client's bytes for a provider that speaks chat completions.
+def _asks_reasoning(fields: Fields) -> bool:
+    """Whether the model shall think. What is malformed is left for whoever writes the upstream body to name."""
+    if _present(fields, "reasoning_effort"):
+        return bytes(fields["reasoning_effort"]) != b'"none"'
+    if not _present(fields, "reasoning"):
+        return False
+    try:
+        asked = _decode_map(fields["reasoning"])
+    except msgspec.DecodeError:
+        return False
+    if bytes(asked.get("enabled", calls.NULL)) == b"true":
+        return True
+    off = (calls.NULL, b'"none"')
+    return any(bytes(asked[name]) not in off for name in ("effort", "max_tokens") if name in asked)
+
+
+def forward_body(
+    call: Call, *, model: bytes, dialect: Dialect, output_cap: int | None, put: Sequence[tuple[str, bytes]] = ()
+) -> bytes:
+    """The client's bytes for a provider that speaks chat completions. `put` are fields that routing adds or replaces.
 
     `model` is the upstream id as JSON; `output_cap` is written when the client sent none or it was lowered, since what is
     held must be what the provider enforces. In streams usage is always asked for.
     """
-    if call.plain and not call.stream and output_cap is None and dialect.output_limit_field == "as_sent":
+    if call.plain and not call.stream and output_cap is None and not put and dialect.output_limit_field == "as_sent":
         swapped = calls.swap_model(call, model)
         if swapped is not None and (dialect.developer_role or b'"developer"' not in swapped):
             return swapped
@@ -215,8 +238,11 @@ def forward_body(call: Call, *, model: bytes, dialect: Dialect, output_cap: int 
                 name = "max_tokens" if "max_tokens" in fields else "max_completion_tokens"
             replace[name] = b"%d" % cap
             remove += [other for other in ("max_tokens", "max_completion_tokens") if other != name and other in fields]
-    if not dialect.extensions and not fields.keys().isdisjoint(EXTENSIONS):
-        remove += EXTENSIONS.intersection(fields)
+    if not fields.keys().isdisjoint(_GATEWAYS):
+        remove += (ROUTING_FIELDS if dialect.extensions else _GATEWAYS).intersection(fields)
+    for name, value in put:
+        replace[name] = value
+        remove = [other for other in remove if other != name]
     if not dialect.developer_role and b'"developer"' in call.body:
         replace["messages"] = _developer_to_system(fields["messages"])
     return calls.splice(call, replace, remove)

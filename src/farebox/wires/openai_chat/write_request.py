@@ -240,7 +240,7 @@ class _Settings(Target):
     def extras(self, body: dict[str, Any]) -> None:
         for name, raw in self.conversation.extra.items():
             if name in complaints.GATEWAY_FIELDS:
-                if self.dialect.extensions:
+                if self.dialect.extensions and name not in complaints.ROUTING_FIELDS:
                     body[name] = raw
             elif self.same_wire:
                 body[name] = raw

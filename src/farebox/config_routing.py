@@ -1,0 +1,122 @@
+"""The configuration's sections about routing: policies, and the default one. Read by `farebox.config`.
+
+A policy shares most of its settings with a request's `provider` object; `PolicySection.provider` says them in its words.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class PriceCapSection(_Section, frozen=True):
+    """Dearer offers are not called. Decimal strings, markup included."""
+
+    prompt: str | None = None
+    """USD per million input tokens."""
+    completion: str | None = None
+    """USD per million output tokens."""
+    request: str | None = None
+    """USD per call."""
+    image: str | None = None
+    """USD per million image tokens."""
+    audio: str | None = None
+    """USD per million audio tokens."""
+
+
+class PercentilesSection(_Section, frozen=True):
+    """Bounds by percentile."""
+
+    p50: float | None = None
+    """The median."""
+    p75: float | None = None
+    """Three quarters."""
+    p90: float | None = None
+    """Nine tenths."""
+    p99: float | None = None
+    """All but a hundredth."""
+
+
+class PolicySection(_Section, frozen=True):
+    """Named preferences, called as the model `policy/NAME` or set as a default. Callers can narrow its filters, never widen them;
+    their own `order` and `sort` come before its."""
+
+    models: tuple[str, ...] = ()
+    """What `policy/NAME` calls: the first, or, when it cannot answer, the next."""
+    fallbacks: tuple[str, ...] = ()
+    """Models to go on with, whatever model was called, unless the caller names its own."""
+    order: tuple[str, ...] = ()
+    """Providers to try first, in this order; `"azure/eu"` means one variant."""
+    only: tuple[str, ...] = ()
+    """No other providers."""
+    ignore: tuple[str, ...] = ()
+    """Never these providers."""
+    allow_fallbacks: bool = True
+    """`false`: only the first provider, or only those of `order`."""
+    sort: Literal["price", "throughput", "latency"] | None = None
+    """Unset: by chance, weighted by the inverse square of the price, and for a conversation always the same."""
+    partition: Literal["model", "none"] = "model"
+    """`"none"` sorts the offers of all its models as one list."""
+    weights: dict[str, int] = {}
+    """Shares of the calls by provider, in place of prices; providers without one are only for when the others fail."""
+    require: tuple[str, ...] = ()
+    """Capabilities that an offer must have: `"tools"`, `"vision"`…"""
+    regions: tuple[str, ...] = ()
+    """Only providers with one of these in their `regions`."""
+    data_collection: Literal["allow", "deny"] = "allow"
+    """`"deny"`: only providers known not to train on prompts."""
+    zdr: bool = False
+    """Only providers known to retain nothing."""
+    enforce_distillable_text: bool = False
+    """Only models whose text may train other models."""
+    quantizations: tuple[str, ...] = ()
+    """Only offers of these precisions; `"unknown"` means those that do not state one."""
+    require_parameters: bool = False
+    """Only offers that take every parameter of the request."""
+    max_price: PriceCapSection | None = None
+    """Dearer offers are not called."""
+    preferred_min_throughput: float | PercentilesSection | None = None
+    """Tokens per second (a number means the median); slower offers go behind the others."""
+    preferred_max_latency: float | PercentilesSection | None = None
+    """Seconds to the first token; slower offers go behind the others."""
+    attempts_max: int | None = None
+    """Tries per call, 1 to 6; at least one for each model."""
+    headers_s: float | None = None
+    """In place of `attempts.headers_s`, and so on."""
+    chunk_s: float | None = None
+    """In place of `attempts.chunk_s`."""
+    total_s: float | None = None
+    """In place of `attempts.total_s`."""
+    decision: str | None = None
+    """A decision that chooses among `branches`, call by call."""
+    branches: dict[str, tuple[str, ...]] = {}
+    """Models by the decision's answers; an answer without any takes `models`."""
+
+    def provider(self) -> dict[str, Any]:
+        """The settings that requests have, too, as a request's `provider` object."""
+        shared = {
+            "order": self.order,
+            "only": self.only,
+            "ignore": self.ignore,
+            "allow_fallbacks": self.allow_fallbacks,
+            "data_collection": self.data_collection,
+            "zdr": self.zdr,
+            "enforce_distillable_text": self.enforce_distillable_text,
+            "quantizations": self.quantizations,
+            "require_parameters": self.require_parameters,
+            "sort": None if self.sort is None else {"by": self.sort, "partition": self.partition},
+            "max_price": self.max_price,
+            "preferred_min_throughput": self.preferred_min_throughput,
+            "preferred_max_latency": self.preferred_max_latency,
+        }
+        return msgspec.json.decode(msgspec.json.encode(shared))
+
+
+class Routing(_Section, frozen=True):
+    """How calls find their provider when neither the caller nor its key or account says so."""
+
+    policy: str | None = None
+    """The policy of every key whose account and self have none."""

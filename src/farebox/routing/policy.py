@@ -1,0 +1,292 @@
+"""Policies: named preferences of the operator's, from `[policies.NAME]`. Pure.
+
+A policy is called as a model (`policy/support`), or is the default of a key, an account or the whole gateway. Either way its
+filters hold: a request can narrow them, never widen. Order and sort are only wishes, so the request's own come first.
+
+A policy may choose among lists of models by a named decision: `decision` is looked up in the table that the router is given,
+called with the request, and its answer picks the branch. What is decided, and how, is not this module's business.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from farebox.catalog.model import CAPABILITIES
+from farebox.errors import FareboxError, Kind, invalid
+from farebox.routing.preferences import (
+    MODELS_MAX,
+    NONE,
+    Patience,
+    Preferences,
+    PriceCap,
+    ProviderRef,
+    Providers,
+    provider_preferences,
+)
+from farebox.wires.call import Call
+
+POLICY_PREFIX = "policy/"
+WEIGHT_MAX = 1_000_000
+
+Decision = Callable[[Call], str]
+"""From a request to the name of a branch."""
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """A decision that policies may name, and every answer that it can give."""
+
+    decide: Decision
+    answers: tuple[str, ...]
+
+
+class PolicyError(Exception):
+    """A policy that cannot be; `place` is the setting inside it."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"`{place}`: {problem}")
+        self.place = place
+        self.problem = problem
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """One policy, checked."""
+
+    name: str
+    models: tuple[str, ...] = ()
+    preferences: Preferences = NONE
+    decision: str = ""
+    branches: Mapping[str, tuple[str, ...]] = {}
+
+    def names(self, branch: str) -> tuple[str, ...]:
+        """The models to try, in order."""
+        return self.branches.get(branch, self.models) if branch else self.models
+
+    def named_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every list of models in it, by the setting that names them."""
+        return [("models", self.models), ("fallbacks", self.preferences.fallbacks), *_named(self.branches)]
+
+    @property
+    def callable(self) -> bool:
+        """Whether it names models of its own, so that it can be called as one."""
+        return bool(self.models or self.branches)
+
+
+NO_POLICY = Policy("")
+
+
+class Section(Protocol):
+    """What a `[policies.NAME]` section says (`farebox.config.PolicySection`)."""
+
+    @property
+    def models(self) -> tuple[str, ...]: ...
+    @property
+    def fallbacks(self) -> tuple[str, ...]: ...
+    @property
+    def weights(self) -> Mapping[str, int]: ...
+    @property
+    def require(self) -> tuple[str, ...]: ...
+    @property
+    def regions(self) -> tuple[str, ...]: ...
+    @property
+    def attempts_max(self) -> int | None: ...
+    @property
+    def headers_s(self) -> float | None: ...
+    @property
+    def chunk_s(self) -> float | None: ...
+    @property
+    def total_s(self) -> float | None: ...
+    @property
+    def decision(self) -> str | None: ...
+    @property
+    def branches(self) -> Mapping[str, tuple[str, ...]]: ...
+    def provider(self) -> Mapping[str, Any]:
+        """The settings that are also members of a request's `provider` object, by those names; null where unset."""
+        ...
+
+
+def compiled(name: str, section: Section, providers: Providers, decisions: Mapping[str, Decisions]) -> Policy:
+    """A checked policy. Raises `PolicyError`, which names the setting, or `FareboxError` for those shared with requests."""
+    at = f"policies.{name}"
+    if not name or not all(character.isalnum() or character in "-_." for character in name):
+        raise PolicyError(at, "a policy's name has letters, digits, `-`, `_` and `.` only, since it is called as `policy/NAME`")
+    preferences = provider_preferences(section.provider(), providers, at)
+    unknown = sorted(set(section.require) - set(CAPABILITIES))
+    if unknown:
+        raise PolicyError(f"{at}.require", f"unknown capability {', '.join(unknown)}; known: {', '.join(CAPABILITIES)}")
+    weights: list[tuple[ProviderRef, int]] = []
+    for provider, weight in section.weights.items():
+        if not 0 < weight <= WEIGHT_MAX:
+            raise PolicyError(f"{at}.weights.{provider}", f"{weight} is not a whole number from 1 to {WEIGHT_MAX}")
+        weights.append((providers.ref(provider, f"{at}.weights"), weight))
+    if weights and (preferences.order or preferences.sort is not None):
+        other = "order" if preferences.order else "sort"
+        raise PolicyError(f"{at}.weights", f"`weights` and `{other}` both say who comes first; write one of them")
+    for setting, names in (("models", section.models), ("fallbacks", section.fallbacks), *_named(section.branches)):
+        if len(names) > MODELS_MAX:
+            raise PolicyError(f"{at}.{setting}", f"has {len(names)} models; at most {MODELS_MAX} are tried")
+        for model in names:
+            if model.startswith(POLICY_PREFIX):
+                raise PolicyError(f"{at}.{setting}", f"{model!r} is a policy; name models, so that no policy leads to itself")
+    _check_decision(at, section, decisions)
+    patience = Patience(section.headers_s, section.chunk_s, section.total_s)
+    return Policy(
+        name=name,
+        models=section.models,
+        preferences=msgspec.structs.replace(
+            preferences,
+            fallbacks=section.fallbacks,
+            weights=tuple(weights),
+            require=frozenset(section.require),
+            regions=section.regions,
+            attempts_max=section.attempts_max,
+            patience=None if patience == Patience() else patience,
+        ),
+        decision=section.decision or "",
+        branches=dict(section.branches),
+    )
+
+
+def _named(branches: Mapping[str, tuple[str, ...]]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(f"branches.{name}", models) for name, models in branches.items()]
+
+
+def _check_decision(at: str, section: Section, decisions: Mapping[str, Decisions]) -> None:
+    """Every answer of the decision has its branch, and no branch is never taken."""
+    if section.decision is None:
+        if section.branches:
+            raise PolicyError(f"{at}.branches", "branches need a `decision` that chooses among them")
+        return
+    known = decisions.get(section.decision)
+    if known is None:
+        raise PolicyError(
+            f"{at}.decision", f"there is no decision {section.decision!r}; known: {', '.join(sorted(decisions)) or 'none'}"
+        )
+    for answer in known.answers:
+        if not section.branches.get(answer) and not section.models:
+            raise PolicyError(
+                f"{at}.branches", f"`{section.decision}` may answer {answer!r}; give it models, or give the policy `models`"
+            )
+    for branch in section.branches:
+        if branch not in known.answers:
+            raise PolicyError(
+                f"{at}.branches.{branch}", f"`{section.decision}` never answers this; it answers {', '.join(known.answers)}"
+            )
+
+
+class Policies:
+    """All policies of the configuration."""
+
+    def __init__(self, policies: Sequence[Policy] = (), decisions: Mapping[str, Decisions] | None = None) -> None:
+        self._by_name = {policy.name: policy for policy in policies}
+        self._decisions = decisions or {}
+        self.deciding = frozenset(policy.name for policy in policies if policy.decision)
+
+    def __iter__(self) -> "Any":
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> Policy:
+        """A default policy. One that is gone from the configuration refuses the call: its filters may have been a promise."""
+        found = self._by_name.get(name)
+        if found is None:
+            raise FareboxError(
+                Kind.PERMISSION,
+                f"the policy `{name}` of this key or account is not in the configuration; its operator has to mend that",
+                details={"policy": name},
+            )
+        return found
+
+    def called(self, model: str) -> Policy:
+        """The policy that a request names as its model."""
+        name = model.removeprefix(POLICY_PREFIX)
+        found = self._by_name.get(name)
+        if found is None or not found.callable:
+            known = ", ".join(f"`{POLICY_PREFIX}{policy.name}`" for policy in self._by_name.values() if policy.callable)
+            problem = "names no models of its own" if found is not None else "does not exist"
+            raise FareboxError(
+                Kind.MODEL_NOT_FOUND,
+                f"the policy `{name[:64]}` {problem}; can be called: {known or 'none'}",
+                param="model",
+            )
+        return found
+
+    def branch(self, policy: Policy, call: Call) -> str:
+        """What the policy's decision says of a call; empty without one."""
+        return self._decisions[policy.decision].decide(call) if policy.decision else ""
+
+
+def combined(request: Preferences, policy: Policy) -> Preferences:
+    """A request's preferences under a policy. Raises a 400 where the request wants what the policy excludes."""
+    ours = policy.preferences
+    if policy is NO_POLICY or ours is NONE:
+        return request
+    if request is NONE:
+        return ours
+    own_order = bool(request.order or request.sort is not None)
+    first = request if own_order else ours
+    return Preferences(
+        fallbacks=request.fallbacks or ours.fallbacks,
+        order=first.order,
+        sort=first.sort,
+        across_models=first.across_models,
+        tier=first.tier,
+        weights=() if own_order else ours.weights or request.weights,
+        only=_narrowed(request.only, ours.only, policy.name),
+        ignore=tuple(dict.fromkeys((*request.ignore, *ours.ignore))),
+        allow_fallbacks=request.allow_fallbacks and ours.allow_fallbacks,
+        require_parameters=request.require_parameters or ours.require_parameters,
+        no_training=request.no_training or ours.no_training,
+        zdr=request.zdr or ours.zdr,
+        distillable=request.distillable or ours.distillable,
+        quantizations=_both(request.quantizations, ours.quantizations, "provider.quantizations", policy.name),
+        throughput_min=request.throughput_min or ours.throughput_min,
+        latency_max_ms=request.latency_max_ms or ours.latency_max_ms,
+        price_max=_lower(request.price_max, ours.price_max),
+        attempts_max=_least(request.attempts_max, ours.attempts_max),
+        patience=_shorter(request.patience, ours.patience),
+        require=request.require | ours.require,
+        regions=_both(request.regions, ours.regions, "regions", policy.name),
+    )
+
+
+def _narrowed(request: tuple[ProviderRef, ...], ours: tuple[ProviderRef, ...], name: str) -> tuple[ProviderRef, ...]:
+    if not request or not ours:
+        return request or ours
+    found: list[ProviderRef] = []
+    for ref in request:
+        for allowed in ours:
+            if ref.name == allowed.name and (not allowed.variant or not ref.variant or ref.variant == allowed.variant):
+                found.append(ref if ref.variant else allowed)
+    if not found:
+        raise _excluded("provider.only", ", ".join(map(str, ours)), name)
+    return tuple(dict.fromkeys(found))
+
+
+def _both(request: tuple[str, ...], ours: tuple[str, ...], path: str, name: str) -> tuple[str, ...]:
+    if not request or not ours:
+        return request or ours
+    found = tuple(item for item in request if item in ours)
+    if not found:
+        raise _excluded(path, ", ".join(ours), name)
+    return found
+
+
+def _excluded(path: str, allowed: str, name: str) -> FareboxError:
+    return invalid(f"`{path}`: the policy `{name}` allows only {allowed}", param=path)
+
+
+def _lower(first: PriceCap | None, second: PriceCap | None) -> PriceCap | None:
+    if first is None or second is None:
+        return first or second
+    return PriceCap(*(_least(getattr(first, name), getattr(second, name)) for name in PriceCap.__struct_fields__))
+
+
+def _shorter(first: Patience | None, second: Patience | None) -> Patience | None:
+    if first is None or second is None:
+        return first or second
+    pairs = ((getattr(first, name), getattr(second, name)) for name in Patience.__struct_fields__)
+    return Patience(*(min((value for value in pair if value is not None), default=None) for pair in pairs))
+
+
+def _least(first: int | None, second: int | None) -> int | None:
+    return min((value for value in (first, second) if value is not None), default=None)

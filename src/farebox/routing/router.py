@@ -1,0 +1,423 @@
+"""The router: from a call, its preferences and the offers' health to a plan. Pure: time and chance are arguments.
+
+What calls have in common is worked out once (`farebox.routing.standing`) and remembered by wire, model, preferences and policy;
+what is left for each call is to see whether its own needs exclude an offer, to draw the order, and to price the few candidates
+that can be tried.
+
+Order, when nobody wishes otherwise: healthy offers first; among them by chance, weighted by the inverse square of the price, and
+for a conversation always the same (`farebox.routing.sticky`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import log
+
+import msgspec
+
+from farebox.billing.bounds import NO_WINDOW, TOOL_TEMPLATE_TOKENS, bound_within, estimated_input, input_bound
+from farebox.billing.markup import NO_MARKUP, MarkupPlan
+from farebox.billing.pricing import Quote, charge_nano, worst_case_nano
+from farebox.catalog.catalog import Catalog
+from farebox.catalog.model import Offer
+from farebox.money import BASIS_POINTS, PICO_PER_NANO
+from farebox.ports import Random
+from farebox.routing import filters, fitness, sticky
+from farebox.routing.caching import Caching
+from farebox.routing.filters import Exclusion
+from farebox.routing.measured import Measured
+from farebox.routing.plan import Candidate, Plan, refusal
+from farebox.routing.policy import NO_POLICY, POLICY_PREFIX, Policies, combined
+from farebox.routing.preferences import NONE, Preferences, Reader, session_of
+from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
+from farebox.routing.sticky import finish_time
+from farebox.routing.target import Target
+from farebox.wires.call import Call
+
+EXPECTED_OUTPUT_TOKENS = 512
+"""Output assumed for expected costs when the client set no lower cap."""
+STANDINGS_MAX = 4096
+EXPLORE_SHARE = 0.05
+"""Of the calls that are sorted by a measurement, the share that goes first to an offer without one, so that it gets one."""
+
+Expresses = Callable[[Call, Candidate], str | None]
+"""What keeps a call from being translated for a candidate, if anything does."""
+
+
+class Router:
+    """One worker's routing: a snapshot of what can be called, and memories that only save time."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        by_wire: Mapping[str, Mapping[str, tuple[Target, ...]]],
+        *,
+        policies: Policies,
+        reader: Reader,
+        health: Measured,
+        attempts_max: int,
+        default_policy: str = "",
+    ) -> None:
+        self.catalog = catalog
+        self.by_wire = by_wire
+        self.policies = policies
+        self.reader = reader
+        self.health = health
+        self.attempts_max = attempts_max
+        self.default_policy = default_policy
+        self.caching = Caching()
+        any_target = next((found[0] for by_slug in by_wire.values() for found in by_slug.values() if found), None)
+        self._usual = NO_MARKUP if any_target is None else any_target.markup
+        self._standings: dict[tuple[object, ...], Standing] = {}
+
+    def over(self, catalog: Catalog, by_wire: Mapping[str, Mapping[str, tuple[Target, ...]]]) -> "Router":
+        """The same router over another catalog and other offers."""
+        made = Router(
+            catalog,
+            by_wire,
+            policies=self.policies,
+            reader=self.reader,
+            health=self.health,
+            attempts_max=self.attempts_max,
+            default_policy=self.default_policy,
+        )
+        made.caching = self.caching
+        return made
+
+    def plan(
+        self,
+        call: Call,
+        *,
+        now_us: int,
+        day: str,
+        random: Random,
+        policy: str = "",
+        markup: MarkupPlan | None = None,
+        volume_nano: int = 0,
+        session: str = "",
+        expresses: Expresses | None = None,
+        everything: bool = False,
+    ) -> Plan:
+        """The plan of a call. Raises the 400 or 404 that the caller is told when nobody can answer it.
+
+        `policy` is the caller's own, `markup` its account's own, `volume_nano` what that was charged this month, `session` the
+        conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is left for.
+        """
+        pays = markup or self._usual
+        if call.plain:
+            wanted = NONE
+        else:
+            wanted = self.reader.read(call)
+            session = session_of(call) or session
+        policy = policy or self.default_policy
+        branch = ""
+        if call.model.startswith(POLICY_PREFIX):
+            branch = self.policies.branch(self.policies.called(call.model), call)
+        # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
+        step = pays.step(volume_nano) if volume_nano else 0
+        key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step)
+        standing = self._standings.get(key)
+        if standing is None or now_us >= standing.until_us or standing.epoch != self.health.epoch:
+            standing = self._prepare(call, wanted, policy, branch, pays, volume_nano, now_us, day)
+            if len(self._standings) >= STANDINGS_MAX:
+                self._standings.clear()
+            self._standings[key] = standing
+        groups = standing.groups
+        if len(groups) == 1 and len(groups[0].entries) == 1 and standing.simple:
+            group = groups[0]
+            estimate = estimated_input(call)
+            if _fits(group, call, estimate):
+                found = _candidates(call, group.entries, estimate, now_us)
+                patience, attempts_max = standing.wanted.patience, standing.wanted.attempts_max
+                return Plan(tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience)
+        return self._choose(call, standing, now_us, random, session, expresses, everything)
+
+    def _prepare(
+        self,
+        call: Call,
+        wanted: Preferences,
+        policy: str,
+        branch: str,
+        markup: MarkupPlan,
+        volume_nano: int,
+        now_us: int,
+        day: str,
+    ) -> Standing:
+        own = self.policies.get(policy) if policy else NO_POLICY
+        called = NO_POLICY
+        names: Sequence[str] = (call.model,)
+        if call.model.startswith(POLICY_PREFIX):
+            called = self.policies.called(call.model)
+            names = called.names(branch)
+        both = combined(combined(wanted, called), own)
+        chain = tuple(dict.fromkeys((*names, *both.fallbacks)))
+        return prepare(
+            resolve_chain(self.catalog, chain, lenient=called is not NO_POLICY),
+            self.by_wire[call.wire],
+            both,
+            asked=wanted,
+            markup=markup,
+            volume_nano=volume_nano,
+            wire=call.wire,
+            service_tier=call.service_tier,
+            policy=", ".join(filter(None, (own.name, called.name, branch))),
+            health=self.health,
+            now_us=now_us,
+            day=day,
+        )
+
+    def _choose(
+        self,
+        call: Call,
+        standing: Standing,
+        now_us: int,
+        random: Random,
+        session: str,
+        expresses: Expresses | None,
+        everything: bool,
+    ) -> Plan:
+        """The general case: several offers, or one that needs a closer look."""
+        estimate = estimated_input(call)
+        groups, wanted = standing.groups, standing.wanted
+        draw = CHANCE if standing.alone else Draw.of(call, standing.caching, session)
+        excluded: list[Exclusion] = []
+        candidates: list[Candidate] = []
+        models = 0
+        room = max(wanted.attempts_max or self.attempts_max, len(groups))
+        for index, group in enumerate(groups):
+            entries = _ordered(call, group, estimate, now_us, draw, random, excluded)
+            # Every later model keeps one try.
+            keep = max(room - (len(groups) - 1 - index), 1)
+            if group.limit is not None:
+                keep = min(keep, group.limit)
+            elif everything:
+                keep = len(entries)
+            if standing.simple:
+                picked = _candidates(call, entries[:keep], estimate, now_us)
+            else:
+                picked = _checked(call, entries, keep, estimate, now_us, wanted, expresses, excluded)
+            candidates += picked
+            room -= len(picked)
+            models += bool(picked)
+        if not candidates:
+            raise refusal(call, (*standing.excluded, *excluded))
+        first = candidates[0]
+        if draw.later_turn and first.entry is not None and first.entry.caching:
+            candidates[0] = _with_cache(call, first, estimate, self.caching.share_bp(first.target))
+        attempts = wanted.attempts_max
+        if models > (attempts or self.attempts_max):
+            attempts = models
+        hold = 0
+        for candidate in candidates:
+            hold = max(hold, candidate.hold_nano)
+        return Plan(
+            tuple(candidates),
+            hold,
+            estimate,
+            tuple(excluded),
+            standing,
+            attempts,
+            wanted.patience,
+            draw.sticky,
+            draw.later_turn,
+        )
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """What decides where chance would: a conversation, if it is one that should stay where it is."""
+
+    hash: int = 0
+    sticky: str = ""
+    later_turn: bool = False
+
+    @classmethod
+    def of(cls, call: Call, caching: bool, session: str) -> "Draw":
+        """`caching`: some offer has a prompt cache to come back to."""
+        found, later = sticky.opening(call) if caching else (0, False)
+        if session:
+            return cls(sticky.session_hash(session), "session", later)
+        return cls(found, "conversation", later) if caching else CHANCE
+
+
+CHANCE = Draw()
+"""No conversation."""
+
+
+def _fits(group: Group, call: Call, estimate: int) -> bool:
+    """Whether every entry certainly can take the call, seen from the group's smallest limits."""
+    cap = call.output_cap or 0
+    return (
+        cap <= group.output_min
+        and estimate + cap + TOOL_TEMPLATE_TOKENS <= group.input_min
+        and (not call.needs or call.needs <= group.common)
+    )
+
+
+def _ordered(
+    call: Call,
+    group: Group,
+    estimate: int,
+    now_us: int,
+    draw: Draw,
+    random: Random,
+    excluded: list[Exclusion],
+) -> Sequence[Entry]:
+    """The group's entries in the order of trying, without those that cannot take the call."""
+    entries = group.entries
+    if _fits(group, call, estimate):
+        if len(entries) == 1:
+            return entries
+        if group.mode == "chance" and group.level:
+            # The usual case, kept short: all are equals but for their weights.
+            times: dict[Entry, float] = {}
+            if draw.sticky:
+                session, own = draw.hash, sticky.draw
+                for entry in entries:
+                    times[entry] = -log(own(session, entry.salt)) * entry.distance
+            else:
+                uniform = random.uniform
+                for entry in entries:
+                    times[entry] = -log(1.0 - uniform()) * entry.distance
+            return sorted(entries, key=times.__getitem__)
+        ranked = [(entry.rank, entry) for entry in entries]
+    else:
+        ranked = []
+        for entry in entries:
+            offer = entry.target.offer
+            problem = fitness.unfit(call, offer)
+            if problem is not None:
+                excluded.append(Exclusion(entry.target.model.slug, offer.provider, offer.id, *problem))
+                continue
+            ranked.append((entry.rank + (RANK_TIGHT if fitness.doubtful(call, offer, estimate) else 0), entry))
+    keyed: list[tuple[int, float, float, int, Entry]] = []
+    for index, (rank, entry) in enumerate(ranked):
+        if group.mode == "chance":
+            chance = sticky.draw(draw.hash, entry.salt) if draw.sticky else 1.0 - random.uniform()
+            last = finish_time(chance, entry.distance)
+        elif group.mode == "price":
+            last = float(_expected_nano(call, _quote(entry, now_us), estimate, entry.target.offer))
+        else:
+            last = 0.0
+        keyed.append((rank, entry.position, last, index, entry))
+    keyed.sort()
+    found = [item[-1] for item in keyed]
+    if group.explore and random.uniform() < EXPLORE_SHARE:
+        _explore(found, random)
+    return found
+
+
+def _explore(entries: list[Entry], random: Random) -> None:
+    """Put an offer without measurements first, if there is one as good as the first in every other respect."""
+    unknown = [entry for entry in entries[1:] if entry.unmeasured and entry.rank == entries[0].rank]
+    if unknown and not entries[0].unmeasured:
+        chosen = unknown[int(random.uniform() * len(unknown))]
+        entries.remove(chosen)
+        entries.insert(0, chosen)
+
+
+def _quote(entry: Entry, now_us: int) -> Quote:
+    if entry.quoted is not None:
+        return entry.quoted
+    # A price that changes by the hour is asked for at the moment of the call.
+    found = entry.target.quote_at(now_us, entry.day, entry.tier, entry.terms)
+    assert found is not None, "it had a price today when the standing was made"
+    return found
+
+
+def _expected_nano(call: Call, quoted: Quote, estimate: int, offer: Offer) -> int:
+    """What the estimated prompt and a usual answer cost the caller, no cache hit assumed."""
+    estimate = min(estimate, offer.context_window)
+    rates = quoted.schedule.rates if quoted.single is not None else quoted.rates_for(estimate)
+    output = call.output_cap or offer.max_output_tokens
+    output = min(output, EXPECTED_OUTPUT_TOKENS)
+    pico = estimate * rates.input + output * call.choices * rates.output + rates.request
+    if not quoted.markup_bp and quoted.fees is None:
+        return pico // PICO_PER_NANO
+    return charge_nano(pico, quoted.markup_bp, quoted.fees)
+
+
+def _with_cache(call: Call, candidate: Candidate, estimate: int, share_bp: int) -> Candidate:
+    """The candidate with a cheaper estimate: a part of the prompt is probably in its cache."""
+    quoted = candidate.quoted
+    rates = quoted.rates_for(estimate)
+    saved = estimate * share_bp // BASIS_POINTS * (rates.input - rates.cache_read)
+    saved = saved * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO)
+    return msgspec.structs.replace(
+        candidate, expected_nano=max(candidate.expected_nano - saved, 0), cached_bp=share_bp
+    )
+
+
+def _candidates(call: Call, entries: Sequence[Entry], estimate: int, now_us: int) -> list[Candidate]:
+    """Entries priced for a call: their bounds, their holds and what they will probably cost."""
+    found: list[Candidate] = []
+    model = None
+    widest = 0
+    for entry in entries:
+        target = entry.target
+        offer = target.offer
+        if target.model is not model:
+            model = target.model
+            widest = input_bound(call, model=model.slug, context_window=NO_WINDOW)
+        quoted = entry.quoted
+        if quoted is None:
+            quoted = _quote(entry, now_us)
+        limits = bound_within(call, widest, offer.context_window, offer.max_output_tokens)
+        found.append(
+            Candidate(
+                target,
+                quoted,
+                limits,
+                worst_case_nano(
+                    quoted,
+                    input_tokens=limits.input_tokens,
+                    output_tokens=limits.output_tokens,
+                    web_searches=call.web_searches_max,
+                ),
+                _expected_nano(call, quoted, estimate, offer),
+                entry.upstream_id,
+                entry.upstream_id_json,
+                entry.fields,
+                0,
+                entry,
+            )
+        )
+    return found
+
+
+def _checked(
+    call: Call,
+    entries: Sequence[Entry],
+    keep: int,
+    estimate: int,
+    now_us: int,
+    wanted: Preferences,
+    expresses: Expresses | None,
+    excluded: list[Exclusion],
+) -> list[Candidate]:
+    """The first `keep` candidates that also pass what can only be checked with the call's own bounds and parameters."""
+    picked: list[Candidate] = []
+    for entry in entries:
+        if len(picked) >= keep:
+            break
+        candidate = _candidates(call, (entry,), estimate, now_us)[0]
+        problem = None
+        if wanted.price_max is not None:
+            quoted, tokens = candidate.quoted, candidate.bound.input_tokens
+            reachable = [rates for tier in (quoted.schedule, *quoted.service_tiers.values()) for rates in tier.reachable(tokens)]
+            problem = filters.too_dear(wanted.price_max, reachable, quoted)
+        if problem is None and wanted.require_parameters:
+            problem = _misses(call, candidate, expresses)
+        if problem is None:
+            picked.append(candidate)
+        else:
+            offer = entry.target.offer
+            excluded.append(Exclusion(entry.target.model.slug, offer.provider, offer.id, *problem))
+    return picked
+
+
+def _misses(call: Call, candidate: Candidate, expresses: Expresses | None) -> tuple[str, str] | None:
+    """A parameter of the call that the candidate does not understand."""
+    if candidate.target.wire == call.wire:
+        unknown = fitness.unknown_parameters(call, candidate.target)
+        said = ", ".join(f"`{name}`" for name in unknown)
+        return ("provider.require_parameters", f"it does not take {said}") if unknown else None
+    problem = None if expresses is None else expresses(call, candidate)
+    return None if problem is None else ("provider.require_parameters", problem)

@@ -1,0 +1,372 @@
+"""The plan: nothing that preferences or the call's needs exclude is in it, orders are kept, the hold covers every candidate."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.routing.conftest import (
+    ALL,
+    DAY,
+    NOW_US,
+    Clinic,
+    call,
+    dollars,
+    latency,
+    model,
+    names,
+    offer,
+    planned,
+    provider,
+    rates,
+    router,
+)
+
+from farebox.billing.bounds import bound
+from farebox.billing.markup import Band, Fees, MarkupPlan, Rule, Terms, flat
+from farebox.billing.pricing import worst_case_nano
+from farebox.catalog.price import OffPeak, Schedule, Tier
+from farebox.errors import FareboxError, Kind
+from farebox.ports import SystemRandom
+from farebox.routing import sticky
+from farebox.routing.measured import Unmeasured
+from farebox.routing.policy import Policy
+from farebox.routing.preferences import Preferences, ProviderRef
+from farebox.wires.dialect import Dialect
+
+NAMES = ("p0", "p1", "p2", "p3", "p4")
+FEES = st.sampled_from([None, Fees(per_call_nano=1000), Fees(min_nano=500), Fees(per_call_nano=7, max_nano=10)])
+prices = st.integers(0, 60).map(lambda tenths: f"{tenths // 10}.{tenths % 10}")
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> list[Any]:
+    found: list[Any] = []
+    for name in NAMES[: draw(st.integers(1, 5))]:
+        capabilities = ALL - draw(st.sets(st.sampled_from(["tools", "vision", "json_schema", "reasoning"])))
+        tiers = (Tier(draw(st.integers(0, 500)), rates(draw(prices), draw(prices))),) if draw(st.booleans()) else ()
+        found.append(
+            offer(
+                name,
+                price=rates(draw(prices), draw(prices)),
+                tiers=tiers,
+                capabilities=capabilities,
+                context_window=draw(st.sampled_from([64, 1000, 128_000])),
+                max_output_tokens=draw(st.sampled_from([100, 4096])),
+                quantization=draw(st.sampled_from(["", "fp8", "bf16"])),
+            )
+        )
+    return found
+
+
+some = st.lists(st.sampled_from(NAMES), max_size=3)
+wishes = st.fixed_dictionaries(
+    {},
+    optional={
+        "order": some,
+        "only": some,
+        "ignore": some,
+        "allow_fallbacks": st.booleans(),
+        "quantizations": st.lists(st.sampled_from(["fp8", "bf16", "unknown"]), max_size=2),
+        "sort": st.sampled_from(["price", "throughput", "latency"]),
+        "max_price": st.fixed_dictionaries({}, optional={"prompt": prices, "completion": prices}),
+    },
+)
+needs = st.fixed_dictionaries(
+    {},
+    optional={
+        "tools": st.just([{"type": "function", "function": {"name": "f"}}]),
+        "response_format": st.just({"type": "json_schema", "json_schema": {}}),
+        "reasoning_effort": st.sampled_from(["low", "none"]),
+        "max_tokens": st.integers(1, 5000),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    offers=markets(), wish=wishes, need=needs, size=st.integers(1, 3000), markup=st.integers(0, 3000), fees=FEES,
+    seed=st.floats(0, 0.999),
+)  # fmt: skip
+def test_a_plan_keeps_every_promise(
+    offers: list[Any], wish: dict[str, Any], need: dict[str, Any], size: int, markup: int, fees: Fees | None, seed: float
+) -> None:
+    plan = MarkupPlan("", (Rule("*", "*", (Band(0, Terms("", markup, fees)),)),))
+    everyone = {name: provider(name) for name in NAMES}
+    made = router(model("v/m", *offers), providers=everyone, markup=plan)
+    asked = call(text="x" * size, provider=wish, **need)
+    try:
+        found = planned(made, asked, chance=(seed, 0.3, 0.9))
+    except FareboxError as refusal:
+        assert refusal.kind in (Kind.NO_OFFER, Kind.CONTEXT_LENGTH)
+        assert {item["provider"] for item in refusal.details["excluded"]} == {item.provider for item in offers}
+        return
+    listed = [name for name in dict.fromkeys(wish.get("order", []))]
+    for candidate in found.candidates:
+        one = candidate.target.offer
+        assert not wish.get("only") or one.provider in wish["only"]
+        assert one.provider not in wish.get("ignore", [])
+        assert asked.needs <= one.capabilities
+        assert need.get("max_tokens", 0) <= one.max_output_tokens
+        assert not wish.get("quantizations") or (one.quantization or "unknown") in wish["quantizations"]
+        limits = bound(asked, model="v/m", context_window=one.context_window, max_output_tokens=one.max_output_tokens)
+        assert candidate.bound == limits
+        for rate in candidate.quoted.schedule.reachable(limits.input_tokens):
+            for name, paid in (("prompt", rate.input), ("completion", rate.output)):
+                most = wish.get("max_price", {}).get(name)
+                assert most is None or paid * (10_000 + markup) <= dollars(most) * 10_000
+        worst = worst_case_nano(candidate.quoted, input_tokens=limits.input_tokens, output_tokens=limits.output_tokens)
+        assert found.hold_nano >= worst == candidate.hold_nano >= candidate.expected_nano
+    served = names(found)
+    assert len(served) == len(set(served)) and len(served) <= 3
+    inside = [name for name in served if name in listed]
+    if not any(item.context_window < 2000 for item in offers):
+        assert inside == sorted(inside, key=listed.index) and served[: len(inside)] == inside
+    if wish.get("allow_fallbacks") is False:
+        assert len(served) == 1 or served == inside
+    if wish.get("sort") == "price" and not listed and not any(item.context_window < 2000 for item in offers):
+        expected = [candidate.expected_nano for candidate in found.candidates]
+        assert expected == sorted(expected)
+
+
+def test_chance_is_weighted_by_the_inverse_square_of_the_price() -> None:
+    made = router(model("v/m", offer("dear", price=rates("2", "8")), offer("cheap", price=rates("1", "4"))))
+    random = SystemRandom()
+    first = Counter(names(made.plan(call(), now_us=NOW_US, day=DAY, random=random))[0] for _ in range(4000))
+    assert 0.75 < first["cheap"] / 4000 < 0.85, "half the price: four times the calls"
+    shares = {entry.target.provider.name: entry.share_bp for entry in planned(made, call()).standing.groups[0].entries}
+    assert shares == {"cheap": 8000, "dear": 2000}
+
+
+def test_equal_prices_share_equally_and_free_offers_do_not_break_the_scale() -> None:
+    made = router(model("v/m", *(offer(name, price=rates("0", "0")) for name in NAMES[:4])))
+    first = Counter(names(made.plan(call(), now_us=NOW_US, day=DAY, random=SystemRandom()))[0] for _ in range(2000))
+    assert all(380 < count < 620 for count in first.values()) and len(first) == 4
+
+
+def test_ejected_offers_are_the_last_resort_and_nobody_is_left_without_any() -> None:
+    clinic = Clinic(cheap=Unmeasured(state="ejected"))
+    made = router(model("v/m", offer("cheap", price=rates("0.1", "0.1")), offer("dear")), health=clinic)
+    assert names(planned(made, call())) == ["dear", "cheap"]
+    assert names(planned(made, call(provider={"order": ["cheap"]}))) == ["dear", "cheap"]
+    clinic.views["dear"] = Unmeasured(state="ejected")
+    clinic.epoch += 1
+    assert sorted(names(planned(made, call()))) == ["cheap", "dear"]
+
+
+def test_a_new_epoch_is_seen_at_once() -> None:
+    clinic = Clinic()
+    made = router(model("v/m", offer("a"), offer("b")), health=clinic)
+    planned(made, call(provider={"order": ["a"]}))
+    clinic.views["a"] = Unmeasured(state="ejected")
+    clinic.epoch += 1
+    assert names(planned(made, call(provider={"order": ["a"]}))) == ["b", "a"]
+
+
+def test_sorts_by_what_was_measured() -> None:
+    clinic = Clinic(slow=latency(900, 20), quick=latency(100, 50), middling=latency(500, 90))
+    made = router(model("v/m", *(offer(name) for name in ("slow", "quick", "middling"))), health=clinic)
+    assert names(planned(made, call(provider={"sort": "latency"}))) == ["quick", "middling", "slow"]
+    assert names(planned(made, call(provider={"sort": "throughput"}))) == ["middling", "quick", "slow"]
+    assert names(planned(made, call("v/m:nitro"))) == ["middling", "quick", "slow"]
+
+
+def test_what_was_not_measured_comes_last_but_now_and_then_first() -> None:
+    clinic = Clinic(known=latency(900))
+    made = router(model("v/m", offer("new"), offer("known")), health=clinic)
+    asked = call(provider={"sort": "latency"})
+    assert names(planned(made, asked, chance=(0.9,))) == ["known", "new"]
+    assert names(planned(made, asked, chance=(0.01,))) == ["new", "known"]
+
+
+def test_missed_preferences_only_move_an_offer_back() -> None:
+    clinic = Clinic(slow=latency(2000, 10), quick=latency(100, 90))
+    made = router(model("v/m", offer("slow"), offer("new"), offer("quick")), health=clinic)
+    assert names(planned(made, call(provider={"preferred_max_latency": 0.5}))) == ["quick", "new", "slow"]
+    assert names(planned(made, call(provider={"preferred_min_throughput": {"p50": 50}}))) == ["quick", "new", "slow"]
+
+
+def test_other_models_follow_and_each_keeps_a_try() -> None:
+    made = router(
+        model("v/m", *(offer(name) for name in NAMES)), model("w/n", offer("q", id="n", price=rates("40", "90"))), attempts_max=3
+    )
+    found = planned(made, call(models=["w/n"]))
+    assert [candidate.target.model.slug for candidate in found.candidates] == ["v/m", "v/m", "w/n"]
+    assert found.hold_nano == found.candidates[-1].hold_nano, "the dearest of the chain is held"
+    assert planned(made, call(fallbacks=["w/n"], num_retries=0)).attempts_max == 2, "a try for each model"
+    assert planned(made, call(num_retries=1)).attempts_max == 2
+    with pytest.raises(FareboxError) as caught:
+        planned(made, call(models=["no/such"]))
+    assert caught.value.status == 404 and caught.value.param == "models"
+
+
+def test_a_chain_starts_where_it_can() -> None:
+    made = router(model("v/m", offer("a", capabilities=ALL - {"tools"})), model("w/n", offer("b", id="n")))
+    found = planned(made, call(models=["w/n"], tools=[{"type": "function"}]))
+    assert names(found) == ["b"] and [item.rule for item in found.left_out] == ["tools"]
+
+
+def test_models_can_be_sorted_as_one_list() -> None:
+    made = router(model("v/m", offer("a", price=rates("3", "3"))), model("w/n", offer("b", id="n", price=rates("1", "1"))))
+    assert names(planned(made, call(models=["w/n"], provider={"sort": "price"}))) == ["a", "b"]
+    assert names(planned(made, call(models=["w/n"], provider={"sort": {"by": "price", "partition": "none"}}))) == ["b", "a"]
+
+
+def test_data_policies_are_promises() -> None:
+    rows = {
+        "says-no": provider("says-no", trains=False, retention_days=0),
+        "trains": provider("trains", trains=True, retention_days=30),
+        "silent": provider("silent"),
+        "gateway": provider("gateway", dialect=Dialect(extensions=True)),
+    }
+    made = router(model("v/m", *(offer(name) for name in rows)), providers=rows, attempts_max=4)
+    for wish in ({"data_collection": "deny"}, {"zdr": True}):
+        found = planned(made, call(provider=wish))
+        assert sorted(names(found)) == ["gateway", "says-no"]
+        behind = next(item for item in found.candidates if item.target.provider.name == "gateway")
+        assert dict(behind.fields)["provider"] == msgspec.json.encode(wish)
+    assert sorted(names(planned(made, call(provider={"data_collection": "allow"})))) == sorted(rows)
+
+
+def test_a_gateway_behind_us_is_told_what_is_its_to_keep() -> None:
+    rows = {"gateway": provider("gateway", dialect=Dialect(extensions=True)), "other": provider("other")}
+    made = router(model("v/m", offer("gateway"), offer("other")), providers=rows, markup=flat(1000))
+    wish = {"only": ["gateway/deep", "other"], "sort": "price", "max_price": {"prompt": 3, "completion": 11}}
+    found = planned(made, call(provider=wish))
+    told = {item.target.provider.name: dict(item.fields).get("provider") for item in found.candidates}
+    assert told["other"] is None
+    assert told["gateway"] == b'{"only":["deep"],"sort":"price","max_price":{"prompt":2.727272,"completion":10.00}}'
+
+
+def test_suffixes_ask_for_the_service_tier_where_it_has_a_price() -> None:
+    flex = {"flex": Schedule(rates("1", "4"))}
+    made = router(model("v/m", offer("plain", price=rates("1.5", "6")), offer("tiered", service_tiers=flex)))
+    found = planned(made, call("v/m:floor"))
+    assert names(found) == ["tiered", "plain"]
+    assert dict(found.candidates[0].fields) == {"service_tier": b'"flex"'} and not found.candidates[1].fields
+    assert found.candidates[0].quoted.schedule.rates.input == dollars("1")
+    assert not planned(made, call("v/m")).candidates[0].fields
+    assert names(planned(made, call("v/m:floor", provider={"sort": "latency"}))) == ["plain", "tiered"], "the request's own sort"
+
+
+def test_prices_by_the_hour_are_asked_for_at_the_hour() -> None:
+    night = OffPeak(Schedule(rates("0.1", "0.1")), ((0, 1440),), weekends_off_peak=True)
+    made = router(model("v/m", offer("a", price=rates("9", "9"), off_peak=night)))
+    asked = call()
+    saturday = NOW_US + (5 - (NOW_US // 86_400_000_000 + 3) % 7) % 7 * 86_400_000_000
+    weekday = made.plan(asked, now_us=NOW_US, day=DAY, random=SystemRandom())
+    weekend = made.plan(asked, now_us=saturday, day="2026-09-26", random=SystemRandom())
+    assert weekend.hold_nano < weekday.hold_nano
+
+
+def test_a_refusal_says_which_requirement_excluded_which_offer() -> None:
+    made = router(model("v/m", offer("a", capabilities=ALL - {"vision"}), offer("b", max_output_tokens=10)))
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}]}
+    with pytest.raises(FareboxError) as caught:
+        planned(made, call(messages=[picture], max_tokens=50))
+    error = caught.value
+    assert error.kind is Kind.NO_OFFER and "`a/m`: it takes no images (`vision`)" in error.message
+    assert [(item["provider"], item["rule"]) for item in error.details["excluded"]] == [("a", "vision"), ("b", "max_tokens")]
+    with pytest.raises(FareboxError) as caught:
+        planned(router(model("v/m", offer("a", context_window=10))), call(text="x" * 10_000))
+    assert caught.value.kind is Kind.CONTEXT_LENGTH
+
+
+def test_a_prompt_that_probably_does_not_fit_goes_to_the_larger_window_first() -> None:
+    made = router(model("v/m", offer("small", price=rates("0.1", "0.1"), context_window=1000), offer("large")))
+    assert names(planned(made, call(text="x" * 8000))) == ["large", "small"]
+
+
+def test_parameters_can_be_required() -> None:
+    rows = {"simple": provider("simple", dialect=Dialect(logprobs=False)), "full": provider("full")}
+    made = router(model("v/m", offer("simple", price=rates("0.1", "0.1")), offer("full")), providers=rows)
+    asked = {"logprobs": True, "provider": {"sort": "price"}}
+    assert names(planned(made, call(**asked))) == ["simple", "full"]
+    asked = {"logprobs": True, "provider": {"sort": "price", "require_parameters": True}}
+    found = planned(made, call(**asked))
+    assert names(found) == ["full"] and found.left_out[0].rule == "provider.require_parameters"
+
+
+def test_required_parameters_look_through_a_translation() -> None:
+    rows = {"far": provider("far", wires=("anthropic_messages",)), "near": provider("near")}
+    made = router(model("v/m", offer("far", wire="anthropic_messages"), offer("near")), providers=rows)
+    asked = call(seed=7, provider={"require_parameters": True})
+    assert names(planned(made, asked, expresses=lambda _call, _candidate: "no seed")) == ["near"]
+
+
+def test_turns_of_a_conversation_go_to_one_offer_in_every_process() -> None:
+    offers = [offer(name, price=rates("2", "8", cached="0.2")) for name in NAMES]
+    first, second = router(model("v/m", *offers)), router(model("v/m", *reversed(offers)))
+    homes: Counter[str] = Counter()
+    for number in range(300):
+        opening = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"question {number}"}]
+        later = [*opening, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "and?" * number}]
+        plans = [
+            planned(one, call(messages=messages), chance=(chance,))
+            for one, messages, chance in ((first, opening, 0.1), (first, later, 0.9), (second, later, 0.4))
+        ]
+        assert len({names(plan)[0] for plan in plans}) == 1
+        assert [plan.later_turn for plan in plans] == [False, True, True] and plans[1].candidates[0].cached_bp == 5000
+        assert plans[1].candidates[1].cached_bp == 0, "only where the conversation was, something can be cached"
+        homes[names(plans[0])[0]] += 1
+    assert min(homes[name] for name in NAMES) > 30, f"conversations spread over equals: {homes}"
+
+
+def test_only_the_conversations_of_a_lost_offer_move() -> None:
+    clinic = Clinic()
+    made = router(model("v/m", *(offer(name, price=rates("2", "8", cached="0.2")) for name in NAMES)), health=clinic)
+    before = [names(planned(made, call(text=f"q{n}"))) for n in range(200)]
+    clinic.views["p2"] = Unmeasured(state="ejected")
+    clinic.epoch += 1
+    after = [names(planned(made, call(text=f"q{n}"))) for n in range(200)]
+    for was, now in zip(before, after, strict=True):
+        assert now[0] == (was[0] if was[0] != "p2" else was[1])
+
+
+def test_a_session_keeps_its_offer_whatever_is_said() -> None:
+    made = router(model("v/m", *(offer(name) for name in NAMES)))
+    homes = {names(planned(made, call(text=f"t{n}", session_id="s"), chance=(n / 50,)))[0] for n in range(50)}
+    assert len(homes) == 1
+    assert {names(planned(made, call(text=f"t{n}"), session="s", chance=(n / 50,)))[0] for n in range(50)} == homes
+    assert planned(made, call(), session="s").sticky == "session"
+
+
+def test_without_a_prompt_cache_there_is_nothing_to_come_back_to() -> None:
+    made = router(model("v/m", *(offer(name) for name in NAMES)))
+    assert planned(made, call()).sticky == ""
+
+
+def test_the_opening_is_the_same_however_long_the_conversation_grows() -> None:
+    for first in ("short", "x" * 20_000, "x" * 100_000, 'quotes " and } brackets', "é" * 3000):
+        opening: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": first}]
+        seen = {
+            sticky.opening(call(messages=[*opening, *([{"role": "assistant", "content": "y" * 500}] * turns)]))[0]
+            for turns in (0, 1, 30, 300)
+        }
+        assert len(seen) == 1
+    parts = {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b" * 9000}]}
+    later = call(messages=[parts, {"role": "assistant", "content": "z"}])
+    assert sticky.opening(call(messages=[parts]))[0] == sticky.opening(later)[0]
+    assert sticky.opening(call(text="one"))[0] != sticky.opening(call(text="two"))[0]
+
+
+def test_draws_are_even() -> None:
+    own = sticky.salt("lab/m/")
+    drawn = sorted(sticky.draw(sticky.session_hash(str(n)), own) for n in range(2000))
+    assert max(abs(value - (index + 0.5) / 2000) for index, value in enumerate(drawn)) < 0.04, "Kolmogorov and Smirnov agree"
+
+
+def test_a_policy_of_the_key_holds_whatever_the_request_wants() -> None:
+    strict = Policy("strict", preferences=Preferences(only=(ProviderRef("a"), ProviderRef("b")), order=(ProviderRef("b"),)))
+    made = router(model("v/m", offer("a"), offer("b"), offer("c")), policies=(strict,))
+    assert names(planned(made, call(), policy="strict")) == ["b", "a"]
+    assert names(planned(made, call(provider={"order": ["a"]}), policy="strict")) == ["a", "b"]
+    assert names(planned(made, call(provider={"only": ["a", "c"]}), policy="strict")) == ["a"]
+    with pytest.raises(FareboxError) as caught:
+        planned(made, call(provider={"only": ["c"]}), policy="strict")
+    assert caught.value.param == "provider.only" and "strict" in caught.value.message
+    with pytest.raises(FareboxError) as caught:
+        planned(made, call(), policy="gone")
+    assert caught.value.status == 403, "a policy that is gone may have been a promise"
