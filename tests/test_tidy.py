@@ -207,6 +207,7 @@ def test_nobody_asks_datetime_for_the_time() -> None:
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (
+    "billing.budget_commands", "billing.covering",
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",

@@ -67,8 +67,10 @@ def _take(database: Database, connection: Connection, requests: Sequence[ScopeRe
     for index in order:
         scope = requests[index].scope
         row = scopes.lock(connection, scope.id)
-        if row is None and scope.kind == "key":
-            scopes.make_key_scope(connection, scope.id, scope.owner, scope.window)
+        if row is None:
+            row = scopes.make(connection, scope)
+        elif scope.limit_nano is not None and scopes.target_nano(row) != scope.limit_nano:
+            scopes.retarget(connection, row, scope.limit_nano)
             row = scopes.lock(connection, scope.id)
         if row is None:
             raise AllotmentError(f"the scope `{scope.id}` does not exist")

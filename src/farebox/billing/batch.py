@@ -18,7 +18,7 @@ from farebox.ports import Ids
 USAGE_COLUMNS = (
     "hold_id", "attempt", "revision", "final", "account_id", "key_id", "project", "end_user", "model", "provider", "state",
     "outcome", "basis", "charge_nano", "loss_nano", "cost_nano", "prompt_tokens", "completion_tokens", "cached_tokens",
-    "reasoning_tokens", "record", "transfer_id", "cost_transfer_id", "created_us", "posted_us",
+    "reasoning_tokens", "record", "transfer_id", "cost_transfer_id", "created_us", "posted_us", "tags",
 )  # fmt: skip
 
 UsageRow = tuple[str | int | bool | None, ...]
@@ -129,7 +129,7 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, call.model, one.provider, call.state,
                 one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
-                cost_transfer, call.created_us, now_us,
+                cost_transfer, call.created_us, now_us, bytes(call.tags).decode(),
             ))  # fmt: skip
         else:
             if care is None and fault(call) is not None:
@@ -180,6 +180,7 @@ def _add_attempts(
             usage.completion_tokens if usage else None, usage.cache_read if usage else None,
             usage.reasoning if usage else None, words, charges.add(call.account, charge) if charge else None,
             costs.add(one.provider, one.cost_nano) if one.cost_nano else None, call.created_us, now_us,
+            bytes(call.tags).decode(),
         ))  # fmt: skip
     return total
 

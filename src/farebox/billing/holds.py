@@ -152,15 +152,16 @@ class Holds:
             for scope in scopes:
                 await self._fill(self._purse(scope), amount_nano)
 
-    def settle(self, reserved: Reserved, charge_nano: int) -> None:
-        """End a hold: the charge is spent, the rest is free again, here, at once."""
+    def settle(self, reserved: Reserved, charge_nano: int, charged: Sequence[str] | None = None) -> None:
+        """End a hold: the charge is spent, the rest is free again, here, at once. `charged`: only these scopes are charged."""
         assert reserved.open, "a hold is settled exactly once (I3)"
         assert 0 <= charge_nano <= reserved.amount_nano, "a charge never exceeds its hold"
         reserved.open = False
         now_us = self._clock.monotonic_us()
         for purse in reserved.purses:
             purse.held -= reserved.amount_nano
-            purse.spent += charge_nano
+            if charged is None or purse.scope.id in charged:
+                purse.spent += charge_nano
             purse.touched_us = now_us
             purse.refused_until_us = purse.refill_after_us = 0
         self.open_nano -= reserved.amount_nano

@@ -59,7 +59,8 @@ def alert_thresholds(
     lowest = min(percents)
     marks = ", ".join("?" * len(touched))
     columns = (
-        "id, account_id, window_name, COALESCE(wanted_limit_nano, limit_nano) AS limit_nano, posted_nano, epoch, alerted_percent"
+        "id, account_id, window_name, COALESCE(soft_limit_nano, wanted_limit_nano, limit_nano) AS limit_nano, posted_nano, "
+        "epoch, alerted_percent"
     )
     for scope in database.rows(connection, f"SELECT {columns} FROM scopes WHERE id IN ({marks})", touched):  # noqa: S608
         reached = scope.posted_nano * 100 // scope.limit_nano if scope.limit_nano else 0

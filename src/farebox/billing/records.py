@@ -11,6 +11,7 @@ A hold has exactly one `Settle` (states of billing.md §3: SETTLED, VOIDED, RECO
 Fields are only ever added, with defaults: an old journal stays readable.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -109,6 +110,16 @@ class Hold(msgspec.Struct, frozen=True, tag="hold", omit_defaults=True):
     input_bound: int = 0
     """Tokens; an estimate of the input never exceeds it."""
     input_estimate: int = 0
+    tags: tuple[str, ...] = ()
+    only: dict[str, tuple[str, ...]] = {}
+    """Scopes that count calls to certain providers alone, with these: settled in them only when one of them is charged for."""
+
+    def scopes_charged(self, attempts: Sequence[Attempt]) -> tuple[str, ...]:
+        """The scopes that a settlement with these attempts counts in."""
+        if not self.only:
+            return self.scopes
+        paid = {attempt.provider for attempt in attempts if attempt.charge_nano}
+        return tuple(scope for scope in self.scopes if scope not in self.only or not paid.isdisjoint(self.only[scope]))
 
 
 class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", omit_defaults=True):
@@ -165,6 +176,7 @@ class Settle(msgspec.Struct, frozen=True, tag="settle", omit_defaults=True):
     streamed: bool = False
     cancelled: bool = False
     """The client went away before the end."""
+    tags: tuple[str, ...] = ()
 
 
 Record = Opened | Closed | Hold | Dispatch | Progress | Settle

@@ -131,7 +131,7 @@ def _settle(item: OpenHold, now_us: int) -> Settle:
         at_us=now_us,
         account=hold.account,
         key=hold.key,
-        scopes=hold.scopes,
+        scopes=hold.scopes_charged(attempts),
         hold_nano=hold.amount_nano,
         charge_nano=charged,
         surface=hold.surface,
@@ -144,4 +144,5 @@ def _settle(item: OpenHold, now_us: int) -> Settle:
         requested=hold.requested,
         streamed=hold.streamed,
         cancelled=True,
+        tags=hold.tags,
     )

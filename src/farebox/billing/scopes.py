@@ -4,6 +4,8 @@ For every scope, at every moment, **posted + allotted ≤ limit** (I7): posted i
 
     account:{id}          limit = Σ grants − expired + credit line + payments
     key:{id}:{window}     limit = the key's budget; the row is made when the first gateway asks for the window
+    budget:{id}:{window}  likewise of a budget (`storage.tables.budgets`), and one each for the end users of a budget of every one
+    tier:{id}:{day}       what the account's tier lets it spend in a day; the gateway knows the limit from the configuration
 
 A scope counts the calls that were held under it: a budget given to a key counts from then on.
 
@@ -16,7 +18,8 @@ Locks are taken in one order everywhere: position, lives, account, key, grants, 
 
 from sqlalchemy import Connection, RowMapping, select, text
 
-from farebox.storage.tables import control_version, keys, scopes
+from farebox.billing.budgets import Scope
+from farebox.storage.tables import budgets, control_version, keys, scopes
 
 UNLIMITED_NANO = 2**62
 """The limit of a key scope whose key has no budget (any more). Half of 64 bits, so that sums of amounts cannot overflow."""
@@ -80,7 +83,9 @@ def shift_account_limit(connection: Connection, account_id: str, delta_nano: int
 
 def make_key_scope(connection: Connection, scope_id: str, key_id: str, window: str) -> None:
     """The row of a key's window, with the budget that the key has now. Does nothing when it exists, or the key does not."""
-    key = connection.execute(select(keys.c.account_id, keys.c.budget_nano).where(keys.c.id == key_id)).one_or_none()
+    key = connection.execute(
+        select(keys.c.account_id, keys.c.budget_nano).where(keys.c.id == key_id).with_for_update(read=True)
+    ).one_or_none()
     if key is None:
         return
     connection.execute(
@@ -96,6 +101,55 @@ def make_key_scope(connection: Connection, scope_id: str, key_id: str, window: s
             "limit": UNLIMITED_NANO if key.budget_nano is None else key.budget_nano,
         },
     )
+
+
+def make_budget_scope(connection: Connection, scope: Scope) -> None:
+    """The row of a budget's window. Does nothing when it exists, or the budget does not. A removed budget limits nothing."""
+    budget = connection.execute(select(budgets).where(budgets.c.id == scope.owner).with_for_update(read=True)).one_or_none()
+    if budget is None:
+        return
+    hard = budget.hard and budget.removed_us is None
+    connection.execute(
+        text(
+            "INSERT INTO scopes (id, kind, account_id, budget_id, subject, window_name, limit_nano, soft_limit_nano) "
+            "VALUES (:id, 'budget', :account, :budget, :subject, :window, :limit, :soft) ON CONFLICT (id) DO NOTHING"
+        ),
+        {
+            "id": scope.id,
+            "account": budget.account_id,
+            "budget": budget.id,
+            "subject": scope.subject,
+            "window": scope.window,
+            "limit": budget.amount_nano if hard else UNLIMITED_NANO,
+            "soft": None if hard or budget.removed_us is not None else budget.amount_nano,
+        },
+    )
+
+
+def make_tier_scope(connection: Connection, scope: Scope) -> None:
+    """The row of an account's day, with the limit of its tier; changed when the tier has changed since."""
+    assert scope.limit_nano is not None, "the limit of a tier comes with its scope"
+    connection.execute(
+        text(
+            "INSERT INTO scopes (id, kind, account_id, window_name, limit_nano) "
+            "SELECT :id, 'tier', id, :window, :limit FROM accounts WHERE id = :account ON CONFLICT (id) DO NOTHING"
+        ),
+        {"id": scope.id, "window": scope.window, "limit": scope.limit_nano, "account": scope.owner},
+    )
+
+
+def make(connection: Connection, scope: Scope) -> RowMapping | None:
+    """The locked row of a scope that is made when it is first asked for; None when its owner does not exist."""
+    match scope.kind:
+        case "key":
+            make_key_scope(connection, scope.id, scope.owner, scope.window)
+        case "budget":
+            make_budget_scope(connection, scope)
+        case "tier":
+            make_tier_scope(connection, scope)
+        case "account":
+            return None
+    return lock(connection, scope.id)
 
 
 def bump_version(connection: Connection) -> int:

@@ -309,6 +309,7 @@ class Settlement:
         self.attempts.sort(key=_number)
         hold = self._hold
         books = self._books
+        scopes = hold.scopes_charged(self.attempts)
         books.write(
             Settle(
                 id=hold.id,
@@ -316,7 +317,7 @@ class Settlement:
                 at_us=books.clock.now_us(),
                 account=hold.account,
                 key=hold.key,
-                scopes=hold.scopes,
+                scopes=scopes,
                 hold_nano=hold.amount_nano,
                 charge_nano=self.charge_nano,
                 surface=hold.surface,
@@ -329,9 +330,10 @@ class Settlement:
                 requested=hold.requested,
                 streamed=hold.streamed,
                 cancelled=cancelled,
+                tags=hold.tags,
             )
         )
-        books.holds.settle(self._reserved, self.charge_nano)
+        books.holds.settle(self._reserved, self.charge_nano, scopes if hold.only else None)
         books.settled[state] += 1
         books.charged_nano += self.charge_nano
 

@@ -52,6 +52,8 @@ class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
     life: str
     project: str = ""
     end_user: str = ""
+    tags: Raw = Raw(b"")
+    """The list as it stands in the record: the column has the same text."""
 
 
 class _Attempts(msgspec.Struct, tag="settle"):

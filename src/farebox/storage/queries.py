@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, select
 
-from farebox.storage.tables import accounts, control_version, grants, keys, scopes, usage, volumes
+from farebox.storage.tables import accounts, budgets, control_version, grants, keys, projects, scopes, usage, volumes
 
 ROWS_MAX = 10_000
 """The most rows that one answer has."""
@@ -27,6 +27,39 @@ class Account(msgspec.Struct, frozen=True):
     version: int
     markup: str = ""
     """Its own markup plan, by name."""
+    tier: str = ""
+    tier_pinned: bool = False
+
+
+class Project(msgspec.Struct, frozen=True):
+    """A group of an account's keys."""
+
+    id: str
+    account_id: str
+    name: str
+    limits: str
+    disabled_us: int | None
+    created_us: int
+    version: int
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """A budget of an account, or of what belongs to it."""
+
+    id: str
+    account_id: str
+    kind: Literal["account", "project", "key", "end_user", "tag"]
+    subject: str
+    name: str
+    amount_nano: int
+    window: Literal["none", "hour", "day", "week", "month"]
+    zone: str
+    hard: bool
+    models: str
+    providers: str
+    created_us: int
+    removed_us: int | None
+    version: int
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -43,6 +76,15 @@ class Key(msgspec.Struct, frozen=True):
     budget_nano: int | None
     budget_window: Literal["none", "hour", "day", "week", "month"]
     version: int
+    permissions: str = "inference usage"
+    restrictions: str = ""
+    limits: str = ""
+    tags: str = ""
+    metadata: str = ""
+    disabled_us: int | None = None
+    last_used_us: int | None = None
+    previous_hint: str | None = None
+    previous_until_us: int | None = None
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -54,6 +96,11 @@ class Principal(msgspec.Struct, frozen=True):
     month: str = ""
     charged_nano: int = 0
     """The account's volume (`billing.volumes`)."""
+    project: Project | None = None
+    budgets: tuple[Budget, ...] = ()
+    """Those of the account that can concern the key."""
+    previous: bool = False
+    """The credential is the one before the last rotation."""
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -123,6 +170,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     cost_transfer_id: str | None
     created_us: int
     posted_us: int
+    tags: str = ""
 
 
 _KEY_COLUMNS = [keys.c[name] for name in Key.__struct_fields__]
@@ -147,9 +195,53 @@ def _principal(row: RowMapping) -> Principal:
 
 
 def principal_by_digest(connection: Connection, digest: bytes) -> Principal | None:
-    """The key with this digest and its account, whatever their state."""
+    """The key that has, or had before its rotation, this digest, and all that limits it, whatever their state."""
     row = connection.execute(_PRINCIPAL.where(keys.c.digest == digest)).mappings().one_or_none()
-    return None if row is None else _principal(row)
+    previous = row is None
+    if row is None:
+        row = connection.execute(_PRINCIPAL.where(keys.c.previous_digest == digest)).mappings().one_or_none()
+    if row is None:
+        return None
+    found = _principal(row)
+    key = found.key
+    own = budgets.c.kind.in_(("account", "end_user", "tag"))
+    for kind, id in (("key", key.id), ("project", key.project)):
+        own |= (budgets.c.kind == kind) & (budgets.c.subject == id)
+    in_force = select(budgets).where(budgets.c.account_id == key.account_id, budgets.c.removed_us.is_(None), own)
+    return msgspec.structs.replace(
+        found,
+        project=project(connection, key.project) if key.project else None,
+        budgets=tuple(Budget(**row) for row in connection.execute(in_force.order_by(budgets.c.id)).mappings()),
+        previous=previous,
+    )
+
+
+def project(connection: Connection, project_id: str) -> Project | None:
+    """A project by its id."""
+    row = connection.execute(select(projects).where(projects.c.id == project_id)).mappings().one_or_none()
+    return None if row is None else Project(**row)
+
+
+def list_projects(connection: Connection, account_id: str) -> list[Project]:
+    """An account's projects, by name."""
+    rows = connection.execute(select(projects).where(projects.c.account_id == account_id).order_by(projects.c.name)).mappings()
+    return [Project(**row) for row in rows]
+
+
+def list_budgets(connection: Connection, account_id: str | None = None) -> list[Budget]:
+    """Budgets in force, of one account or of all, oldest first."""
+    query = select(budgets).where(budgets.c.removed_us.is_(None)).order_by(budgets.c.created_us, budgets.c.id).limit(ROWS_MAX)
+    if account_id is not None:
+        query = query.where(budgets.c.account_id == account_id)
+    return [Budget(**row) for row in connection.execute(query).mappings()]
+
+
+def budget_scopes(connection: Connection, budget_id: str, window: str) -> list[tuple[str, int, int]]:
+    """How a budget's window stands: subject, posted and allotted nano-dollars of each of its scopes that a call has used."""
+    query = select(scopes.c.subject, scopes.c.posted_nano, scopes.c.allotted_nano).where(
+        scopes.c.budget_id == budget_id, scopes.c.window_name == window
+    )
+    return [(row.subject, row.posted_nano, row.allotted_nano) for row in connection.execute(query.limit(ROWS_MAX))]
 
 
 def principals_changed_since(connection: Connection, version: int) -> list[Principal]:

@@ -5,7 +5,7 @@ Three kinds of data live here:
 - **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
-- **settings**: `accounts`, `keys`, and `control_version`, which every change to them bumps.
+- **settings**: `accounts`, `projects`, `keys`, `budgets`, and `control_version`, which every change to them bumps.
 
 Amounts are nano-dollars (`_nano`), times microseconds since the epoch (`_us`). There is no float and no zone. The facts have
 no foreign keys: what the journal says has happened must never become impossible to write down.
@@ -52,13 +52,32 @@ accounts = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("markup", Text, nullable=False, server_default=text("''")),
+    Column("tier", Text, nullable=False, server_default=text("''")),
+    Column("tier_pinned", Boolean, nullable=False, server_default=false()),
     CheckConstraint("kind IN ('prepaid', 'postpaid')", name="kind"),
     CheckConstraint("status IN ('active', 'suspended')", name="status"),
     CheckConstraint("credit_limit_nano >= 0", name="credit_limit"),
     CheckConstraint("kind = 'postpaid' OR credit_limit_nano = 0", name="prepaid_has_no_line"),
 )
-"""Customers. `markup` names a plan of the configuration, empty for the usual one. `version` is the control version of the last
-change, here and on keys."""
+"""Customers: organisations that pay. `version` is the control version of the last change, here and on what belongs to them.
+
+`tier` names a tier of the configuration; empty is that of new accounts (`limits.tier`). A pinned tier moves only by hand.
+`markup` names a plan of the configuration, empty for the usual one.
+"""
+
+projects = Table(
+    "projects",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("limits", Text, nullable=False, server_default=text("''")),
+    Column("disabled_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("account_id", "name"),
+)
+"""Groups of an account's keys, with rate limits (JSON of `gate.limits.Limits`) and budgets of their own."""
 
 keys = Table(
     "keys",
@@ -75,12 +94,54 @@ keys = Table(
     Column("budget_nano", BigInteger),
     Column("budget_window", Text, nullable=False, server_default=text("'none'")),
     Column("version", BigInteger, nullable=False),
+    Column("permissions", Text, nullable=False, server_default=text("'inference usage'")),
+    Column("restrictions", Text, nullable=False, server_default=text("''")),
+    Column("limits", Text, nullable=False, server_default=text("''")),
+    Column("tags", Text, nullable=False, server_default=text("''")),
+    Column("metadata", Text, nullable=False, server_default=text("''")),
+    Column("disabled_us", BigInteger),
+    Column("last_used_us", BigInteger),
+    Column("previous_digest", LargeBinary),
+    Column("previous_hint", Text),
+    Column("previous_until_us", BigInteger),
     CheckConstraint("budget_nano >= 0", name="budget"),
     CheckConstraint("budget_window IN ('none', 'hour', 'day', 'week', 'month')", name="budget_window"),
     Index(None, "account_id"),
     Index(None, "version"),
+    Index("uq_keys_previous_digest", "previous_digest", unique=True),
 )
-"""API keys: a digest (HMAC-SHA256, made by `gate.keys`), never the key. A budget of NULL is no budget."""
+"""API keys: a digest (HMAC-SHA256, made by `gate.keys`), never the key. A budget of NULL is no budget.
+
+`project` is a project's id, or empty. `permissions` are words; `restrictions` and `limits` JSON of `gate.permissions` and
+`gate.limits`; `tags` and `metadata` JSON. After a rotation the previous secret works until `previous_until_us`. `last_used_us` is
+written now and then, and without a new version: nothing depends on it.
+"""
+
+budgets = Table(
+    "budgets",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False, server_default=text("''")),
+    Column("name", Text, nullable=False, server_default=text("''")),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("window", Text, nullable=False),
+    Column("zone", Text, nullable=False, server_default=text("'UTC'")),
+    Column("hard", Boolean, nullable=False),
+    Column("models", Text, nullable=False, server_default=text("''")),
+    Column("providers", Text, nullable=False, server_default=text("''")),
+    Column("created_us", BigInteger, nullable=False),
+    Column("removed_us", BigInteger),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('account', 'project', 'key', 'end_user', 'tag')", name="kind"),
+    CheckConstraint('"window" IN (\'none\', \'hour\', \'day\', \'week\', \'month\')', name="window"),
+    CheckConstraint("amount_nano >= 0", name="amount"),
+    Index(None, "account_id"),
+)
+"""Budgets beside balances and the keys' own: whom they limit (`kind`, and `subject`: a project's or key's id, an end user, `*`
+for each end user without a budget of its own, a tag), how much per window of a time zone, and for which models and providers
+(JSON lists; empty is all). A soft one only alerts. Removed ones stay, since scopes name them."""
 
 scopes = Table(
     "scopes",
@@ -97,13 +158,20 @@ scopes = Table(
     Column("wanted_until_us", BigInteger, nullable=False, server_default=text("0")),
     Column("epoch", Integer, nullable=False, server_default=text("0")),
     Column("alerted_percent", Integer, nullable=False, server_default=text("0")),
+    Column("budget_id", Text),
+    Column("subject", Text, nullable=False, server_default=text("''")),
+    Column("soft_limit_nano", BigInteger),
     CheckConstraint("posted_nano >= 0 AND allotted_nano >= 0", name="not_negative"),
     CheckConstraint("posted_nano + allotted_nano <= limit_nano", name="within_limit"),
     CheckConstraint("wanted_limit_nano IS NULL OR wanted_limit_nano < limit_nano", name="wanted_is_lower"),
     Index(None, "account_id"),
     Index(None, "key_id"),
+    Index(None, "budget_id"),
 )
 """One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.scopes`.
+
+A scope of a budget names it, and its subject (for a budget of each end user: which one). A soft budget has no limit to refuse
+by, and its amount in `soft_limit_nano`, which alerts are reckoned on.
 
 `epoch` counts changes of the limit and re-arms alerts; `alerted_percent` is the highest threshold already told in it.
 """
@@ -168,6 +236,7 @@ usage = Table(
     Column("cost_transfer_id", Text),
     Column("created_us", BigInteger, nullable=False),
     Column("posted_us", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False, server_default=text("''")),
     Index("uq_usage_final", "hold_id", unique=True, sqlite_where=text("final"), postgresql_where=text("final")),
     Index(None, "account_id", "created_us"),
     Index("ix_usage_key_id_created_us", "key_id", "created_us", "charge_nano"),
@@ -179,7 +248,7 @@ final row of a call the whole `Settle`, on the others their `Attempt` (`billing.
 into columns would cost more than everything else the poster does.
 
 A correction is a row with a higher `revision`: its amounts and token counts are **differences**, so that a sum over rows is
-always right; its record restates the attempt. Unknown is NULL, never zero.
+always right; its record restates the attempt. Unknown is NULL, never zero. `tags` is a JSON list, or empty.
 """
 
 transfers = Table(

@@ -1,0 +1,108 @@
+"""Commands on budgets: create, change, remove. `billing.covering` says which of them a call counts against."""
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, update
+
+from farebox.billing import scopes
+from farebox.billing.budgets import EACH, Budget, UnknownZone, zone_named
+from farebox.billing.customers import NAME_MAX, CommandRefused, NotFound, lock_account
+from farebox.billing.scopes import bump_version, retarget
+from farebox.storage.database import Database
+from farebox.storage.tables import budgets, keys, projects
+from farebox.storage.tables import scopes as scopes_table
+
+BUDGETS_PER_ACCOUNT_MAX = 500
+BUDGETS_PER_SUBJECT_MAX = 8
+"""On one owner at a time: a call is held in each of them."""
+PATTERNS_MAX = 50
+
+
+def create_budget(database: Database, account_id: str, budget: Budget, *, now_us: int) -> None:
+    """A new budget of an account, or of what belongs to it. It counts the calls that are held from now on."""
+    if budget.amount_nano < 0:
+        raise CommandRefused("a budget is not negative")
+    if len(budget.name) > NAME_MAX or len(budget.subject) > NAME_MAX:
+        raise CommandRefused(f"names have at most {NAME_MAX} characters")
+    if (budget.kind == "account") != (not budget.subject):
+        raise CommandRefused("a budget says whom it limits: a project, a key, an end user or a tag; or it is the account's own")
+    if budget.subject == EACH and budget.kind != "end_user":
+        raise CommandRefused("only end users have budgets each (`*`)")
+    if len(budget.models) > PATTERNS_MAX or len(budget.providers) > PATTERNS_MAX:
+        raise CommandRefused(f"a budget names at most {PATTERNS_MAX} models and as many providers")
+    try:
+        zone_named(budget.zone)
+    except UnknownZone as error:
+        raise CommandRefused(str(error)) from None
+
+    def work(connection: Connection) -> None:
+        version = bump_version(connection)
+        lock_account(connection, account_id)
+        _check_subject(connection, account_id, budget)
+        in_force = budgets.c.removed_us.is_(None)
+        alive = select(func.count()).select_from(budgets).where(budgets.c.account_id == account_id, in_force)
+        same = alive.where(budgets.c.kind == budget.kind, budgets.c.subject == budget.subject)
+        if connection.execute(alive).scalar_one() >= BUDGETS_PER_ACCOUNT_MAX:
+            raise CommandRefused(f"an account has at most {BUDGETS_PER_ACCOUNT_MAX} budgets")
+        if connection.execute(same).scalar_one() >= BUDGETS_PER_SUBJECT_MAX:
+            raise CommandRefused(f"the same owner has at most {BUDGETS_PER_SUBJECT_MAX} budgets")
+        row = msgspec.structs.asdict(budget)
+        for name in ("models", "providers"):
+            row[name] = msgspec.json.encode(row[name]).decode() if row[name] else ""
+        connection.execute(insert(budgets).values(**row, account_id=account_id, created_us=now_us, version=version))
+
+    database.write(work)
+
+
+def _check_subject(connection: Connection, account_id: str, budget: Budget) -> None:
+    table = {"project": projects, "key": keys}.get(budget.kind)
+    if table is None:
+        return
+    found = select(table.c.id).where(table.c.id == budget.subject, table.c.account_id == account_id)
+    if connection.execute(found).one_or_none() is None:
+        raise NotFound(f"the {budget.kind} `{budget.subject}` does not exist in this account")
+
+
+def set_budget_amount(database: Database, budget_id: str, amount_nano: int, *, within: str | None = None) -> None:
+    """Change how much a budget allows. Windows already begun follow, as far as what is spent and held lets them."""
+    if amount_nano < 0:
+        raise CommandRefused("a budget is not negative")
+
+    def work(connection: Connection) -> None:
+        version = bump_version(connection)
+        hard = _lock_budget(connection, budget_id, within)
+        connection.execute(update(budgets).where(budgets.c.id == budget_id).values(amount_nano=amount_nano, version=version))
+        _retarget(connection, budget_id, amount_nano if hard else None, None if hard else amount_nano)
+
+    database.write(work)
+
+
+def remove_budget(database: Database, budget_id: str, *, now_us: int, within: str | None = None) -> None:
+    """From now on the budget limits nothing. Calls in flight end in its scopes as they were held."""
+
+    def work(connection: Connection) -> None:
+        version = bump_version(connection)
+        _lock_budget(connection, budget_id, within)
+        connection.execute(update(budgets).where(budgets.c.id == budget_id).values(removed_us=now_us, version=version))
+        _retarget(connection, budget_id, None, None)
+
+    database.write(work)
+
+
+def _lock_budget(connection: Connection, budget_id: str, within: str | None) -> bool:
+    """Lock a budget that is in force; whether it is a hard one."""
+    query = select(budgets.c.account_id, budgets.c.hard).where(budgets.c.id == budget_id, budgets.c.removed_us.is_(None))
+    found = connection.execute(query.with_for_update()).one_or_none()
+    if found is None or (within is not None and found.account_id != within):
+        raise NotFound(f"the budget `{budget_id}` does not exist")
+    return found.hard
+
+
+def _retarget(connection: Connection, budget_id: str, limit_nano: int | None, soft_nano: int | None) -> None:
+    target = scopes.UNLIMITED_NANO if limit_nano is None else limit_nano
+    begun = select(scopes_table).where(scopes_table.c.budget_id == budget_id).order_by(scopes_table.c.id).with_for_update()
+    for scope in connection.execute(begun).mappings().all():
+        if scopes.target_nano(scope) != target or scope["soft_limit_nano"] != soft_nano:
+            retarget(connection, scope, target)
+            connection.execute(
+                update(scopes_table).where(scopes_table.c.id == scope["id"]).values(soft_limit_nano=soft_nano)
+            )

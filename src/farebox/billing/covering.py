@@ -1,0 +1,103 @@
+"""Covering: in which scopes a call of one key is held. Pure; remembers what holds until a window ends.
+
+Nearly every key has an account and perhaps a budget: the answer is one tuple, made anew when a window ends. Only budgets that
+depend on the call — of end users and tags, and those for certain models or providers — are looked for call by call.
+"""
+
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+
+from farebox.billing.budgets import (
+    EACH,
+    Budget,
+    Scope,
+    Window,
+    account_scope,
+    budget_scope,
+    key_scope,
+    tier_scope,
+    window_end_us,
+)
+
+NEVER_US = 2**62
+NOTHING: dict[str, tuple[str, ...]] = {}
+
+
+def matches(name: str, patterns: Collection[str]) -> bool:
+    """Whether a name is one of some patterns (`openai/*`); no patterns is every name."""
+    return not patterns or name in patterns or any("*" in pattern and fnmatchcase(name, pattern) for pattern in patterns)
+
+
+class Covering:
+    """One key's scopes."""
+
+    __slots__ = ("_account", "_by_call", "_daily_nano", "_fixed", "_fixed_until_us", "_key", "_key_window", "_steady", "budgets")
+
+    def __init__(
+        self,
+        account: str,
+        key: str,
+        *,
+        key_window: Window | None = None,
+        budgets: Sequence[Budget] = (),
+        daily_nano: int | None = None,
+    ) -> None:
+        """`key_window` is that of the key's own budget, None without one; `budgets` are those that can concern the key at
+        all; `daily_nano` is what the account's tier lets it spend in a day."""
+        self._account = account
+        self._key = key
+        self._key_window: Window | None = key_window
+        self._daily_nano = daily_nano
+        self._steady = [b for b in budgets if b.kind in ("account", "project", "key") and not b.models and not b.providers]
+        self._by_call = [b for b in budgets if b not in self._steady]
+        self._fixed: tuple[Scope, ...] = ()
+        self._fixed_until_us = 0
+        self.budgets = {budget.id: budget for budget in budgets}
+
+    def scopes(
+        self, now_us: int, *, model: str = "", providers: Collection[str] = (), end_user: str = "", tags: Collection[str] = ()
+    ) -> tuple[Scope, ...]:
+        """Every scope of a call, the account's first. `providers` are those of its plan."""
+        fixed = self._fixed if now_us < self._fixed_until_us else self._renew(now_us)
+        if not self._by_call:
+            return fixed
+        own_budget = any(b.kind == "end_user" and b.subject == end_user for b in self._by_call)
+        found = list(fixed)
+        for budget in self._by_call:
+            if budget.kind == "end_user":
+                if not end_user or (budget.subject != end_user and (budget.subject != EACH or own_budget)):
+                    continue
+            elif budget.kind == "tag" and budget.subject not in tags:
+                continue
+            if not matches(model, budget.models) or (budget.providers and set(budget.providers).isdisjoint(providers)):
+                continue
+            found.append(budget_scope(budget, now_us, end_user))
+        return tuple(found)
+
+    def only(self, scopes: Sequence[Scope]) -> dict[str, tuple[str, ...]]:
+        """Those of a call's scopes that count certain providers alone, with these."""
+        if not self._by_call:
+            return NOTHING
+        found: dict[str, tuple[str, ...]] = {}
+        for scope in scopes:
+            budget = self.budgets.get(scope.owner)
+            if scope.kind == "budget" and budget is not None and budget.providers:
+                found[scope.id] = budget.providers
+        return found
+
+    def _renew(self, now_us: int) -> tuple[Scope, ...]:
+        """The scopes that depend on nothing but time, and until when they are these."""
+        found = [account_scope(self._account)]
+        ends = [NEVER_US]
+        if self._key_window is not None:
+            found.append(key_scope(self._key, self._key_window, now_us))
+            ends.append(window_end_us(self._key_window, now_us) or NEVER_US)
+        if self._daily_nano is not None:
+            found.append(tier_scope(self._account, self._daily_nano, now_us))
+            ends.append(window_end_us("day", now_us) or NEVER_US)
+        for budget in self._steady:
+            found.append(budget_scope(budget, now_us))
+            ends.append(window_end_us(budget.window, now_us, budget.zone) or NEVER_US)
+        self._fixed = tuple(found)
+        self._fixed_until_us = min(ends)
+        return self._fixed
