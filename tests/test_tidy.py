@@ -213,7 +213,8 @@ MONEY = (
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",
     "billing.checks", "billing.customers", "billing.markup", "billing.volumes",
     "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
-    "billing.credit_notes", "billing.compare", "billing.dunning", "billing.check_invoices",
+    "billing.credit_notes", "billing.compare", "billing.price_book",
+    "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
 )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """The composition root: configuration → providers, catalog, stores, services → the surfaces of one worker."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from farebox.billing import price_book
 from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
 from farebox.billing.invoices import Terms
@@ -16,6 +17,7 @@ from farebox.billing.markup import MarkupError, MarkupPlan, flat, plan_from_conf
 from farebox.billing.settlement import Books
 from farebox.bridge import WIRES
 from farebox.catalog import loader
+from farebox.catalog.book import Version, overlay
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.missing import ModelNotFound
 from farebox.catalog.model import Model, Offer
@@ -178,12 +180,15 @@ def invoice_terms(loaded: Loaded) -> Terms:
     )
 
 
-def make_market(loaded: Loaded, *, local_url: str | None) -> tuple[Market, dict[str, Enabled]]:
-    """The catalog, the configuration's models over it, and every offer that can be called."""
+def make_market(
+    loaded: Loaded, *, local_url: str | None, versions: Sequence[Version] = ()
+) -> tuple[Market, dict[str, Enabled]]:
+    """The catalog, the configuration's models over it, the price book over both, and every offer that can be called."""
     providers = enabled_providers(loaded, local_url=local_url)
     models = {model.slug: model for model in loader.load()}
     for index, section in enumerate(loaded.config.models):
         models[section.slug] = _configured_model(section, loaded, index, providers)
+    models = {model.slug: model for model in overlay(models.values(), versions)}
     try:
         catalog = Catalog(tuple(models.values()), aliases=loaded.config.aliases, enabled_providers=frozenset(providers))
     except loader.CatalogError as error:
@@ -292,7 +297,9 @@ class Worker:
         self.store = Allotments(self.database, life, clock)
         self.run_money, self._money_thread = on_one_thread("money")
         run_reads, self._read_thread = on_one_thread("reads")
-        market, _ = make_market(loaded, local_url=local_url)
+        self._loaded, self._local_url, self._run_reads = loaded, local_url, run_reads
+        self._prices, market = self._read_market()
+        assert market is not None, "there is no revision that is known yet"
         router = make_router(loaded, market, NothingMeasured())
         metrics = Metrics(access_log=config.server.access_log)
         self.books = Books(
@@ -330,6 +337,20 @@ class Worker:
         )
         self.library = DatabaseLibrary(self.database, run_reads, run_dir, invoice_terms(loaded))
         self.app = App(self.gateway, self.library)
+
+    def _read_market(self, known: int | None = None) -> tuple[int, Market | None]:
+        """The price book's revision and a market by it; None when the revision is the known one."""
+        found = self.database.read(price_book.revision)
+        if found == known:
+            return found, None
+        versions = self.database.read(price_book.versions)
+        return len(versions), make_market(self._loaded, local_url=self._local_url, versions=versions)[0]
+
+    async def renew_prices(self) -> None:
+        """Take over prices that were approved; calls in flight keep those of their holds."""
+        self._prices, market = await self._run_reads(self._read_market, self._prices)
+        if market is not None:
+            self.gateway.market = market
 
     async def close(self) -> None:
         """Give everything back: allotments, connections, threads."""

@@ -91,7 +91,7 @@ class Gateway:
         self.flights: dict[Flight, None] = {}
         """In the order of their beginning."""
         self.draining = False
-        self._heads: dict[tuple[int, int], Prepared] = {}
+        self._heads: dict[tuple[Target, int], Prepared] = {}
         self._day = ("", 0)
 
     @property
@@ -100,7 +100,9 @@ class Gateway:
 
     @market.setter
     def market(self, market: Market) -> None:
+        """From here on calls are planned and priced by another snapshot; those in flight keep their own."""
         self._market = market
+        self._heads.clear()
         self.router = self.router.over(market.catalog, market.by_wire)
 
     def timeouts_for(self, plan: Plan) -> Timeouts:
@@ -151,13 +153,13 @@ class Gateway:
     ) -> tuple[Prepared, list[tuple[bytes, bytes]]]:
         """The encoded request head for a target (made once per key), and the fields that differ per call."""
         key_index = (n - 1) % len(target.keys) if target.keys else 0
-        cached = self._heads.get((id(target), key_index))
+        cached = self._heads.get((target, key_index))
         if prefilled and target.speaks.prefill_path is not None:
             cached = self._prepare(target, key_index, target.speaks.prefill_path)
         elif cached is None:
             if len(self._heads) >= HEADS_MAX:
                 self._heads.clear()
-            cached = self._heads[id(target), key_index] = self._prepare(target, key_index, target.speaks.path)
+            cached = self._heads[target, key_index] = self._prepare(target, key_index, target.speaks.path)
         extra: list[tuple[bytes, bytes]] = []
         for name in target.speaks.forward_headers:
             value = exchange.headers.get(name.encode())

@@ -12,7 +12,7 @@ from farebox.app import make_market, make_router, read_pepper
 from farebox.billing import journal, poster
 from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
-from farebox.cli.output import local_url
+from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load
 from farebox.ports import SystemClock
 from farebox.processes import local_model
@@ -72,7 +72,7 @@ def _pepper(loaded: Loaded) -> Finding:
 
 def _providers(loaded: Loaded) -> list[Finding]:
     try:
-        market, providers = make_market(loaded, local_url=local_url(loaded))
+        market, providers = make_market(loaded, local_url=local_url(loaded), versions=book_of(loaded))
         make_router(loaded, market, NothingMeasured())
     except ConfigError as error:
         return [Finding("problem", "providers", str(error), "edit the configuration")]

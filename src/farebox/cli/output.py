@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from farebox.billing import price_book
+from farebox.catalog.book import Version
 from farebox.config import ConfigError, Loaded, load
 from farebox.money import MoneyError
 from farebox.processes import local_model
@@ -54,6 +56,19 @@ def local_url(loaded: Loaded) -> str | None:
     """Something in place of the local model's address where `serve` would run it, None where not."""
     enabled = loaded.config.local_model.enabled
     return "http://127.0.0.1" if (local_model.installed() if enabled is None else enabled) else None
+
+
+def book_of(loaded: Loaded) -> Sequence[Version]:
+    """The price book's versions; none where there is no database yet, or one that has to be brought up to date first."""
+    url = loaded.database_url
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        return ()
+    try:
+        with Database.open(url) as database:
+            migrate.check(database)
+            return database.read(price_book.versions)
+    except (migrate.SchemaOutdated, StoreError):
+        return ()
 
 
 @contextmanager

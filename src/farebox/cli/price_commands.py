@@ -1,4 +1,4 @@
-"""`prices list`, `prices show`."""
+"""`prices list`, `prices show`; `price_book_commands` has those that change prices."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ import click
 from farebox.app import make_market
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import Price, Rates
-from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json, print_table
+from farebox.cli import price_book_commands
+from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.errors import FareboxError
 from farebox.gateway import Market
@@ -20,7 +21,7 @@ from farebox.wires.usage import Usage
 def _market(path: Path) -> tuple[Loaded, Market]:
     loaded = load_config(path)
     try:
-        return loaded, make_market(loaded, local_url=local_url(loaded))[0]
+        return loaded, make_market(loaded, local_url=local_url(loaded), versions=book_of(loaded))[0]
     except ConfigError as error:
         raise CliError(str(error)) from None
 
@@ -81,7 +82,11 @@ def _model(model: Model, market: Market, day: str) -> dict[str, Any]:
 
 @click.group()
 def prices() -> None:
-    """List prices: list, show. USD per million tokens."""
+    """List prices and the price book: list, show; diff, sync, set, approve, reject. USD per million tokens."""
+
+
+for _command in price_book_commands.COMMANDS:
+    prices.add_command(_command)
 
 
 @prices.command("list")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 
 from farebox.app import make_market
-from farebox.billing import checks, evidence, exports
+from farebox.billing import checks, evidence, exports, price_book
 from farebox.billing import compare as comparing
 from farebox.billing.periods import format_moment, parse_moment
 from farebox.cli.account_commands import find_account
@@ -166,7 +166,8 @@ def compare(account_name: str | None, since: str, until: str | None, config_path
     start_us, end_us = moment(since, "--since"), None if until is None else moment(until, "--until")
     with database_of(config_path) as (loaded, database):
         try:
-            catalog = make_market(loaded, local_url=local_url(loaded))[0].catalog
+            versions = database.read(price_book.versions)
+            catalog = make_market(loaded, local_url=local_url(loaded), versions=versions)[0].catalog
         except ConfigError as error:
             raise CliError(str(error)) from None
         account_id = None if account_name is None else find_account(database, account_name).id

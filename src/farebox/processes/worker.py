@@ -118,6 +118,7 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
                 if seen != version:
                     version = seen
                     gateway.keyring.forget()
+                    await worker.renew_prices()
             await holds.return_wanted()
             if ticks % TICKS_PER_HOUSEKEEPING == 0:
                 await holds.return_idle()

@@ -38,7 +38,7 @@ METADATA = MetaData(
     }
 )
 
-IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts")
+IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
 
 accounts = Table(
@@ -351,6 +351,41 @@ dunning = Table(
     Column("paused_us", BigInteger, nullable=False),
 )
 """Accounts that were suspended because an invoice is overdue, and that a payment lets work again."""
+
+price_versions = Table(
+    "price_versions",
+    METADATA,
+    Column("version", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("offer_id", Text, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("effective_from", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("approved_us", BigInteger, nullable=False),
+)
+"""Prices of the operator's own, over the catalog's: dated, immutable. `record` is a `catalog.record.PriceRecord`."""
+
+price_proposals = Table(
+    "price_proposals",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("offer_id", Text, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("changes", Text, nullable=False),
+    Column("passed", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("decided_us", BigInteger),
+    CheckConstraint("state IN ('proposed', 'approved', 'rejected')", name="state"),
+    Index(None, "state"),
+)
+"""Prices that somebody proposes, with what they would change."""
 
 journal_positions = Table(
     "journal_positions",
