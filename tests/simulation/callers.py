@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CONNECT_TRIES = 200
+WISHES: tuple[dict[str, Any], ...] = (
+    {"sort": "price"},
+    {"sort": "latency"},
+    {"order": ["fjord", "delta", "amber"]},
+    {"order": ["cedar"], "allow_fallbacks": False},
+    {"ignore": ["amber", "ember"]},
+    {"only": ["birch", "cedar", "delta", "ember"]},
+)
 RUSH_US = 1_900_000
 _REQUEST = re.compile(rb"\r\n(?:x-)?request-id: req-([^\r]+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
@@ -43,6 +51,10 @@ class Order(msgspec.Struct, frozen=True):
     slow_s: float
     """Pause between two looks at what has come."""
     to_balance: bool
+    fallback: str | None = None
+    """Another model to go on with."""
+    wish: dict[str, Any] | None = None
+    """About providers, in OpenRouter's words."""
 
 
 def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
@@ -67,6 +79,8 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
         leave_softly=draw() < 0.5,
         slow_s=chance.choice((0.3, 2.0, 40.0)) if draw() < readers else 0.0,
         to_balance=draw() < 0.2,
+        fallback=chance.choice(tuple(MODELS)) if draw() < world.rates["fallbacks"] else None,
+        wish=chance.choice(WISHES) if draw() < world.rates["fallbacks"] else None,
     )
 
 
@@ -165,6 +179,10 @@ class Caller:
         fields: dict[str, Any] = {}
         if wanted.max_tokens is not None:
             fields["max_tokens"] = wanted.max_tokens
+        if wanted.fallback is not None:
+            fields["models"] = [wanted.fallback]
+        if wanted.wish is not None:
+            fields["provider"] = wanted.wish
         text = f"call {wanted.number} " + "word " * (wanted.padding // 5)
         body = body_for(fate.surface, fate.model, stream=fate.stream, text=text, **fields)
         data = json.dumps(body, separators=(",", ":")).encode()

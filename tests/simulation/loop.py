@@ -33,6 +33,7 @@ class Scheduler:
     def __init__(self, seed: int, *, shuffled: bool = True) -> None:
         self.random = random.Random(seed)
         self.now_us = 0
+        self.leapt_us = 0
         self.turns = 0
         self._shuffled = shuffled
         self._ready: list[tuple[ProcessLoop, asyncio.Handle]] = []
@@ -65,6 +66,12 @@ class Scheduler:
     def leap(self, length_us: int) -> None:
         """Time in which nothing runs: every timer that became due meanwhile fires once, late."""
         self.now_us += length_us
+        self.leapt_us += length_us
+
+    @property
+    def awake_us(self) -> int:
+        """The time without those leaps."""
+        return self.now_us - self.leapt_us
 
     def _drain(self) -> None:
         ready, draw, shuffled = self._ready, self.random.random, self._shuffled

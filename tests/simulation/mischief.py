@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from farebox.app import make_market
 from farebox.billing import customers as commands
 from tests.simulation.loop import Crash
 from tests.simulation.upstreams import VENDORS
@@ -30,6 +31,10 @@ def mischief(world: "World", burst: int, burst_us: int) -> Iterator[tuple[int, C
         yield at_us, partial(restart, world, chance.randrange(workers))
     for at_us in times("worker_crash"):
         yield at_us, partial(kill, world, chance.randrange(workers))
+    for at_us in times("machine"):
+        yield at_us, partial(kill_everything, world)
+    for at_us in times("prices"):
+        yield at_us, partial(reprice, world)
     for at_us in times("dial"):
         vendor, fault = chance.choice(VENDORS).name, chance.choice(("dns", "refuse", "silent"))
         yield at_us, partial(disturb, world, vendor, fault, int(chance.random() * OUTAGE_US_MAX))
@@ -63,6 +68,25 @@ def kill(world: "World", slot: int) -> None:
     if process is not None and not world.healed and not process.loop.dead:
         with contextlib.suppress(Crash):
             process.faults.die("any moment")
+
+
+def kill_everything(world: "World") -> None:
+    for process in (*world.workers.values(), world.books):
+        if process is not None and not world.healed and not process.loop.dead:
+            with contextlib.suppress(Crash):
+                process.faults.die("the machine's end")
+
+
+def reprice(world: "World") -> None:
+    """Every worker gets the market of another version of the configuration, in the middle of its calls."""
+    if world.healed:
+        return
+    version = world.configure()
+    for process in world.workers.values():
+        if process.worker is not None and not process.loop.dead:
+            world.log(f"{process.name} sells at the prices of version {version.number}")
+            process.worker.gateway.market, _ = make_market(world.loaded(), local_url=None)
+            process.versions.append((world.scheduler.awake_us, version))
 
 
 def fill_disk(world: "World", slot: int, *, full: bool) -> None:

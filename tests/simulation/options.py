@@ -33,6 +33,7 @@ CLASSES: tuple[str, ...] = (
     "worker_crash",
     "bookkeeper_crash",
     "torn",  # a crash may leave half a line
+    "machine",  # everything is killed at once
     "restarts",  # clean ends and new beginnings, with other prices
     "store_slow",
     "store_away",
@@ -41,6 +42,8 @@ CLASSES: tuple[str, ...] = (
     "skew",  # wall clocks of processes differ
     # business
     "scarce",  # balances and budgets that run low
+    "prices",  # other prices while calls are under way
+    "fallbacks",  # other models to go on with, wishes about providers
     "changes",  # keys revoked, accounts suspended, credit added, limits moved
     "leaps",  # hours and days in which nothing runs: day, month and budget windows end
 )

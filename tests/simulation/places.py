@@ -100,11 +100,11 @@ class ProcessJournal(Journal):
         super().write(*records)
         for record in records:
             self._log(f"{self.slot.name} {type(record).__name__} {getattr(record, 'id', '')}")
-        self.written()
+        self.written(records)
         if faults.crash:
             faults.visit("journal.after")
 
-    def written(self) -> None:
+    def written(self, records: tuple[Record, ...]) -> None:
         """Called behind every record; the world looks at what must hold at every moment."""
 
     def _tear(self, records: tuple[Record, ...]) -> None:

@@ -15,11 +15,13 @@ from farebox.attempts import Flight
 from farebox.billing import allotments, journal, meter, poster, pricing, recovery, settlement
 from farebox.billing.holds import Holds, Purse, Reserved
 from farebox.billing.journal import JournalError, Position
+from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
 from farebox.gate.limits import Bucket, Limiter
 from farebox.gate.principal import Keyring
+from farebox.gateway import Gateway
 from farebox.transport.connection import Connection
 from farebox.wires.openai_chat.relay import Relay
 from farebox.wires.usage import Usage
@@ -104,6 +106,28 @@ def a_continuation_is_charged_its_input(patch: pytest.MonkeyPatch) -> None:
         return msgspec.structs.replace(found, charge_nano=pricing.bill(usage, quoted).charge_nano)
 
     patch.setattr(settlement, "rest_bill", rest_bill)
+
+
+def priced_when_it_settles(patch: pytest.MonkeyPatch) -> None:
+    """The rates are those in force at the end of a call, not those that its hold froze."""
+    now: dict[str, Any] = {}
+    honest, market = Settlement.end_attempt, Gateway.market
+
+    def sell(self: Gateway, found: Any) -> None:
+        now["targets"] = found.targets
+        assert market.fset is not None
+        market.fset(self, found)
+
+    def end_attempt(self: Settlement, *arguments: Any, **named: Any) -> Verdict:
+        for start in self.under_way.values():
+            for target in now.get("targets", {}).get(start.upstream_id.replace("-", "/", 1), ()):
+                if target.provider.name == start.provider:
+                    terms = Terms(start.quoted.plan, start.quoted.markup_bp, start.quoted.fees)
+                    start.quoted = target.quote_at(start.started_us, "2026-03-01", None, terms)
+        return honest(self, *arguments, **named)
+
+    patch.setattr(Gateway, "market", property(market.fget, sell))
+    patch.setattr(Settlement, "end_attempt", end_attempt)
 
 
 def fails_over_behind_content(patch: pytest.MonkeyPatch) -> None:
@@ -294,6 +318,7 @@ BUGS: dict[str, Plant] = {
         recovery_voids_what_was_sent,
         recovery_at_other_prices,
         a_continuation_is_charged_its_input,
+        priced_when_it_settles,
         fails_over_behind_content,
         settlement_lost_on_cancel,
         answered_before_settled,

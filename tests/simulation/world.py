@@ -54,7 +54,10 @@ class Process:
         self.world = world
         self.name = name
         self.number = number
-        self.version = version
+        self.versions = [(world.scheduler.awake_us, version)]
+        """Whose prices it sold at from when on."""
+        self.frozen: dict[str, Version] = {}
+        """By hold: the version whose prices it froze."""
         self.loop = ProcessLoop(world.scheduler, world.network, name)
         self.faults = Faults(f"{world.options.seed}/faults of {name}")
         self.worker: Worker | None = None
@@ -82,8 +85,13 @@ class Process:
 
     def _open_journal(self, slot: Any, sync: Any) -> ProcessJournal:
         self.journal = ProcessJournal(slot, sync, self.loop, self.faults, self.world.log)
-        self.journal.written = lambda: audit.at_any_moment(self.world, self)  # type: ignore[method-assign]
+        self.journal.written = lambda records: audit.at_any_moment(self.world, self, records)  # type: ignore[method-assign]
         return self.journal
+
+    def versions_since(self, since_us: int) -> list[Version]:
+        """Those in force at some moment since."""
+        ends_us = [start_us for start_us, _ in self.versions[1:]] + [self.world.scheduler.awake_us]
+        return [version for end_us, (_, version) in zip(ends_us, self.versions, strict=True) if end_us >= since_us]
 
     @property
     def busy(self) -> bool:
@@ -247,9 +255,10 @@ class World:
         return process
 
     def start_worker(self, slot: int) -> None:
+        version = self.versions[-1]
         process = self._born(f"worker {slot}")
         self.workers[slot] = process
-        self.log(f"{process.name} starts with configuration {process.version.number}")
+        self.log(f"{process.name} starts with configuration {version.number}")
 
         def ready(worker: Worker) -> None:
             process.worker = worker
@@ -400,14 +409,19 @@ class World:
         _, key, secret = self.secrets[0]
         probes = [Caller(self, probe(PROBES + at, model), key, secret) for at, model in enumerate(market.MODELS)]
         probes = self.options.random("probes").sample(probes, PROBED)
+        refused = [Caller(self, probe(PROBES, "sim/one"), key, secret) for _, key, secret in self.secrets if key in self.revoked]
+        probes += refused
         self.callers += probes
         for at, caller in enumerate(probes):
             self.people.after(at * 100_000, self._begin, caller)
         if not self._go(lambda: all(caller.ended_us for caller in probes), REST_US):
             self.problem("a call in a healed world has no end")
         for caller in probes:
-            if not caller.fate.complete:
-                fate = caller.fate
+            fate = caller.fate
+            if caller in refused:
+                if fate.status != 401:
+                    self.problem(f"a revoked key is answered {fate.status}")
+            elif not fate.complete:
                 self.problem(f"{fate.model} does not work again: {fate.status} {fate.error} {fate.body[:300]!r}")
         if not self._go(self._at_rest, REST_US):
             self._say_restless()
