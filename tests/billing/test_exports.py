@@ -13,6 +13,7 @@ from farebox.billing.markup import Fees
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.storage import reports
 from farebox.storage.reports import Narrow
+from farebox.storage.tables import usage
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000
@@ -133,6 +134,27 @@ def test_journal_entries_balance(books):
     narrow = Narrow(since_us=0, account_id=books.postpaid)
     own = books.database.read(lambda c: list(exports.journal_table(c, narrow)))
     assert len(own) == 2 * books.database.read(lambda c: exports.count_journal(c, narrow)) > 0
+
+
+def test_a_call_counts_in_each_of_its_tags(books):
+    from sqlalchemy import text
+
+    names = ", ".join(column.name for column in usage.c if column.name not in ("hold_id", "final", "tags"))
+    copy = (
+        f"INSERT INTO usage (hold_id, final, tags, {names}) SELECT hold_id || :mark, final, :tags, {names} FROM usage "
+        "WHERE key_id = :key AND revision = 0 AND attempt = 1 AND charge_nano > 0 AND tags = ''"
+    )
+    key = books.database.read(lambda c: reports.usage_lines(c, ("key",), EVER))[0].groups[0]
+    (one,) = books.database.read(lambda c: reports.usage_lines(c, ("account",), Narrow(since_us=0, key_id=key)))
+    for mark, tags in (("-a", '["red"]'), ("-b", '["blue","red"]')):
+        books.database.write(lambda c, m=mark, t=tags: c.execute(text(copy), {"mark": m, "tags": t, "key": key}))
+    lines = books.database.read(lambda c: reports.usage_lines(c, ("key", "tag"), Narrow(since_us=0, key_id=key)))
+    calls = {line.groups: line.calls for line in lines}
+    assert calls[key, ""] >= calls[key, "blue"] > 0 and calls[key, "red"] == 2 * calls[key, "blue"]
+    after = books.database.read(
+        lambda c: reports.usage_lines(c, ("key", "tag"), Narrow(since_us=0, key_id=key), after=lines[0].groups)
+    )
+    assert after == lines[1:] and one.charge_nano == lines[0].charge_nano
 
 
 def test_pages_by_key_are_the_whole_report(books):

@@ -22,7 +22,7 @@ from farebox.billing.periods import month_bounds, month_of
 from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.storage.queries import list_accounts
 from farebox.storage.reports import US_PER_DAY, Narrow
-from farebox.storage.tables import grants
+from farebox.storage.tables import grants, invoices
 
 Version = Literal["1.2", "1.3"]
 LINES_OPEN_MAX = 50_000
@@ -75,12 +75,11 @@ class _Account(msgspec.Struct, frozen=True):
     prepaid: bool
 
 
-def focus_table(
-    connection: Connection, narrow: Narrow, version: Version, invoices: dict[tuple[str, str], str] | None = None
-) -> Iterator[Values]:
-    """The lines of `columns(version)`. `invoices` are numbers by account and month, where there are any."""
+def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Iterator[Values]:
+    """The lines of `columns(version)`. `InvoiceId` is the month's invoice once it is closed."""
     owners = {row.id: _Account(row.id, row.name, row.kind == "prepaid") for row in list_accounts(connection)}
-    numbers = invoices or {}
+    closed = select(invoices.c.account_id, invoices.c.month, invoices.c.number).where(invoices.c.kind == "invoice")
+    numbers = {(row.account_id, row.month): row.number for row in connection.execute(closed)}
     yield from _granted(connection, narrow, owners, version)
     place: tuple[str, int] = ("", 0)
     sums: dict[_Key, _Sum] = {}

@@ -8,7 +8,7 @@ import click
 from farebox import __version__
 from farebox.app import make_market, make_router, read_pepper
 from farebox.cli import doctor as doctors
-from farebox.cli.output import CliError, config_option, json_option, load_config, local_url, print_json
+from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json
 from farebox.cli.setup import CONFIG_NAME, first_key, initialise
 from farebox.config import ConfigError, Loaded
 from farebox.edge.model_lists import openai_list
@@ -29,7 +29,7 @@ def _curl(base: str, key: str, model: str) -> str:
 
 def _callable_models(loaded: Loaded) -> list[str]:
     """Slugs that a call would reach now, the local one first."""
-    market, _ = make_market(loaded, local_url=local_url(loaded))
+    market, _ = make_market(loaded, local_url=local_url(loaded), versions=book_of(loaded))
     make_router(loaded, market, NothingMeasured())  # a policy that cannot be is told before any process starts
     now_us = SystemClock().now_us()
     day = f"{_date(now_us)}"

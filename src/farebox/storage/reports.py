@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, func, literal_column, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, literal_column, select, true, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from farebox.storage.tables import usage
 
@@ -18,8 +20,8 @@ US_PER_DAY = 24 * US_PER_HOUR
 LINES_MAX = 10_000
 """The most lines of one answer."""
 
-Group = Literal["model", "provider", "key", "project", "user", "account", "day", "hour"]
-GROUPS: tuple[Group, ...] = ("model", "provider", "key", "project", "user", "account", "day", "hour")
+Group = Literal["model", "provider", "key", "project", "user", "account", "tag", "day", "hour"]
+GROUPS: tuple[Group, ...] = ("model", "provider", "key", "project", "user", "account", "tag", "day", "hour")
 
 _COLUMNS: dict[Group, ColumnElement[Any]] = {
     "model": usage.c.model,
@@ -84,8 +86,9 @@ def usage_lines(
     """Sums by one or more dimensions, in the order of the groups (from behind `after`), or the dearest first (one page only)."""
     assert by and len(set(by)) == len(by), "a report has at least one dimension, each once"
     assert after is None or (len(after) == len(by) and not dearest_first), "pages follow the order of the groups"
-    columns = [_COLUMNS[name].label(f"group_{name}") for name in by]
-    plain = [_COLUMNS[name] for name in by]
+    tagged = _tags(connection) if "tag" in by else None
+    plain = [_COLUMNS[name] if name != "tag" or tagged is None else tagged.c.value for name in by]
+    columns = [column.label(f"group_{name}") for name, column in zip(by, plain, strict=True)]
     query = select(
         *columns,
         func.count().filter(usage.c.final),
@@ -98,6 +101,8 @@ def usage_lines(
         func.coalesce(func.sum(usage.c.cost_nano), 0),
         func.count().filter(_unknown()),
     )
+    if tagged is not None:
+        query = query.select_from(usage.join(tagged, true()))
     query = narrow.apply(query)
     if after is not None:
         query = query.where(tuple_(*plain) > tuple_(*after))
@@ -107,6 +112,14 @@ def usage_lines(
     return [
         UsageLine(tuple(row[:width]), *(int(value) for value in row[width:])) for row in connection.execute(query)
     ]
+
+
+def _tags(connection: Connection) -> TableValuedAlias:
+    """A row's tags, one after the other; empty for a row without any. A call with several counts in each of them."""
+    tags = case((usage.c.tags == "", '[""]'), else_=usage.c.tags)
+    if connection.dialect.name == "sqlite":
+        return func.json_each(tags).table_valued("value", name="tagged")
+    return func.jsonb_array_elements_text(cast(tags, JSONB)).table_valued("value", name="tagged").render_derived()
 
 
 def _unknown() -> ColumnElement[bool]:
