@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_routing import PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
@@ -263,6 +264,7 @@ class Config(_Section, frozen=True):
     limits: RateLimits = RateLimits()
     attempts: Attempts = Attempts()
     local_model: LocalModel = LocalModel()
+    alerts: Alerts = Alerts()
     providers: dict[str, ProviderSection] = {}
     markup: dict[str, MarkupSection] = {}
     models: tuple[ModelSection, ...] = ()
@@ -380,11 +382,13 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
-        "markup": MarkupSection, "invoices": Invoices, "routing": Routing, "policies": PolicySection,
+        "markup": MarkupSection, "invoices": Invoices, "routing": Routing, "policies": PolicySection, "alerts": Alerts,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
         found = VolumeSection if "volume" in steps else MarkupRuleSection if "rules" in steps else MarkupSection
+    elif steps[0] == "alerts":
+        found = ChannelSection if "channels" in steps else SmtpSection if "smtp" in steps else Alerts
     elif "tiers" in steps:
         found = TierSection
     elif "offers" in steps:
@@ -474,6 +478,7 @@ def _check(config: Config, path: Path) -> None:
         refuse("billing.markup_percent", str(error))
     _check_markup(config, refuse)
     _check_invoices(config.invoices, refuse)
+    check_alerts(config.alerts, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(

@@ -19,6 +19,8 @@ POINTS = (
     "answer.sent",
     "poster.before_commit",
     "poster.after_commit",
+    "alert.after_claim",
+    "alert.after_send",
 )
 
 

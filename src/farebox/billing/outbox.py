@@ -53,7 +53,11 @@ def put(database: Database, connection: Connection, ids: Ids, messages: Sequence
 def alert_thresholds(
     database: Database, connection: Connection, ids: Ids, touched: Sequence[str], percents: Sequence[int], now_us: int
 ) -> None:
-    """Tell of every threshold that the posted charges of these scopes have reached, once per window and limit."""
+    """Tell of every threshold that the posted charges of these scopes have reached, once per window and limit.
+
+    A balance is no budget: how much of all credit ever bought is spent tells nothing, so accounts have `billing.alerts`' low
+    balance instead.
+    """
     if not touched or not percents:
         return
     lowest = min(percents)
@@ -62,7 +66,7 @@ def alert_thresholds(
         "id, account_id, window_name, COALESCE(soft_limit_nano, wanted_limit_nano, limit_nano) AS limit_nano, posted_nano, "
         "epoch, alerted_percent"
     )
-    for scope in database.rows(connection, f"SELECT {columns} FROM scopes WHERE id IN ({marks})", touched):  # noqa: S608
+    for scope in database.rows(connection, f"SELECT {columns} FROM scopes WHERE id IN ({marks}) AND kind <> 'account'", touched):  # noqa: S608
         reached = scope.posted_nano * 100 // scope.limit_nano if scope.limit_nano else 0
         if reached < lowest or reached <= scope.alerted_percent:
             continue

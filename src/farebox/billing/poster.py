@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from farebox.billing import allotments, tail, volumes
+from farebox.billing import allotments, hours, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
@@ -148,6 +148,7 @@ def _post(
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
     volumes.count(database, connection, batch.charges, now_us, markups)
+    hours.count(database, connection, batch.charges, now_us)
     touched = _move_scopes(database, connection, batch)
     released = allotments.return_slices(database, connection, ended)
     alert_thresholds(database, connection, ids, touched, thresholds_percent, now_us)

@@ -4,7 +4,15 @@ import sys
 
 import click
 
-from farebox.cli import account_commands, export_commands, invoice_commands, price_commands, server_commands, usage_commands
+from farebox.cli import (
+    account_commands,
+    alert_commands,
+    export_commands,
+    invoice_commands,
+    price_commands,
+    server_commands,
+    usage_commands,
+)
 from farebox.cli.output import CliError
 
 
@@ -14,7 +22,15 @@ def cli() -> None:
     """Farebox: a pay-as-you-go gateway for AI models."""
 
 
-for module in (server_commands, account_commands, usage_commands, export_commands, invoice_commands, price_commands):
+for module in (
+    server_commands,
+    account_commands,
+    usage_commands,
+    export_commands,
+    invoice_commands,
+    alert_commands,
+    price_commands,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

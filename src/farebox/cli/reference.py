@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 import msgspec
 
-from farebox import config
+from farebox import config, config_control
 from farebox.simulator import directives
 
 WIDTH = 100
@@ -30,6 +30,9 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[limits]", config.RateLimits),
     ("[attempts]", config.Attempts),
     ("[local_model]", config.LocalModel),
+    ("[alerts]", config_control.Alerts),
+    ("[alerts.channels.NAME]", config_control.ChannelSection),
+    ("[alerts.smtp]", config_control.SmtpSection),
     ("[providers.NAME]", config.ProviderSection),
     ("[[models]]", config.ModelSection),
     ("models.offers", config.OfferSection),

@@ -1,4 +1,5 @@
-"""The bookkeeper: tails the workers' journals and posts them to the ledger; lets credit expire; closes months.
+"""The bookkeeper: posts the workers' journals to the ledger; lets credit expire; closes months; looks for what people
+want to be told of, and, in a thread of its own, tells them.
 
 One per database. It may be killed at any moment: what it had not posted stays in the journals, and what it had is known by
 position, so nothing is lost and nothing is counted twice.
@@ -13,11 +14,12 @@ import threading
 from pathlib import Path
 
 from farebox.app import Outside, invoice_terms, markup_plans, real_outside
-from farebox.billing import dunning, ledger, poster, segments
+from farebox.billing import alerts, dunning, hours, ledger, poster, segments
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
-from farebox.config import Loaded, load
+from farebox.config import ConfigError, Loaded, load
+from farebox.processes import courier
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError
 
@@ -26,6 +28,8 @@ IDLE_S = 0.1
 BATCH_RECORDS_MAX = 4_000
 RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
+COURIER_END_S = 30.0
+"""For tries that are under way when the bookkeeper ends."""
 
 
 class Bookkeeper:
@@ -38,6 +42,7 @@ class Bookkeeper:
         self._markups = markup_plans(loaded)
         self._terms = invoice_terms(loaded)
         self._closer = MonthCloser(self._database, outside.ids, outside.clock, self._terms)
+        self._watch = courier.watch_of(loaded)
         self._tidied_us = 0
 
     def round(self) -> int:
@@ -52,6 +57,7 @@ class Bookkeeper:
             outside.ids,
             outside.clock,
             records_max=BATCH_RECORDS_MAX,
+            thresholds_percent=loaded.config.alerts.thresholds_percent,
             markups=self._markups,
             before_commit=lambda: outside.fail_point("poster.before_commit"),
         )
@@ -64,6 +70,9 @@ class Bookkeeper:
             self._tidied_us = now_us
             ledger.expire(database, outside.ids, now_us=outside.clock.now_us())
             dunning.remind(database, outside.ids, self._terms, outside.clock.now_us())
+            hours.forget(database, outside.clock.now_us())
+            if loaded.config.alerts.channels or database.read(alerts.has_listener):
+                alerts.look(database, outside.ids, self._watch, outside.clock.now_us())
             for slot in sorted(loaded.journal_dir.glob("w*")):
                 segments.remove_posted(database, slot)
         if loaded.config.invoices.close:
@@ -76,6 +85,13 @@ class Bookkeeper:
             self._closer.step()
         except CommandRefused as error:
             _say(error)
+    def start_courier(self, stop: threading.Event) -> threading.Thread | None:
+        """Begin to tell people; None when that cannot be, which is said. Calls are posted all the same."""
+        try:
+            return courier.start(self._loaded, self._outside, self._database, stop, _say)
+        except ConfigError as error:
+            _say(f"no alerts are sent: {error}")
+            return None
 
     def close(self) -> None:
         self._database.close()
@@ -92,6 +108,7 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
     lock = os.open(run_dir / "bookkeeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     bookkeeper = Bookkeeper(loaded, real_outside(os.environ))
+    thread = bookkeeper.start_courier(stop)
     try:
         while True:
             ending = stop.is_set()
@@ -108,6 +125,9 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
                 return
             stop.wait(IDLE_S)
     finally:
+        stop.set()
+        if thread is not None:
+            thread.join(COURIER_END_S)
         bookkeeper.close()
         os.close(lock)
 

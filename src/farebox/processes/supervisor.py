@@ -20,6 +20,7 @@ from farebox.app import real_outside
 from farebox.billing.records import Closed
 from farebox.config import ConfigError, Loaded
 from farebox.processes import local_model
+from farebox.processes.courier import configured_channels
 from farebox.processes.worker import open_slot
 
 POLL_S = 0.1
@@ -139,6 +140,7 @@ def _is_closed(slot: Path) -> bool:
 
 def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Callable[[str, bool], None]) -> None:
     """Run until SIGTERM or SIGINT. `ready(base URL, local model on)` is called once the socket listens."""
+    configured_channels(loaded, None)
     finish_orphans(loaded, workers)
     listening = listen(host, port)
     bound_port = int(listening.getsockname()[1])

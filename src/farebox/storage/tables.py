@@ -167,6 +167,7 @@ scopes = Table(
     Index(None, "account_id"),
     Index(None, "key_id"),
     Index(None, "budget_id"),
+    Index(None, "window_name"),
 )
 """One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.scopes`.
 
@@ -421,3 +422,64 @@ outbox = Table(
     Index("ix_outbox_unsent", "created_us", sqlite_where=text("sent_us IS NULL"), postgresql_where=text("sent_us IS NULL")),
 )
 """Messages written in the transaction that causes them, sent afterwards: each condition once per window and limit."""
+
+hours = Table(
+    "hours",
+    METADATA,
+    Column("account_id", Text, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("charged_nano", BigInteger, nullable=False),
+    Index(None, "hour"),
+)
+"""What an account was charged in an hour (UTC, counted from the epoch) by that hour's usage transfers: see `billing.hours`."""
+
+alert_settings = Table(
+    "alert_settings",
+    METADATA,
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("low_balance_nano", BigInteger),
+    Column("runway_days", Integer),
+    Column("spike_factor", Integer),
+)
+"""What an account wants to be told of, where it differs from the configuration: NULL is as configured, 0 never."""
+
+alert_channels = Table(
+    "alert_channels",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id")),
+    Column("kind", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("events", Text, nullable=False, server_default=text("''")),
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("previous_until_us", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_us", BigInteger, nullable=False),
+    Column("removed_us", BigInteger),
+    CheckConstraint("kind IN ('webhook', 'slack', 'email')", name="kind"),
+    Index(None, "account_id"),
+)
+"""Where alerts go, beside the configuration's channels: an account's own, or, without one, the operator's.
+
+A webhook's signing secret is derived from the pepper, the id and the `generation`, so it is in no table; after a rotation the one
+before signs, too, until `previous_until_us`. `events` are words, empty for all.
+"""
+
+deliveries = Table(
+    "deliveries",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("message_id", Text, nullable=False),
+    Column("channel_id", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'pending'")),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_us", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("error", Text, nullable=False, server_default=text("''")),
+    Column("created_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+    UniqueConstraint("message_id", "channel_id"),
+    Index("ix_deliveries_due", "next_us", sqlite_where=text("state = 'pending'"), postgresql_where=text("state = 'pending'")),
+    Index(None, "created_us"),
+)
+"""A message of the outbox on its way to one channel: pending until `delivered` or, after the last try, `dead`."""

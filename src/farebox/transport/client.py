@@ -6,7 +6,7 @@ One client per event loop. Its only timer is the sweep: every `SWEEP_S` while an
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .connection import Connection
 from .dial import dial
@@ -27,7 +27,18 @@ NO_PROXIES = ProxySettings()
 class Client:
     """Connections to any number of origins. Must be made and used inside one running event loop, and closed there."""
 
-    def __init__(self, *, limits: PoolLimits = DEFAULT_LIMITS, proxies: ProxySettings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: PoolLimits = DEFAULT_LIMITS,
+        proxies: ProxySettings | None = None,
+        may_connect: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`may_connect` is asked about each IP address between its look-up and the connection, so that what was checked is what
+        is reached. A client that asks has no proxies: they look names up by themselves."""
+        if may_connect is not None and proxies is not None:
+            raise ValueError("a proxy looks names up by itself: `may_connect` could not be asked about the server's address")
+        self._may_connect = may_connect
         self._limits = limits
         self._proxies = NO_PROXIES if proxies is None else proxies
         self._pools: dict[str, OriginPool] = {}  # by `Prepared.pool_key`
@@ -106,7 +117,14 @@ class Client:
         async def dial_origin(pool: OriginPool, timeouts: Timeouts) -> Connection:
             context = await self._context(origin.tls) if origin.scheme == "https" else None
             loop = asyncio.get_running_loop()
-            return await dial(origin, proxy=proxy, context=context, timeouts=timeouts, make=lambda: Connection(loop, pool))
+            return await dial(
+                origin,
+                proxy=proxy,
+                context=context,
+                timeouts=timeouts,
+                make=lambda: Connection(loop, pool),
+                may_connect=self._may_connect,
+            )
 
         pool = OriginPool(self._limits, proxy if origin.scheme == "http" else None, dial_origin)
         self._pools[prepared.pool_key] = pool

@@ -21,6 +21,7 @@ async def dial(
     context: ssl.SSLContext | None,
     timeouts: Timeouts,
     make: Callable[[], Connection],
+    may_connect: Callable[[str], bool] | None = None,
 ) -> Connection:
     """A connection ready for its first request; `make` builds it once there is a socket.
 
@@ -31,7 +32,7 @@ async def dial(
     peer = f"{host}:{port}"
     try:
         async with asyncio.timeout(timeouts.connect_s):
-            sock = await connect_tcp(host, port)
+            sock = await connect_tcp(host, port, may_connect)
     except TimeoutError as error:
         raise ConnectTimeout(f"no TCP connection to {peer} within {timeouts.connect_s} s", sent=False, phase="connect") from error
     except (OSError, UnicodeError) as error:  # UnicodeError: a label the resolver's IDNA codec refuses

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -12,16 +12,21 @@ Address = tuple[int, Any]
 """Address family, and the address as `socket.connect` takes it."""
 
 
-async def connect_tcp(host: str, port: int) -> socket.socket:
+async def connect_tcp(host: str, port: int, may_connect: Callable[[str], bool] | None = None) -> socket.socket:
     """A connected, non-blocking socket with TCP_NODELAY. Raises `OSError`: the first address's when all fail.
 
     Each address gets `ADDRESS_DELAY_S` before the next is tried beside it; the losers are closed. Cancelling closes all.
+    `may_connect` says which addresses may be reached; with none of them it is a `PermissionError`.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = interleave([(int(family), address) for family, _, _, _, address in found])[:ADDRESSES_MAX]
     if not addresses:
         raise OSError(f"no address for `{host}`")
+    if may_connect is not None:
+        addresses = [address for address in addresses if may_connect(address[1][0])]
+        if not addresses:
+            raise PermissionError(f"`{host}` has only addresses that must not be reached")
     if len(addresses) == 1:
         return await _connect(loop, addresses[0])
     return await _race(loop, addresses)
