@@ -16,7 +16,7 @@ FOUND = {
     "recovery_voids_what_was_sent": 0,
     "recovery_at_other_prices": 0,
     "a_continuation_is_charged_its_input": 4,
-    "priced_when_it_settles": 1,
+    "priced_when_it_settles": 2,
     "fails_over_behind_content": 8,
     "settlement_lost_on_cancel": 36,
     "answered_before_settled": 11,

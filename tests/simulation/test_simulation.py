@@ -10,12 +10,13 @@ import pytest
 from tests.simulation.options import Options
 from tests.simulation.world import World
 
-AT_ONCE = 25
+AT_ONCE = 20
 FIXED = 200
+TWICE = 20
+"""The first of them run twice."""
 LONG = range(10_000, 12_000)
 """What `make test-full` adds."""
 FRESH = time.time_ns() % 10**12
-TWICE = 20
 
 
 def run(seed: int) -> World:
@@ -28,7 +29,7 @@ def run(seed: int) -> World:
     return world
 
 
-@pytest.mark.parametrize("start", range(0, FIXED, AT_ONCE))
+@pytest.mark.parametrize("start", range(TWICE, FIXED, AT_ONCE))
 def test_the_books_are_exact_whatever_happens(start: int) -> None:
     for seed in range(start, start + AT_ONCE):
         run(seed)
@@ -41,7 +42,7 @@ def test_a_fresh_seed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_seed_decides_everything() -> None:
-    for seed in range(FIXED, FIXED + TWICE):
+    for seed in range(TWICE):
         assert run(seed).digest == run(seed).digest, f"seed {seed} does not repeat itself"
 
 
