@@ -219,7 +219,7 @@ MONEY = (
     "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
     "billing.credit_notes", "billing.compare", "billing.price_book",
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
-    "billing.alerts", "billing.hours",
+    "billing.alerts", "billing.hours", "billing.codes",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from farebox.billing import transfers as entries
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
+from farebox.billing.codes import uses_are_redemptions
 from farebox.billing.hours import hours_are_transfers
 from farebox.billing.records import Settle
 from farebox.storage.database import Database
@@ -50,6 +51,7 @@ def _check(connection: Connection) -> list[Violation]:
         debits_are_credits,
         balances_are_entries,
         hours_are_transfers,
+        uses_are_redemptions,
         one_end_per_hold,
         ended_lives_hold_nothing,
         charges_have_one_transfer,

@@ -85,30 +85,56 @@ def _grant(
     now_us: int,
 ) -> Grant:
     _check_amount(amount_nano)
-    if expires_us is not None and expires_us <= now_us:
-        raise CommandRefused("credit that has expired already cannot be given")
 
     def work(connection: Connection) -> Grant:
         bump_version(connection)
         account = lock_account(connection, account_id)
-        known = connection.execute(select(grants).where(grants.c.command_id == command_id)).one_or_none()
-        if known is not None:
-            made = Grant(known.id, known.account_id, known.kind, known.amount_nano, known.expires_us)
-            if made != Grant(known.id, account_id, kind, amount_nano, expires_us):
-                raise CommandRefused(f"the command `{command_id}` was already carried out with other particulars")
-            return made
-        if account.kind == "postpaid" and kind == "paid":
-            raise CommandRefused(f"the account `{account_id}` is postpaid: book money that comes in as a payment")
-        made = Grant(ids.new("grant"), account_id, kind, amount_nano, expires_us)
-        row = {**msgspec.structs.asdict(made), "remaining_nano": amount_nano, "created_us": now_us, "command_id": command_id}
-        connection.execute(insert(grants).values(**row))
-        source, cause = (entries.CASH, "top_up") if kind == "paid" else (entries.PROMO_EXPENSE, "promo")
-        moved = Transfer(ids.new("trf"), now_us, source, entries.credit(made.id), amount_nano, account_id, cause, command_id)
-        insert_transfers(database, connection, [moved])
-        shift_account_limit(connection, account_id, amount_nano)
-        return made
+        return give_credit(
+            database,
+            connection,
+            ids,
+            account=account,
+            command_id=command_id,
+            kind=kind,
+            amount_nano=amount_nano,
+            expires_us=expires_us,
+            now_us=now_us,
+        )
 
     return _once(database, command_id, work)
+
+
+def give_credit(
+    database: Database,
+    connection: Connection,
+    ids: Ids,
+    *,
+    account: Row[Any],
+    command_id: str,
+    kind: GrantKind,
+    amount_nano: int,
+    expires_us: int | None,
+    now_us: int,
+) -> Grant:
+    """Give a locked account credit, as a part of a transaction that has bumped the control version."""
+    if expires_us is not None and expires_us <= now_us:
+        raise CommandRefused("credit that has expired already cannot be given")
+    known = connection.execute(select(grants).where(grants.c.command_id == command_id)).one_or_none()
+    if known is not None:
+        made = Grant(known.id, known.account_id, known.kind, known.amount_nano, known.expires_us)
+        if made != Grant(known.id, account.id, kind, amount_nano, expires_us):
+            raise CommandRefused(f"the command `{command_id}` was already carried out with other particulars")
+        return made
+    if account.kind == "postpaid" and kind == "paid":
+        raise CommandRefused(f"the account `{account.id}` is postpaid: book money that comes in as a payment")
+    made = Grant(ids.new("grant"), account.id, kind, amount_nano, expires_us)
+    row = {**msgspec.structs.asdict(made), "remaining_nano": amount_nano, "created_us": now_us, "command_id": command_id}
+    connection.execute(insert(grants).values(**row))
+    source, cause = (entries.CASH, "top_up") if kind == "paid" else (entries.PROMO_EXPENSE, "promo")
+    moved = Transfer(ids.new("trf"), now_us, source, entries.credit(made.id), amount_nano, account.id, cause, command_id)
+    insert_transfers(database, connection, [moved])
+    shift_account_limit(connection, account.id, amount_nano)
+    return made
 
 
 def pay(database: Database, ids: Ids, *, command_id: str, account_id: str, amount_nano: int, now_us: int) -> str:

@@ -7,6 +7,7 @@ import click
 from farebox.cli import (
     account_commands,
     alert_commands,
+    code_commands,
     export_commands,
     invoice_commands,
     price_commands,
@@ -29,6 +30,7 @@ for module in (
     export_commands,
     invoice_commands,
     alert_commands,
+    code_commands,
     price_commands,
 ):
     for command in module.COMMANDS:

@@ -483,3 +483,42 @@ deliveries = Table(
     Index(None, "created_us"),
 )
 """A message of the outbox on its way to one channel: pending until `delivered` or, after the last try, `dead`."""
+
+code_batches = Table(
+    "code_batches",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, server_default=text("''")),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("uses_max", Integer, nullable=False),
+    Column("credit_days", Integer),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('paid', 'promo')", name="kind"),
+    CheckConstraint("amount_nano > 0", name="amount"),
+    CheckConstraint("uses_max > 0", name="uses"),
+)
+"""Redemption codes that were made together, and what each of them gives."""
+
+codes = Table(
+    "codes",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("batch_id", Text, ForeignKey("code_batches.id"), nullable=False),
+    Column("used", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("used >= 0", name="used"),
+    Index(None, "batch_id"),
+)
+"""A redemption code's digest (HMAC-SHA256, made by `billing.codes`), never the code; how many accounts took it."""
+
+redemptions = Table(
+    "redemptions",
+    METADATA,
+    Column("digest", LargeBinary, ForeignKey("codes.digest"), primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("grant_id", Text, ForeignKey("grants.id"), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+"""Who took which code, once each, and the credit that it gave."""
