@@ -63,6 +63,12 @@ def test_thresholds_are_told_once_whoever_is_killed(tmp_path: Path, point: str) 
         assert max(ids.values()) <= (2 if point == "alert.after_send" else 1), "only a killed sender repeats, under the same id"
 
 
+def _finding(box: Farebox) -> tuple[str, str]:
+    """What `doctor` says about alerts."""
+    (found,) = [one for one in box.cli("doctor", check=False)["findings"] if one["subject"] == "alerts"]
+    return found["level"], found["text"]
+
+
 def test_the_commands(tmp_path: Path) -> None:
     with Receiver() as receiver:
         box = Farebox(tmp_path, config="[alerts]\nallow_private = true\n")
@@ -84,6 +90,13 @@ def test_the_commands(tmp_path: Path) -> None:
         assert box.cli("alerts", "deliveries") == {"deliveries": []}
         assert box.cli("alerts", "redeliver", "--dead") == {"redelivered": 0}
         assert "farebox alerts deliveries" in box.cli("alerts", "redeliver", "dlv", check=False)["error"]
+        assert _finding(box) == ("ok", "channels: 1")
+        with Database.open(load(box.config_path, box.environment).database_url) as database:
+            columns = "id, message_id, channel_id, state, next_us, created_us"
+            dead = f"INSERT INTO deliveries ({columns}) VALUES ('d', 'm', 'c', 'dead', 0, 0)"
+            database.write(lambda connection: connection.exec_driver_sql(dead))
+        level, said = _finding(box)
+        assert level == "problem" and said.startswith("deliveries given up: 1;")
         box.cli("alerts", "remove", made["id"])
         assert box.cli("alerts", "list") == {"channels": []}
         assert "alerts.smtp" in box.cli("alerts", "add", "--email", "a@example.com", check=False)["error"]

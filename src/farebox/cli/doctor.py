@@ -14,8 +14,10 @@ from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load
+from farebox.control import deliveries
 from farebox.ports import SystemClock
 from farebox.processes import local_model
+from farebox.processes.courier import all_channels
 from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate
 from farebox.storage.database import Database, StoreError
@@ -99,7 +101,7 @@ def _database(loaded: Loaded) -> list[Finding]:
             except migrate.SchemaOutdated as error:
                 return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
             found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
-            return found + _journals(loaded, poster.positions(database))
+            return [*found, *_journals(loaded, poster.positions(database)), _alerts(loaded, database)]
     except StoreError as error:
         return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]
 
@@ -122,6 +124,18 @@ def _journals(loaded: Loaded, positions: dict[str, Position]) -> list[Finding]:
     if waiting > 10_000:
         return [Finding("problem", "journal", text, "the bookkeeper is behind or not running: `farebox serve` runs it")]
     return [Finding("ok", "journal", text)]
+
+
+def _alerts(loaded: Loaded, database: Database) -> Finding:
+    try:
+        channels = all_channels(loaded, database, SystemClock())
+    except ConfigError as error:
+        return Finding("problem", "alerts", str(error), "edit the configuration")
+    dead = database.read(deliveries.count_dead)
+    if dead:
+        said = f"deliveries given up: {dead}; `farebox alerts deliveries --state dead` says why"
+        return Finding("problem", "alerts", said, "mend the channel, then `farebox alerts redeliver --dead`")
+    return Finding("ok", "alerts", f"channels: {len(channels)}")
 
 
 def _prices() -> Finding:

@@ -177,6 +177,11 @@ def listed(connection: Connection, *, state: str | None = None) -> list[Delivery
     return [Delivery(**row) for row in connection.execute(query).mappings()]
 
 
+def count_dead(connection: Connection) -> int:
+    """Deliveries that were given up and not asked for again."""
+    return int(connection.execute(text("SELECT COUNT(*) FROM deliveries WHERE state = 'dead'")).scalar_one())
+
+
 def forget(database: Database, now_us: int) -> None:
     """Remove deliveries that ended long ago. Messages stay: they are what keeps a condition from being told twice."""
     old = text("DELETE FROM deliveries WHERE created_us < :before AND state <> 'pending'")
