@@ -14,7 +14,7 @@ WIDTH = 100
 KEYS: dict[tuple[str, ...], Any] = {
     ("accounts", "create", "acme"): {"id", "name", "kind", "credit_limit"},
     ("accounts", "list"): {
-        "accounts": {"id", "name", "kind", "status", "credit_limit", "remaining", "charged", "allotted"},
+        "accounts": {"id", "name", "kind", "status", "credit_limit", "markup", "remaining", "charged", "allotted"},
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
     ("keys", "create", "--account", "default"): {
@@ -23,7 +23,7 @@ KEYS: dict[tuple[str, ...], Any] = {
     ("keys", "list"): {
         "keys": {"id", "hint", "name", "account", "account_name", "state", "budget", "budget_window", "created_at"},
     },
-    ("usage",): {"by", "since", "rows", "total"},
+    ("usage",): {"by", "since", "rows", "total", "until"},
     ("prices", "list"): {
         "models": {"slug", "name", "context_window", "max_output_tokens", "capabilities", "offers"},
     },
