@@ -148,6 +148,20 @@ def test_nothing_leaves_before_the_first_content(make: Any) -> None:
     assert b'"Hel"' in relay.feed(data[until:])
 
 
+@pytest.mark.parametrize("make", [chat_bytes, messages_bytes])
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_an_event_cut_short_is_skipped_and_counted_however_it_arrives(make: Any, at_once: bool, lost: int) -> None:
+    relay: Any = chat() if make is chat_bytes else messages()
+    data = make(line_end=b"\n", bom=False, spaced=False, comments=False)
+    parts = data.split(b"\n\n")
+    broken = next(index for index, part in enumerate(parts) if b'"lo "' in part)
+    parts[broken] = parts[broken][:-lost]
+    pieces = [b"\n\n".join(parts)] if at_once else [part + b"\n\n" for part in parts if part]
+    sent = b"".join(relay.feed(piece) for piece in pieces)
+    assert b'"Hel"' in sent and b'"lo "' not in sent and relay.malformed == 1 and relay.finished
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_usage_goes_to_those_who_asked(wanted: bool) -> None:
     data = chat_bytes(line_end=b"\n", bom=False, spaced=False, comments=False)

@@ -156,6 +156,9 @@ class Relay:
             and self._finish_mark not in data
             and b'"error"' not in data
             and (b'"usage"' not in data or self._only_null_usage(data))
+            # An event that was cut short is not passed on: the client's parser would stumble over it. A text with braces of its
+            # own only takes the longer way.
+            and data.count(b"{") == data.count(b"}")
         ):
             events = data.count(b"\n\n")
             self._events += events
