@@ -84,13 +84,17 @@ class Relay:
             if not cut:
                 return b""
             data = data[:cut]
-        if self.content_started and b"message_" not in data and b'"error"' not in data:
+        if (
+            self.content_started
+            and b"message_" not in data
+            and b'"error"' not in data
             # An event that was cut short is not passed on: the client's parser would stumble over it. A text with braces of its
             # own only takes the longer way.
-            if data.count(b"{") == data.count(b"}"):
-                self._events += data.count(b"\n\n")
-                self._bytes += len(data)
-                return data
+            and data.count(b"{") == data.count(b"}")
+        ):
+            self._events += data.count(b"\n\n")
+            self._bytes += len(data)
+            return data
         return self._look(data)
 
     def _look(self, data: bytes) -> bytes:
