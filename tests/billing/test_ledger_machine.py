@@ -438,7 +438,7 @@ def run(make_world, engine, *, examples, steps):
     )
 
 
-SIZES = {"sqlite": (60, 40), "postgresql": (15, 30)}
+SIZES = {"sqlite": (40, 40), "postgresql": (10, 30)}
 FULL_SIZES = {"sqlite": (600, 100), "postgresql": (100, 80)}
 
 

@@ -185,7 +185,7 @@ def test_a_revoked_key_stays_revoked(shell: Shell) -> None:
 
 REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("accounts", "create", "default"), "exists already"),
-    (("accounts", "create", ""), "between 1 and 200 characters"),
+    (("accounts", "create", ""), "between 1 and 200 printable characters"),
     (("accounts", "create", "x", "--postpaid"), "--credit-limit 100"),
     (("accounts", "create", "x", "--credit-limit", "5"), "--postpaid"),
     (("accounts", "create", "x", "--postpaid", "--credit-limit", "lots"), "plain decimal"),
@@ -220,7 +220,7 @@ def test_a_refusal_is_one_sentence_with_the_way_on(shell: Shell, words: tuple[st
         (("bogus",), "`farebox --help`"),
         (("keys", "create"), "`farebox keys create --help`"),
         (("keys", "bogus"), "`farebox keys --help`"),
-        (("usage", "--by", "colour"), "`farebox usage --help`"),
+        (("usage", "--colour"), "`farebox usage --help`"),
         (("serve", "--port", "99999"), "`farebox serve --help`"),
         (("topup", "default"), "`farebox topup --help`"),
     ],

@@ -19,7 +19,15 @@ def configuration(origin: str) -> str:
     return alerts + provider("sim", origin) + model("sim/echo", offer("sim", "sim+tokens=100"))
 
 
-@pytest.mark.parametrize("point", ["alert.after_claim", "alert.after_send", "poster.before_commit", "poster.after_commit"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "alert.after_send",
+        "poster.before_commit",
+        pytest.param("alert.after_claim", marks=pytest.mark.full),
+        pytest.param("poster.after_commit", marks=pytest.mark.full),
+    ],
+)
 def test_thresholds_are_told_once_whoever_is_killed(tmp_path: Path, point: str) -> None:
     with SimulatorProcess() as simulator, Receiver() as receiver:
         with Farebox(tmp_path, config=configuration(simulator.base_url)) as box:

@@ -34,7 +34,7 @@ FOUND = {
     "broken_streams_are_paid_for": 15,
     "ended_lives_keep_their_slices": 0,
 }
-QUICK = 11
+QUICK = 7
 """So many, of those that show first, are looked for by `make test`."""
 NAMES = [
     name if at < QUICK else pytest.param(name, marks=pytest.mark.full)
