@@ -1,0 +1,117 @@
+"""A circuit: whether an offer that has been failing is left alone for a while, and when it is tried again. Pure.
+
+It opens on failures in a row, or on a bad share of many within a window; it stays open longer each time; then one call, the
+probe, may pass, and its end decides. Values after Envoy's outlier detection
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier).
+"""
+
+from collections import deque
+
+import msgspec
+
+BUCKET_US = 5_000_000
+"""How exactly the window slides."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """When a circuit opens, and for how long. Times in microseconds."""
+
+    failures_in_a_row: int = 5
+    window_us: int = 30_000_000
+    failed_share_percent: int = 50
+    samples_min: int = 20
+    """The share counts from so many attempts in the window."""
+    ejection_us: int = 30_000_000
+    """The first time out; the n-th is n times as long."""
+    ejection_max_us: int = 300_000_000
+
+
+class Circuit:
+    """One offer's. Attempts are told of with the time they started, so that what left before the circuit opened, and comes
+    back late, decides nothing."""
+
+    __slots__ = ("_closed_us", "_row", "_window", "open_until_us", "opened", "opened_us", "probe_us")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        """How often in a row it opened without having been healthy for long in between; what the time out grows by."""
+        self.open_until_us = 0
+        """0 = closed; until then nothing passes, and behind it one probe."""
+        self.opened_us = 0
+        self.probe_us = 0
+        """When the probe under way started; 0 = none."""
+        self._closed_us = 0
+        self._row = 0
+        self._window: deque[list[int]] = deque()
+        """`[bucket, succeeded, failed]`, oldest first; no more than the window has buckets."""
+
+    @property
+    def closed(self) -> bool:
+        return not self.open_until_us
+
+    def passes(self, now_us: int) -> bool:
+        """Whether a call may be sent now; with an open circuit, as its probe."""
+        return not self.open_until_us or (now_us >= self.open_until_us and not self.probe_us)
+
+    def started(self, now_us: int) -> bool:
+        """A call is sent; whether it is the probe."""
+        if self.open_until_us and now_us >= self.open_until_us and not self.probe_us:
+            self.probe_us = now_us
+            return True
+        return False
+
+    def forget_probe(self, started_us: int) -> None:
+        """The probe ended without saying anything, such as a caller who left: the next call is the probe."""
+        if self.probe_us and started_us >= self.probe_us:
+            self.probe_us = 0
+
+    def succeeded(self, started_us: int, now_us: int, rules: Rules) -> bool:
+        """An attempt ended well; whether that closed the circuit."""
+        if self.open_until_us:
+            if not self.probe_us or started_us < self.probe_us:
+                return False
+            self.open_until_us = self.probe_us = self._row = 0
+            self._closed_us = now_us
+            self._window.clear()
+            return True
+        self._row = 0
+        self._count(now_us, rules, 1)
+        return False
+
+    def failed(self, started_us: int, now_us: int, rules: Rules) -> bool:
+        """An attempt failed; whether that opened the circuit, or opened it again."""
+        if self.open_until_us:
+            if not self.probe_us or started_us < self.probe_us:
+                return False
+            self._open(now_us, rules)
+            return True
+        self._row += 1
+        self._count(now_us, rules, 2)
+        failed = sum(bucket[2] for bucket in self._window)
+        total = failed + sum(bucket[1] for bucket in self._window)
+        bad_share = total >= rules.samples_min and failed * 100 >= total * rules.failed_share_percent
+        if self._row < rules.failures_in_a_row and not bad_share:
+            return False
+        self._open(now_us, rules)
+        return True
+
+    def _open(self, now_us: int, rules: Rules) -> None:
+        if self._closed_us:
+            # Each healthy while of a time out's length takes one from the count.
+            healthy = (now_us - self._closed_us) // rules.ejection_us
+            self.opened = max(self.opened - healthy, 0)
+        self.opened += 1
+        self.opened_us = now_us
+        self.open_until_us = now_us + min(rules.ejection_us * self.opened, rules.ejection_max_us)
+        self.probe_us = self._row = self._closed_us = 0
+        self._window.clear()
+
+    def _count(self, now_us: int, rules: Rules, place: int) -> None:
+        bucket = now_us // BUCKET_US
+        window = self._window
+        if not window or window[-1][0] != bucket:
+            window.append([bucket, 0, 0])
+            oldest = (now_us - rules.window_us) // BUCKET_US
+            while window[0][0] < oldest:
+                window.popleft()
+        window[-1][place] += 1

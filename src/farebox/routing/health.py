@@ -1,0 +1,386 @@
+"""Health: what attempts have told of every offer and key, and what follows for the next ones. Pure: time is an argument.
+
+A *place* is where a call goes: a provider, one of its keys, a model. Each has a circuit (`routing.circuit`), its pauses after
+429s and measurements (`routing.rolling`); each key has its own bench, for credentials and empty accounts, and a limit on calls at
+a time (`routing.concurrency`). An attempt is told of twice, by `started` and by `finished`, whatever became of it.
+
+What a failure says about a place, by its `Outcome`: `failed` counts against it; `rate_limited` makes it pause; `key_refused`
+benches the key for all its models; `caller` and `unknown` say nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, assert_never
+
+import msgspec
+
+from farebox.routing.circuit import Circuit, Rules
+from farebox.routing.concurrency import Concurrency
+from farebox.routing.measured import State
+from farebox.routing.preferences import Percentiles
+from farebox.routing.rolling import Counts, Histogram, merged, percentiles
+from farebox.routing.target import Target
+
+Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "unknown"]
+
+PLACES_MAX = 20_000
+"""Places that are remembered; beyond it the one not used for the longest time is forgotten."""
+EJECTED_SHARE_MAX = 2
+"""At most one in so many of a model's offers is kept out: when more fail, the fault is rather ours, or the model's."""
+HALF_HOUR_US = 1_800_000_000
+BENCH_US = 60_000_000
+"""A refused key is tried again after a minute, then after two, and so on up to an hour: somebody may have filled its account."""
+BENCH_MAX_US = 3_600_000_000
+PAUSE_US = 1_000_000
+"""After a 429 that does not say how long, a place pauses for a second, two, four, up to a minute."""
+PAUSE_MAX_US = 60_000_000
+VIEW_US = 1_000_000
+"""Percentiles are worked out at most once a second."""
+
+
+class Place(NamedTuple):
+    """Where a call goes."""
+
+    provider: str
+    key: str
+    """The key's public name, such as `openai#1`; empty where none is needed."""
+    model: str
+
+
+class OfferHealth(msgspec.Struct, frozen=True):
+    """How one offer, over all its keys, has done lately."""
+
+    state: State = "healthy"
+    success: float | None = None
+    """The share of the last half hour's attempts that succeeded, 0 to 1; None without attempts."""
+    first_token_ms: Percentiles | None = None
+    tokens_per_s: Percentiles | None = None
+    samples: int = 0
+    """Attempts of the last half hour that succeeded or failed."""
+    in_flight: int = 0
+    limit: int | None = None
+    """Calls that may be in flight at its keys; None = no limit known."""
+
+
+class Choice(NamedTuple):
+    """A key for an attempt."""
+
+    number: int
+    """Its place in the target's keys."""
+    place: Place
+    free: bool
+    """False: every key is benched, pausing or full, and this one will be free first."""
+
+
+class _Key:
+    """One credential."""
+
+    __slots__ = ("bench_until_us", "benched", "load", "reason")
+
+    def __init__(self) -> None:
+        self.load = Concurrency()
+        self.bench_until_us = 0
+        self.benched = 0
+        """Refusals in a row."""
+        self.reason = ""
+
+
+class _Record:
+    """One place."""
+
+    __slots__ = ("circuit", "counts", "first_token", "in_flight", "pause_until_us", "paused", "tokens_per_s", "used_us")
+
+    def __init__(self) -> None:
+        self.circuit = Circuit()
+        self.counts = Counts()
+        self.first_token = Histogram()
+        self.tokens_per_s = Histogram()
+        self.in_flight = 0
+        self.pause_until_us = 0
+        self.paused = 0
+        """429s in a row."""
+        self.used_us = 0
+
+
+class Health:
+    """This worker's. Lives on the event loop; nothing here waits."""
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self.epoch = 0
+        """Changes with every state that the order of offers depends on."""
+        self._places: dict[Place, _Record] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
+        self._next_change_us = 0
+        self._views: dict[int, tuple[int, int, Target, OfferHealth]] = {}
+        """By the target's identity: epoch, time, the target itself, so that its identity stays its own, and the view."""
+
+    # --- attempts ---------------------------------------------------------------------------------------------------------
+
+    def choose(self, target: Target, now_us: int, tried: Iterable[str] = ()) -> Choice:
+        """The key for an attempt at a target: free, not tried by this call yet if possible, and with the least to do; if
+        none is free, the one that will be first."""
+        provider, model = target.provider.name, target.model.slug
+        refs = target.key_refs or ("",)
+        best: tuple[int, int, int] | None = None
+        found = 0
+        for index, ref in enumerate(refs):
+            free_us = self._free_us(Place(provider, ref, model), now_us)
+            load = self._keys.get((provider, ref))
+            busy = 0 if load is None else load.load.in_flight
+            rank = (max(free_us - now_us, 0), 1 if ref in tried else 0, busy)
+            if best is None or rank < best:
+                best, found = rank, index
+        assert best is not None, "a target has at least the key that is none"
+        return Choice(found, Place(provider, refs[found], model), best[0] == 0)
+
+    def _free_us(self, place: Place, now_us: int) -> int:
+        """When a call may go to a place; not after now when it may at once."""
+        free_us = 0
+        key = self._keys.get((place.provider, place.key))
+        if key is not None:
+            free_us = key.bench_until_us
+            if key.load.full:
+                free_us = max(free_us, now_us + 1)
+        record = self._places.get(place)
+        if record is not None:
+            free_us = max(free_us, record.pause_until_us)
+            circuit = record.circuit
+            if not circuit.passes(now_us):
+                free_us = max(free_us, circuit.open_until_us, now_us + 1)
+        return free_us
+
+    def started(self, place: Place, now_us: int) -> None:
+        """An attempt leaves."""
+        record = self._places.get(place)
+        if record is None:
+            record = self._remember(place)
+        record.used_us = now_us
+        record.in_flight += 1
+        self._key(place).load.started()
+        if record.circuit.started(now_us):
+            self.epoch += 1
+
+    def finished(
+        self,
+        place: Place,
+        outcome: Outcome,
+        started_us: int,
+        now_us: int,
+        *,
+        first_token_us: int | None = None,
+        tokens: int = 0,
+        retry_after_us: int | None = None,
+        reason: str = "",
+    ) -> None:
+        """An attempt is over. `first_token_us` is from its start to the first content, `tokens` what it generated."""
+        record, key = self._places.get(place), self._key(place)
+        if record is None:
+            record = self._remember(place)
+        else:
+            record.in_flight -= 1
+        if outcome == "rate_limited":
+            key.load.refused(now_us)
+        key.load.ended()
+        match outcome:
+            case "ok":
+                self._succeeded(record, key, started_us, now_us, first_token_us, tokens)
+            case "failed":
+                record.counts.add(now_us, succeeded=False)
+                if record.circuit.failed(started_us, now_us, self.rules):
+                    self._changed(record.circuit.open_until_us)
+            case "rate_limited":
+                record.counts.add(now_us, succeeded=False)
+                record.circuit.forget_probe(started_us)
+                self._pause(record, now_us, retry_after_us)
+            case "key_refused":
+                record.circuit.forget_probe(started_us)
+                self._bench(key, now_us, reason)
+            case "caller" | "unknown":
+                record.circuit.forget_probe(started_us)
+            case _:
+                assert_never(outcome)
+
+    def _succeeded(
+        self, record: _Record, key: _Key, started_us: int, now_us: int, first_token_us: int | None, tokens: int
+    ) -> None:
+        record.counts.add(now_us, succeeded=True)
+        key.load.answered(now_us)
+        if first_token_us is not None:
+            record.first_token.add(now_us, first_token_us / 1000)
+            writing_us = now_us - started_us - first_token_us
+            if tokens > 1 and writing_us > 0:
+                record.tokens_per_s.add(now_us, tokens * 1_000_000 / writing_us)
+        changed = record.circuit.succeeded(started_us, now_us, self.rules)
+        if record.paused:
+            record.paused = record.pause_until_us = 0
+            changed = True
+        if key.benched:
+            key.benched = key.bench_until_us = 0
+            key.reason = ""
+            changed = True
+        if changed:
+            self._changed(0)
+
+    def _pause(self, record: _Record, now_us: int, retry_after_us: int | None) -> None:
+        record.paused += 1
+        wait_us = min(PAUSE_US << min(record.paused - 1, 10), PAUSE_MAX_US) if retry_after_us is None else retry_after_us
+        record.pause_until_us = max(record.pause_until_us, now_us + wait_us)
+        self._changed(record.pause_until_us)
+
+    def _bench(self, key: _Key, now_us: int, reason: str) -> None:
+        key.benched += 1
+        key.reason = reason
+        key.bench_until_us = now_us + min(BENCH_US << min(key.benched - 1, 10), BENCH_MAX_US)
+        self._changed(key.bench_until_us)
+
+    def _changed(self, until_us: int) -> None:
+        self.epoch += 1
+        if until_us and (not self._next_change_us or until_us < self._next_change_us):
+            self._next_change_us = until_us
+
+    def tick(self, now_us: int) -> None:
+        """A few times a second: states that end by themselves count as changes when their time is over."""
+        if not self._next_change_us or now_us < self._next_change_us:
+            return
+        self.epoch += 1
+        times = [key.bench_until_us for key in self._keys.values()]
+        for record in self._places.values():
+            times += (record.pause_until_us, record.circuit.open_until_us)
+        self._next_change_us = min((time for time in times if time > now_us), default=0)
+
+    def _key(self, place: Place) -> _Key:
+        key = self._keys.get((place.provider, place.key))
+        if key is None:
+            key = self._keys[place.provider, place.key] = _Key()
+        return key
+
+    def _remember(self, place: Place) -> _Record:
+        if len(self._places) >= PLACES_MAX:
+            idle = [(record.used_us, known) for known, record in self._places.items() if not record.in_flight]
+            if idle:
+                del self._places[min(idle)[1]]
+        record = self._places[place] = _Record()
+        return record
+
+    # --- views ------------------------------------------------------------------------------------------------------------
+
+    def view(self, target: Target, now_us: int) -> OfferHealth:
+        """How an offer has done, over all its keys: `ejected` while none may be used, `probing` while one call finds out."""
+        cached = self._views.get(id(target))
+        if cached is not None and cached[0] == self.epoch and now_us - cached[1] < VIEW_US:
+            return cached[3]
+        if len(self._views) >= PLACES_MAX:
+            self._views.clear()
+        found = self._view(target, now_us)
+        self._views[id(target)] = (self.epoch, now_us, target, found)
+        return found
+
+    def _view(self, target: Target, now_us: int) -> OfferHealth:
+        places = self.places(target)
+        records = [record for record in map(self._places.get, places) if record is not None]
+        keys = [key for key in (self._keys.get((place.provider, place.key)) for place in places) if key is not None]
+        good = bad = 0
+        for record in records:
+            succeeded, failed = record.counts.since(now_us - HALF_HOUR_US)
+            good += succeeded
+            bad += failed
+        state: State = "healthy"
+        if all(self._free_us(place, now_us) > now_us for place in places):
+            state = "probing" if any(record.circuit.probe_us for record in records) else "ejected"
+        limits = [key.load.limit for key in keys if key.load.limit is not None]
+        return OfferHealth(
+            state=state,
+            success=good / (good + bad) if good + bad else None,
+            first_token_ms=percentiles(merged(record.first_token.bins(now_us) for record in records)),
+            tokens_per_s=percentiles(merged(record.tokens_per_s.bins(now_us) for record in records)),
+            samples=good + bad,
+            in_flight=sum(record.in_flight for record in records),
+            limit=sum(limits) if limits and len(limits) == len(places) else None,
+        )
+
+    def kept_out(self, targets: Iterable[Target], now_us: int) -> frozenset[int]:
+        """Which targets of a model stay out now, by their index: the ejected ones, those that failed last first, up to the share
+        that may; nobody when all are ejected, since then anything is better than nothing."""
+        counted = list(targets)
+        out = [index for index, target in enumerate(counted) if self.view(target, now_us).state == "ejected"]
+        if len(out) == len(counted):
+            return frozenset()
+        out.sort(key=lambda index: self._opened_us(counted[index]), reverse=True)
+        return frozenset(out[: max(len(counted) // EJECTED_SHARE_MAX, 1)])
+
+    def _opened_us(self, target: Target) -> int:
+        records = (self._places.get(place) for place in self.places(target))
+        return max((record.circuit.opened_us for record in records if record is not None), default=0)
+
+    @staticmethod
+    def places(target: Target) -> list[Place]:
+        """Where calls to an offer may go."""
+        return [Place(target.provider.name, ref, target.model.slug) for ref in target.key_refs or ("",)]
+
+    def report(self, now_us: int) -> "Report":
+        """Everything, for other processes to show."""
+        return Report(
+            [
+                PlaceReport(
+                    provider=place.provider,
+                    key=place.key,
+                    model=place.model,
+                    circuit="closed" if record.circuit.closed else "probing" if record.circuit.probe_us else "open",
+                    open_s=max(record.circuit.open_until_us - now_us, 0) // 1_000_000,
+                    paused_s=max(record.pause_until_us - now_us, 0) // 1_000_000,
+                    in_flight=record.in_flight,
+                    five_minutes=record.counts.since(now_us - HALF_HOUR_US // 6),
+                    half_hour=record.counts.since(now_us - HALF_HOUR_US),
+                    day=record.counts.since(now_us - 48 * HALF_HOUR_US),
+                    first_token_ms=record.first_token.bins(now_us),
+                    tokens_per_s=record.tokens_per_s.bins(now_us),
+                )
+                for place, record in self._places.items()
+            ],
+            [
+                KeyReport(
+                    provider=provider,
+                    key=ref,
+                    benched_s=max(key.bench_until_us - now_us, 0) // 1_000_000,
+                    reason=key.reason,
+                    in_flight=key.load.in_flight,
+                    limit=key.load.limit,
+                )
+                for (provider, ref), key in self._keys.items()
+            ],
+        )
+
+
+class PlaceReport(msgspec.Struct, frozen=True):
+    """One place, as written to a file: counts are `(succeeded, failed)`, histograms by bin (`routing.rolling`)."""
+
+    provider: str
+    key: str
+    model: str
+    circuit: Literal["closed", "open", "probing"]
+    open_s: int
+    paused_s: int
+    in_flight: int
+    five_minutes: tuple[int, int]
+    half_hour: tuple[int, int]
+    day: tuple[int, int]
+    first_token_ms: dict[int, int]
+    tokens_per_s: dict[int, int]
+
+
+class KeyReport(msgspec.Struct, frozen=True):
+    """One key of a provider."""
+
+    provider: str
+    key: str
+    benched_s: int
+    reason: str
+    in_flight: int
+    limit: int | None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One worker's health."""
+
+    places: list[PlaceReport]
+    keys: list[KeyReport]
