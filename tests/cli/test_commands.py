@@ -181,6 +181,26 @@ def test_a_revoked_key_stays_revoked(shell: Shell) -> None:
     assert [row["state"] for row in shell.json("keys", "list", "--account", "default")["keys"]] == ["revoked"]
 
 
+def test_a_rotated_key_has_a_new_secret_and_keeps_its_id(shell: Shell, first_secret: str) -> None:
+    (key,) = shell.json("keys", "list")["keys"]
+    made = shell.json("keys", "rotate", key["id"], "--overlap-hours", "2")
+    assert made["id"] == key["id"] and made["key"] != first_secret and made["previous_until"]
+    (after,) = shell.json("keys", "list")["keys"]
+    assert after["hint"] == made["hint"] and after["state"] == "active"
+    assert shell.json("keys", "rotate", key["id"], "--overlap-hours", "0")["previous_until"] is None
+    assert "not shown again" in shell("keys", "rotate", key["id"]).out
+
+
+def test_a_disabled_key_can_be_enabled_and_a_revoked_one_cannot(shell: Shell) -> None:
+    (key,) = shell.json("keys", "list")["keys"]
+    assert shell.json("keys", "disable", key["id"]) == {"id": key["id"], "state": "disabled"}
+    assert [row["state"] for row in shell.json("keys", "list")["keys"]] == ["disabled"]
+    assert shell.json("keys", "enable", key["id"]) == {"id": key["id"], "state": "active"}
+    shell.json("keys", "revoke", key["id"])
+    for words in (("disable",), ("enable",), ("rotate",)):
+        assert "stays so" in shell("keys", *words, key["id"]).refused()
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------------------
 
 REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (

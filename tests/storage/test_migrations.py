@@ -1,6 +1,7 @@
 """Migrations: from nothing they make exactly the tables that the program knows."""
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect, text
@@ -54,6 +55,36 @@ def test_the_migrated_tables_equal_the_metadata_word_for_word(tmp_path, sqlite_t
             }
 
         assert statements(migrated) == statements(fresh)
+
+
+def at_version(version):
+    """Migrate an empty database no further than this."""
+    return lambda connection: command.upgrade(migrate._config(connection), version)
+
+
+def test_volumes_begin_with_what_the_ledger_says(database_url, tmp_path):
+    """A projection that begins at zero in mid-month would break I2 until the month ends."""
+    is_file = database_url.startswith("sqlite")
+    with Database.open(f"sqlite:///{tmp_path}/old.db" if is_file else database_url) as database:
+        if not is_file:
+            database.write(lambda connection: connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+        database.write(at_version("0001"))
+        charges = [("a", 31, 5), ("a", 32, 7), ("a", 32, 8), ("b", 3, 9)]  # days since the epoch: January and February 1970
+        insert = text(
+            "INSERT INTO transfers (id, at_us, debit, credit, amount_nano, account_id, cause_kind, cause_id) "
+            "VALUES (:id, :at, 'x', 'y', :amount, :account, :kind, :id)"
+        )
+
+        def work(connection):
+            for number, (account, day, amount) in enumerate(charges):
+                values = {"id": f"t{number}", "at": (day - 1) * 86_400_000_000, "amount": amount, "account": account}
+                connection.execute(insert, values | {"kind": "usage"})
+            connection.execute(insert, {"id": "p", "at": 0, "amount": 99, "account": "b", "kind": "payment"})
+
+        database.write(work)
+        database.write(at_version("0002"))
+        rows = database.read(lambda c: c.execute(text("SELECT * FROM volumes ORDER BY account_id")).all())
+    assert [tuple(row) for row in rows] == [("a", "1970-02", 15), ("b", "1970-01", 9)]
 
 
 def test_upgrading_again_changes_nothing(database_url):

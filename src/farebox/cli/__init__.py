@@ -10,6 +10,7 @@ from farebox.cli import (
     code_commands,
     export_commands,
     invoice_commands,
+    key_commands,
     price_commands,
     server_commands,
     usage_commands,
@@ -26,6 +27,7 @@ def cli() -> None:
 for module in (
     server_commands,
     account_commands,
+    key_commands,
     usage_commands,
     export_commands,
     invoice_commands,

@@ -1,16 +1,14 @@
-"""`accounts`, `topup`, `keys`."""
+"""`accounts`, `topup`."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
-from farebox.app import invoice_terms, read_pepper
+from farebox.app import invoice_terms
 from farebox.billing import customers, dunning, ledger
-from farebox.billing.customers import CommandRefused, Window
-from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
-from farebox.cli.setup import make_key
-from farebox.config import ConfigError
+from farebox.billing.customers import CommandRefused
+from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
 from farebox.money import MoneyError, format_amount, parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
@@ -188,144 +186,4 @@ def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_
     click.echo(f"`{found.name}` got ${format_amount(nano)} and has ${remaining} left.")
 
 
-@click.group()
-def keys() -> None:
-    """API keys: create, list, revoke."""
-
-
-@keys.command("create")
-@click.option("--account", "account_name", required=True, help="Whose key it is: an account's name or id.")
-@click.option("--name", default="", help="What it is for.")
-@click.option("--budget", help="The most that it may spend, in USD, e.g. 5.00.")
-@click.option(
-    "--budget-window",
-    type=click.Choice(["none", "hour", "day", "week", "month"]),
-    default="none",
-    show_default=True,
-    help="The budget is for each of these (UTC), or, with none, for the key's whole life.",
-)
-@click.option("--expires-in-days", type=click.IntRange(1, 3650), help="After so many days it stops working.")
-@config_option
-@json_option
-def create_key(
-    account_name: str,
-    name: str,
-    budget: str | None,
-    budget_window: str,
-    expires_in_days: int | None,
-    config_path: Path,
-    as_json: bool,
-) -> None:
-    """Create a key. It is shown once."""
-    if budget is None and budget_window != "none":
-        raise CliError("--budget-window needs a --budget, e.g. --budget 5.00")
-    budget_nano = None if budget is None else amount(budget, "--budget")
-    clock = SystemClock()
-    expires_us = None if expires_in_days is None else clock.now_us() + expires_in_days * 86_400_000_000
-    with database_of(config_path) as (loaded, database):
-        found = find_account(database, account_name)
-        try:
-            made = make_key(
-                database,
-                read_pepper(loaded),
-                account_id=found.id,
-                name=name,
-                budget_nano=budget_nano,
-                window=cast("Window", budget_window),
-                expires_us=expires_us,
-            )
-        except (CommandRefused, ConfigError) as error:
-            raise CliError(str(error)) from None
-    if as_json:
-        print_json(
-            {
-                "id": made.id,
-                "key": made.secret,
-                "account": found.id,
-                "name": name,
-                "hint": made.hint,
-                "budget": None if budget_nano is None else format_amount(budget_nano),
-                "budget_window": budget_window,
-                "expires_at": day(expires_us) or None,
-            }
-        )
-        return
-    click.echo(made.secret)
-    click.echo(f"This is key {made.id} of `{found.name}`; it is not shown again.")
-
-
-@keys.command("list")
-@click.option("--account", "account_name", help="Only this account's.")
-@config_option
-@json_option
-def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> None:
-    """List keys, without their secrets."""
-    with database_of(config_path) as (_, database):
-        account_id = None if account_name is None else find_account(database, account_name).id
-
-        def ask(connection: Any) -> tuple[list[queries.Key], dict[str, str]]:
-            names = {account.id: account.name for account in queries.list_accounts(connection)}
-            return queries.list_keys(connection, account_id), names
-
-        rows, names = database.read(ask)
-
-    def state(key: queries.Key) -> str:
-        if key.revoked_us is not None:
-            return "revoked"
-        return "expired" if key.expires_us is not None and key.expires_us <= SystemClock().now_us() else "active"
-
-    if as_json:
-        print_json(
-            {
-                "keys": [
-                    {
-                        "id": key.id,
-                        "hint": key.hint,
-                        "name": key.name,
-                        "account": key.account_id,
-                        "account_name": names.get(key.account_id, ""),
-                        "state": state(key),
-                        "budget": None if key.budget_nano is None else format_amount(key.budget_nano),
-                        "budget_window": key.budget_window,
-                        "created_at": day(key.created_us),
-                    }
-                    for key in rows
-                ]
-            }
-        )
-        return
-    print_table(
-        ("id", "key", "name", "account", "state", "budget USD"),
-        [
-            (
-                key.id,
-                key.hint,
-                key.name,
-                names.get(key.account_id, ""),
-                state(key),
-                "" if key.budget_nano is None else f"{format_amount(key.budget_nano)} / {key.budget_window}",
-            )
-            for key in rows
-        ],
-        empty="No keys yet; `farebox keys create --account NAME` makes one.",
-    )
-
-
-@keys.command("revoke")
-@click.argument("key_id")
-@config_option
-@json_option
-def revoke_key(key_id: str, config_path: Path, as_json: bool) -> None:
-    """Revoke a key for good; a running server refuses it within a second."""
-    with database_of(config_path) as (_, database):
-        try:
-            customers.revoke_key(database, key_id, now_us=SystemClock().now_us())
-        except CommandRefused as error:
-            raise CliError(f"{error}; `farebox keys list` shows them") from None
-    if as_json:
-        print_json({"id": key_id, "state": "revoked"})
-        return
-    click.echo(f"Revoked {key_id}.")
-
-
-COMMANDS = (accounts, topup, keys)
+COMMANDS = (accounts, topup)

@@ -32,6 +32,13 @@ def principal_lookup(database: Database) -> Lookup:
         row = database.read(lambda connection: queries.principal_by_digest(connection, digest))
         if row is None:
             return None
+        expires_us = row.key.expires_us
+        if row.previous:
+            until_us = row.key.previous_until_us or 0
+            expires_us = until_us if expires_us is None else min(expires_us, until_us)
+        disabled = "the API key" if row.key.disabled_us is not None else ""
+        if row.project is not None and row.project.disabled_us is not None:
+            disabled = f"the project `{row.project.name}`"
         return Principal(
             account=row.account.id,
             account_name=row.account.name,
@@ -39,11 +46,12 @@ def principal_lookup(database: Database) -> Lookup:
             active=row.account.status == "active",
             key=row.key.id,
             key_name=row.key.name,
-            key_hint=row.key.hint,
+            key_hint=row.key.hint if not row.previous else row.key.previous_hint or row.key.hint,
             project=row.key.project,
             budget_nano=row.key.budget_nano,
             window=row.key.budget_window,
-            expires_us=row.key.expires_us,
+            expires_us=expires_us,
+            disabled=disabled,
             revoked=row.key.revoked_us is not None,
             created_us=row.key.created_us,
             markup=row.account.markup,

@@ -1,7 +1,8 @@
 """Rate limits: GCRA and a count of calls in flight, in memory, per key. Pure: the time is an argument.
 
-GCRA (the generic cell rate algorithm, ITU-T I.371) keeps one number per bucket, the theoretical arrival time; it has no
-window edge at which twice the limit could pass. All buckets of a call are taken together or not at all.
+GCRA (the generic cell rate algorithm, ITU-T I.371) keeps one number per bucket, the theoretical arrival time. A minute's
+allowance may come at once, and flows back evenly: a burst after a quiet minute, and the minute that it opens, pass at most twice
+the limit; on average it holds exactly. All buckets of a call are taken together or not at all.
 """
 
 import msgspec

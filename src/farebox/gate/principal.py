@@ -31,6 +31,8 @@ class Principal(msgspec.Struct, frozen=True):
     window: Window = "none"
     expires_us: int | None = None
     revoked: bool = False
+    disabled: str = ""
+    """What was disabled, the key or its project, in words; empty = nothing."""
     created_us: int = 0
     markup: str = ""
     """The account's markup plan; empty for the usual one."""
@@ -139,5 +141,9 @@ def check(principal: Principal, now_us: int) -> None:
         raise FareboxError(Kind.AUTHENTICATION, f"the API key `{shown}` was revoked; use another", code="revoked_key")
     if principal.expires_us is not None and principal.expires_us <= now_us:
         raise FareboxError(Kind.AUTHENTICATION, f"the API key `{shown}` has expired; use another", code="expired_key")
+    if principal.disabled:
+        raise FareboxError(
+            Kind.PERMISSION, f"{principal.disabled} of `{shown}` is disabled; ask who manages it", code="disabled_key"
+        )
     if not principal.active:
         raise FareboxError(Kind.PERMISSION, f"the account `{principal.account_name}` is suspended; ask its operator")
