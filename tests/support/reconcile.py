@@ -206,6 +206,7 @@ def is_posted(url: str, journals: Path) -> bool:
 
 # --- the comparison -----------------------------------------------------------------------------------------------------
 
+OUTPUT = {"output", "reasoning", "audio_output", "image_output"}
 NOT_EXACT = {"recovered", "estimated", "usage_missing", "usage_anomaly", "upstream_truncated"}
 
 
@@ -267,12 +268,15 @@ def reconcile(books: Books, bill: Mapping[str, Truth], prices: Mapping[tuple[str
         known = {key: count for key, count in (row.usage or {}).items() if count}
         if known != {key: count for key, count in usage.items() if count}:
             say(f"{name}: used {usage}, the books say {row.usage} ({row.outcome} {row.flags})")
+        # Who went on with another's answer is paid for its output: the input was paid with the first part (billing.md §4).
+        paid = {part: count for part, count in usage.items() if "continued" not in row.flags or part in OUTPUT}
+        wanted = price(paid, owed, markup_bp)
         if corrected:
-            if charge + loss not in (0, price(usage, owed, markup_bp)):
-                say(f"{name}: corrected, and charge {charge} with loss {loss} is not the price {price(usage, owed, markup_bp)}")
+            if charge + loss not in (0, wanted):
+                say(f"{name}: corrected, and charge {charge} with loss {loss} is not the price {wanted}")
         elif row.outcome in ("ok", "client_gone"):
-            if charge + loss != price(usage, owed, markup_bp):
-                say(f"{name}: charge {charge} and loss {loss}, the price is {price(usage, owed, markup_bp)}")
+            if charge + loss != wanted:
+                say(f"{name}: charge {charge} and loss {loss}, the price is {wanted}")
         elif charge or loss:
             say(f"{name}: nobody pays for `{row.outcome}`, and {charge} is charged")
     ledger = books.moved("provider_cost"), books.costs
