@@ -21,7 +21,7 @@ from farebox.catalog.book import Version, overlay
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.missing import ModelNotFound
 from farebox.catalog.model import Model, Offer
-from farebox.config import ConfigError, Loaded, ModelSection
+from farebox.config import ConfigError, HealthSection, Loaded, ModelSection
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.errors import FareboxError
@@ -34,7 +34,9 @@ from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrd
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
-from farebox.routing.measured import Measured, NothingMeasured
+from farebox.routing.circuit import Rules
+from farebox.routing.health import Health, OfferHealth
+from farebox.routing.measured import Measured
 from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.router import Router
@@ -217,6 +219,32 @@ def make_market(
     return Market(catalog, targets, markups), providers
 
 
+def _rules(section: HealthSection) -> Rules:
+    return Rules(
+        failures_in_a_row=section.failures_in_a_row,
+        window_us=section.window_s * 1_000_000,
+        failed_share_percent=section.failed_percent,
+        samples_min=section.samples_min,
+        ejection_us=section.ejection_s * 1_000_000,
+        ejection_max_us=section.ejection_max_s * 1_000_000,
+    )
+
+
+class MonotonicHealth:
+    """Health as the router asks for it. Circuits and pauses run by the clock that never goes back, prices by the wall's."""
+
+    def __init__(self, health: Health, clock: Clock) -> None:
+        self._health = health
+        self._clock = clock
+
+    @property
+    def epoch(self) -> int:
+        return self._health.epoch
+
+    def view(self, target: Target, now_us: int) -> OfferHealth:
+        return self._health.view(target, self._clock.monotonic_us())
+
+
 def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
     """Routing over a market, under the configuration's policies, every one of them checked."""
     sections = loaded.config.providers
@@ -300,7 +328,8 @@ class Worker:
         self._loaded, self._local_url, self._run_reads = loaded, local_url, run_reads
         self._prices, market = self._read_market()
         assert market is not None, "there is no revision that is known yet"
-        router = make_router(loaded, market, NothingMeasured())
+        health = Health(_rules(config.health))
+        router = make_router(loaded, market, MonotonicHealth(health, clock))
         metrics = Metrics(access_log=config.server.access_log)
         self.books = Books(
             journal, Holds(self.store, clock, self.run_money), clock, life, bill_partial=config.billing.bill_partial
@@ -325,6 +354,7 @@ class Worker:
                 connect_s=attempts.connect_s, headers_s=attempts.headers_s, chunk_s=attempts.chunk_s, total_s=attempts.total_s
             ),
             retry_policy=retry.Policy(attempts.attempts_max, attempts.backoff_ms, attempts.backoff_max_ms),
+            health=health,
             settings=Settings(
                 keepalive_us=int(config.server.keepalive_comment_s * 1_000_000),
                 drain_us=int(config.billing.drain_s * 1_000_000),

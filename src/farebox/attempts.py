@@ -19,6 +19,7 @@ from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.money import format_amount
 from farebox.routing import retry
+from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate, Plan
 from farebox.transport import (
     BodyTooLarge,
@@ -128,7 +129,13 @@ class Flight:
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
                 index = able[following.candidate]
-                start = gateway.start_attempt(self.plan.candidates[index], len(failed) + 1, continues=rest is not None)
+                start = gateway.start_attempt(
+                    self.plan.candidates[index],
+                    len(failed) + 1,
+                    streamed=self.call.stream,
+                    continues=rest is not None,
+                    tried=self.settlement.attempts,
+                )
                 self.settlement.dispatch(start)
         finally:
             gateway.flights.pop(self, None)
@@ -205,8 +212,9 @@ class Flight:
         self.dropped = outgoing.dropped
         gateway.fail_point("attempt.before_send")
         head, extra_headers = gateway.upstream_head(
-            candidate.target, self.exchange, self.settlement.id, current.n, prefilled=prefilled
+            candidate.target, self.exchange, self.settlement.id, current, prefilled=prefilled
         )
+        gateway.begin(current)
         try:
             response = await gateway.client.send(
                 head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts_for(self.plan)
@@ -249,11 +257,19 @@ class Flight:
         return self._upstream_failure(found, "refused", "http_error")
 
     def _upstream_failure(self, found: UpstreamError, ending: Ending, outcome: str) -> Failure:
+        current = self.settlement.current
+        assert current is not None, "an attempt is under way"
+        current.kind = found.kind
+        current.retry_after_us = None if found.retry_after_s is None else int(found.retry_after_s * 1_000_000)
         self.settlement.end_attempt(ending, self.seen(), outcome=outcome, error=found.message)
         told, here, elsewhere = gateway_error(found, self.candidate)
+        retry_after_s = found.retry_after_s
         if found.should_retry is False:
             here = False
-        return Failure(told, here, elsewhere, found.retry_after_s, found.kind in _REFUSED_BY_MODEL)
+        if found.kind in KEY_KINDS and self.gateway.has_other_key(self.candidate, self.settlement.attempts):
+            # It was the key that was refused, and what the provider asks for is asked of that key.
+            here, retry_after_s = True, None
+        return Failure(told, here, elsewhere, retry_after_s, found.kind in _REFUSED_BY_MODEL)
 
     async def _whole(self, candidate: Candidate, current: AttemptStart, response: Response) -> Failure | None:
         """An answer that is not streamed. It is read to its end even if the client left: only then is its price known."""

@@ -16,7 +16,7 @@ import msgspec
 
 from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
 from farebox.config_models import ModelSection, OfferSection, TierSection
-from farebox.config_routing import PercentilesSection, PolicySection, PriceCapSection, Routing
+from farebox.config_routing import HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
@@ -218,7 +218,7 @@ class ProviderSection(_Section, frozen=True):
     api_key: str | None = None
     """Literal, or `"${NAME}"` from the environment."""
     api_keys: tuple[str, ...] = ()
-    """Several keys in place of `api_key`: a retry takes the next one."""
+    """Several keys in place of `api_key`: the one with the least to do is used, one that is refused is left alone for a while."""
     enabled: bool = True
     """`false` switches a provider off whose key is in the environment."""
     title: str | None = None
@@ -269,6 +269,7 @@ class Config(_Section, frozen=True):
     markup: dict[str, MarkupSection] = {}
     models: tuple[ModelSection, ...] = ()
     routing: Routing = Routing()
+    health: HealthSection = HealthSection()
     policies: dict[str, PolicySection] = {}
     aliases: dict[str, str] = {}
     """Other names for models: `"fast" = "openai/gpt-4o-mini"`."""
@@ -382,7 +383,8 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
-        "markup": MarkupSection, "invoices": Invoices, "routing": Routing, "policies": PolicySection, "alerts": Alerts,
+        "markup": MarkupSection, "invoices": Invoices, "routing": Routing,
+        "health": HealthSection, "policies": PolicySection, "alerts": Alerts,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -426,6 +428,14 @@ def _explain(path: Path, error: msgspec.ValidationError, *, within: str = "") ->
 
 MARKUP_BP_MAX = 100_000
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "health": {
+        "failures_in_a_row": (1, 1_000_000),
+        "failed_percent": (1, 100),
+        "window_s": (5, 3_600),
+        "samples_min": (1, 1_000_000),
+        "ejection_s": (1, 3_600),
+        "ejection_max_s": (1, 86_400),
+    },
     "server": {
         "keepalive_comment_s": (0.05, 3_600),
         "drain_s": (0, 3_600),

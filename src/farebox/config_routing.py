@@ -120,3 +120,20 @@ class Routing(_Section, frozen=True):
 
     policy: str | None = None
     """The policy of every key whose account and self have none."""
+
+
+class HealthSection(_Section, frozen=True):
+    """When an offer that fails is left alone, and for how long."""
+
+    failures_in_a_row: int = 5
+    """So many failures one after the other take a model at a key out."""
+    failed_percent: int = 50
+    """So does this share of the attempts of the window."""
+    window_s: int = 30
+    """The window."""
+    samples_min: int = 20
+    """The share counts from so many attempts in it."""
+    ejection_s: int = 30
+    """The first time out; the n-th in short order is n times as long. Then one call tries the offer."""
+    ejection_max_s: int = 300
+    """The longest time out."""

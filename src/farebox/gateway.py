@@ -1,12 +1,13 @@
 """The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from farebox.attempts import Flight
 from farebox.billing.markup import MarkupPlan
+from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
@@ -14,6 +15,8 @@ from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import retry
+from farebox.routing.health import Health, Place
+from farebox.routing.lessons import lesson
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.router import Router
 from farebox.routing.target import Target
@@ -70,6 +73,7 @@ class Gateway:
         random: Random,
         timeouts: Timeouts,
         retry_policy: retry.Policy,
+        health: Health,
         settings: Settings,
         fail_point: Callable[[str], None],
     ) -> None:
@@ -86,6 +90,8 @@ class Gateway:
         self.random = random
         self.timeouts = timeouts
         self.retry_policy = retry_policy
+        self.health = health
+        books.learn = self._learn
         self.settings = settings
         self.fail_point = fail_point
         self.flights: dict[Flight, None] = {}
@@ -133,26 +139,58 @@ class Gateway:
             self._day = (day, (now_us // 86_400_000_000 + 1) * 86_400_000_000)
         return day
 
-    def start_attempt(self, candidate: Candidate, n: int, *, continues: bool = False) -> AttemptStart:
-        """An attempt as its record begins: keys are used in turn, one per attempt."""
+    def start_attempt(
+        self, candidate: Candidate, n: int, *, streamed: bool, continues: bool = False, tried: Sequence[Attempt] = ()
+    ) -> AttemptStart:
+        """An attempt as its record begins, with the key that is free and has the least to do; another than those tried."""
         target = candidate.target
-        key_ref = target.key_refs[(n - 1) % len(target.key_refs)] if target.key_refs else ""
+        choice = self.health.choose(target, self.clock.monotonic_us(), [one.provider_key for one in tried])
         return AttemptStart(
             n,
             target.provider.name,
             candidate.upstream_id,
-            key_ref,
+            choice.place.key,
             candidate.quoted,
             self.clock.now_us(),
             target.provider.charges_by_reported_cost,
             continues,
+            target.model.slug,
+            streamed,
+            choice.number,
+        )
+
+    def has_other_key(self, candidate: Candidate, tried: Sequence[Attempt]) -> bool:
+        """Whether an offer has a free key that this call has not tried."""
+        keys = [one.provider_key for one in tried]
+        choice = self.health.choose(candidate.target, self.clock.monotonic_us(), keys)
+        return choice.free and choice.place.key not in keys
+
+    def begin(self, start: AttemptStart) -> None:
+        """The attempt leaves now: health counts it until it ends."""
+        start.begun_us = self.clock.monotonic_us()
+        self.health.started(Place(start.provider, start.provider_key, start.model), start.begun_us)
+
+    def _learn(self, start: AttemptStart, attempt: Attempt) -> None:
+        """An attempt is over, whatever ended it."""
+        if not start.begun_us:
+            return
+        first = attempt.first_byte_us if start.streamed else None
+        self.health.finished(
+            Place(start.provider, start.provider_key, start.model),
+            lesson(attempt.outcome, start.kind),
+            start.begun_us,
+            self.clock.monotonic_us(),
+            first_token_us=None if first is None else max(first - attempt.started_us, 0),
+            tokens=0 if attempt.usage is None else attempt.usage.completion_tokens,
+            retry_after_us=start.retry_after_us,
+            reason=start.kind or "",
         )
 
     def upstream_head(
-        self, target: Target, exchange: Exchange, generation: str, n: int, *, prefilled: bool = False
+        self, target: Target, exchange: Exchange, generation: str, start: AttemptStart, *, prefilled: bool = False
     ) -> tuple[Prepared, list[tuple[bytes, bytes]]]:
         """The encoded request head for a target (made once per key), and the fields that differ per call."""
-        key_index = (n - 1) % len(target.keys) if target.keys else 0
+        key_index = start.key_index
         cached = self._heads.get((target, key_index))
         if prefilled and target.speaks.prefill_path is not None:
             cached = self._prepare(target, key_index, target.speaks.prefill_path)
@@ -167,7 +205,7 @@ class Gateway:
                 extra.append((name.encode(), value))
         if target.provider.kind != "cloud":
             # Providers of our own can join their records with ours; a vendor has no business with our ids.
-            extra.append((b"x-farebox-attempt", b"%b/%d" % (generation.encode(), n)))
+            extra.append((b"x-farebox-attempt", b"%b/%d" % (generation.encode(), start.n)))
         return cached, extra
 
     def count_tokens_head(self, target: Target) -> Prepared:
@@ -210,6 +248,7 @@ class Gateway:
     def tick(self) -> None:
         """A few times a second: look after every flight. Keep-alives are sent beside the flights, which wait upstream."""
         now_us = self.clock.monotonic_us()
+        self.health.tick(now_us)
         due = [flight for flight in list(self.flights) if flight.tick(now_us)]
         for flight in due:
             flight.keepalive(now_us)

@@ -195,7 +195,7 @@ def open_hold(
 ) -> Settlement:
     """Write the hold into the journal: from here on the call has exactly one end."""
     first = found.candidates[0]
-    start = gateway.start_attempt(first, 1)
+    start = gateway.start_attempt(first, 1, streamed=call.stream)
     target = first.target
     hold = Hold(
         id="gen" + exchange.request_id[3:],

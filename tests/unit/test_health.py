@@ -216,6 +216,16 @@ def test_the_key_with_the_least_to_do_is_used() -> None:
     assert used == [20, 20]
 
 
+def test_keys_with_nothing_to_do_take_turns() -> None:
+    health, lab = Health(), offer(keys=("a", "b", "c"))
+    used: list[int] = []
+    for _ in range(6):
+        chosen = health.choose(lab, 0)
+        attempt(health, chosen.place, "ok", 0, 0)
+        used.append(chosen.number)
+    assert used == [0, 1, 2, 0, 1, 2]
+
+
 def test_a_refused_key_is_benched_for_all_its_models_and_tried_again_later() -> None:
     health, lab = Health(), offer(keys=("a", "b", "c"))
     attempt(health, place(key=2), "key_refused", 0, 0, reason="credentials")

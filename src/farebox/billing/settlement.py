@@ -5,6 +5,7 @@ journal. `Settlement.close` always runs, once; it ends what nothing else has end
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -26,6 +27,7 @@ from farebox.billing.pricing import (
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
 from farebox.ports import Clock
+from farebox.wires.neutral import FailureKind
 from farebox.wires.usage import Usage
 
 ERROR_TEXT_MAX = 500
@@ -49,6 +51,8 @@ class Books:
         self.settled = {"settled": 0, "voided": 0, "recovered": 0}
         self.estimated = 0
         self.losses = 0
+        self.learn: Callable[[AttemptStart, Attempt], None] | None = None
+        """Told of every attempt where it ends, in the one place where attempts end: what the offers' health is made of."""
 
     def write(self, settle: Settle) -> None:
         """A terminal record must not be lost to a full disk: it waits in memory, behind the hold that is already written."""
@@ -85,6 +89,17 @@ class AttemptStart(msgspec.Struct):
     """The provider's own reported cost is what we owe it, and what the charge is made of (its row says so)."""
     continues: bool = False
     """It goes on with the answer of the attempts before it: the customer pays its output only (`billing.seams`)."""
+    model: str = ""
+    """The model's slug; a call may fall back to another one."""
+    streamed: bool = False
+    key_index: int = 0
+    """Which of its provider's keys is used."""
+    begun_us: int = 0
+    """Monotonic time of its sending; 0 = it was never sent."""
+    kind: FailureKind | None = None
+    """What the provider said was wrong."""
+    retry_after_us: int | None = None
+    """How long it asked to be left alone."""
     first_byte_us: int | None = None
     status: int | None = None
     upstream_request_id: str = ""
@@ -269,6 +284,8 @@ class Settlement:
                 error=error[:ERROR_TEXT_MAX],
             )
         )
+        if books.learn is not None:
+            books.learn(current, self.attempts[-1])
         if ending == "taken_over":
             self._seam_quotes[current.n] = current.quoted
         elif ending == "complete" and self._seam_quotes:

@@ -38,6 +38,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("models.offers", config.OfferSection),
     ("models.offers.tiers", config.TierSection),
     ("[routing]", config.Routing),
+    ("[health]", config.HealthSection),
     ("[policies.NAME]", config.PolicySection),
     ("policies.NAME.max_price", config.PriceCapSection),
     ("policies.NAME.preferred_*", config.PercentilesSection),

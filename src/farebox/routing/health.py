@@ -74,7 +74,7 @@ class Choice(NamedTuple):
 class _Key:
     """One credential."""
 
-    __slots__ = ("bench_until_us", "benched", "load", "reason")
+    __slots__ = ("bench_until_us", "benched", "load", "reason", "turn")
 
     def __init__(self) -> None:
         self.load = Concurrency()
@@ -82,6 +82,8 @@ class _Key:
         self.benched = 0
         """Refusals in a row."""
         self.reason = ""
+        self.turn = 0
+        """Its last attempt, counted over all keys: of keys with as little to do, the one that waited longest is next."""
 
 
 class _Record:
@@ -111,6 +113,7 @@ class Health:
         self._places: dict[Place, _Record] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._next_change_us = 0
+        self._turns = 0
         self._views: dict[int, tuple[int, int, Target, OfferHealth]] = {}
         """By the target's identity: epoch, time, the target itself, so that its identity stays its own, and the view."""
 
@@ -121,13 +124,13 @@ class Health:
         none is free, the one that will be first."""
         provider, model = target.provider.name, target.model.slug
         refs = target.key_refs or ("",)
-        best: tuple[int, int, int] | None = None
+        best: tuple[int, int, int, int] | None = None
         found = 0
         for index, ref in enumerate(refs):
             free_us = self._free_us(Place(provider, ref, model), now_us)
             load = self._keys.get((provider, ref))
             busy = 0 if load is None else load.load.in_flight
-            rank = (max(free_us - now_us, 0), 1 if ref in tried else 0, busy)
+            rank = (max(free_us - now_us, 0), 1 if ref in tried else 0, busy, 0 if load is None else load.turn)
             if best is None or rank < best:
                 best, found = rank, index
         assert best is not None, "a target has at least the key that is none"
@@ -156,7 +159,10 @@ class Health:
             record = self._remember(place)
         record.used_us = now_us
         record.in_flight += 1
-        self._key(place).load.started()
+        key = self._key(place)
+        key.load.started()
+        self._turns += 1
+        key.turn = self._turns
         if record.circuit.started(now_us):
             self.epoch += 1
 

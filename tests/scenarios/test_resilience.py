@@ -1,0 +1,91 @@
+"""What health learns from attempts, over real sockets: dead keys, limited keys, failing offers, and what callers notice."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.reconcile import read_books
+from tests.support.running import Farebox, model, offer, provider, wait_until
+
+from farebox.simulator.faults import credential_hash
+from farebox.simulator.testing import SimulatorProcess
+
+KEYS = ("key-one", "key-two", "key-three")
+GOOD = "sim+tokens=5"
+CALLS = 12
+
+
+class World:
+    """A gateway before one simulated provider, with three keys there."""
+
+    def __init__(self, box: Farebox, simulator: SimulatorProcess) -> None:
+        self.box = box
+        self.simulator = simulator
+
+    def ask(self, slug: str) -> tuple[int, str | None, float]:
+        """Status, number of attempts, seconds."""
+        began = time.monotonic()
+        reply = self.box.chat(slug, max_tokens=20)
+        return reply.status, reply.headers.get("x-farebox-attempts"), time.monotonic() - began
+
+    def asked(self) -> Counter[str]:
+        """How often the provider saw each key."""
+        names = {credential_hash(key): key for key in KEYS}
+        return Counter(names.get(one["credential"], "other") for one in self.simulator.requests())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with SimulatorProcess() as simulator:
+        base = simulator.base_url
+        three = "api_keys = [" + ", ".join(f'"{key}"' for key in KEYS) + "]"
+        config = "[attempts]\nbackoff_ms = 10\nbackoff_max_ms = 20\n" + "[routing]\npolicy = \"cheapest\"\n"
+        config += "[health]\nejection_s = 1\n[policies.cheapest]\nsort = \"price\"\n"
+        config += provider("lab", base, extra=three).replace('api_key = "', '# ')
+        config += provider("spare", base) + provider("broken", base)
+        config += model("r/keys", offer("lab", GOOD))
+        config += model("r/fails", offer("broken", "sim+status=503", input="0.10", output="0.10"), offer("spare", GOOD))
+        recovers = offer("broken", "sim+tokens=4+status=503+times=5", input="0.10", output="0.10")
+        config += model("r/recovers", recovers, offer("spare", GOOD))
+        with Farebox(tmp_path, config=config) as box:
+            yield World(box, simulator)
+            box.wait_posted()
+            box.check_books()
+
+
+@pytest.mark.parametrize("refusal", ["status=401", "status=402", "status=403"])
+def test_one_dead_key_of_three_is_asked_once(world: World, refusal: str) -> None:
+    world.simulator.fault(refusal, credential="key-two")
+    found = [world.ask("r/keys") for _ in range(CALLS)]
+    assert [status for status, _, _ in found] == [200] * CALLS
+    asked = world.asked()
+    assert asked["key-two"] == 1 and asked["key-one"] + asked["key-three"] == CALLS
+    assert sorted(attempts for _, attempts, _ in found) == ["1"] * (CALLS - 1) + ["2"]
+
+
+def test_a_limited_key_is_left_alone_for_as_long_as_it_says(world: World) -> None:
+    world.simulator.fault("status=429+retry-after=600", credential="key-one")
+    found = [world.ask("r/keys") for _ in range(CALLS)]
+    assert [status for status, _, _ in found] == [200] * CALLS
+    assert world.asked()["key-one"] == 1
+    assert max(seconds for _, _, seconds in found) < 5, "nobody waited for the ten minutes"
+
+
+def test_an_offer_that_keeps_failing_is_taken_out_and_costs_nobody(world: World) -> None:
+    found = [world.ask("r/fails") for _ in range(CALLS)]
+    assert [status for status, _, _ in found] == [200] * CALLS
+    assert [attempts for _, attempts, _ in found] == ["2"] * 5 + ["1"] * (CALLS - 5), "five in a row open the circuit"
+    world.box.wait_posted()
+    rows = read_books(f"sqlite:///{world.box.folder / 'farebox.db'}").rows
+    paid = Counter((row.provider, row.charge > 0) for row in rows)
+    assert paid == {("broken", False): 5, ("spare", True): CALLS}
+
+
+def test_an_offer_that_is_well_again_is_found_again(world: World) -> None:
+    for _ in range(6):
+        world.ask("r/recovers")
+    assert world.ask("r/recovers")[1] == "1", "out: the other one is asked first"
+    wait_until(lambda: world.box.chat("r/recovers", max_tokens=20).headers["x-farebox-provider"] == "broken", "it is tried again")
+    assert world.ask("r/recovers")[:2] == (200, "1")
