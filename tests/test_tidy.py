@@ -85,7 +85,8 @@ ARROWS: dict[str, set[str]] = {
     "config_models": set(),
     "config_routing": set(),
     "exchange": {"wires"},
-    "transport": set(),
+    "turn": set(),
+    "transport": {"turn"},
     "storage": {"ports"},
     "billing": {"catalog", "money", "ports", "storage", "wires"},
     # What people are told, and what money comes in: it reads the books and speaks to the outside, off the way of a call.
@@ -102,7 +103,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "edge": {
         "attempts", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "money", "pipeline", "ports",
-        "routing", "storage", "telemetry", "transport", "wires",
+        "routing", "storage", "telemetry", "transport", "turn", "wires",
     },
     "simulator": {"wires"},
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The composition root: configuration → providers, catalog, stores, services → the surfaces of one worker."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,7 @@ from farebox.routing.target import Target, target
 from farebox.storage.database import Database, StoreError
 from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
+from farebox.turn import Turn
 
 LOCAL_PROVIDER = "local"
 DECISIONS: Mapping[str, Decisions] = {}
@@ -331,8 +333,11 @@ class Worker:
         health = Health(_rules(config.health))
         router = make_router(loaded, market, MonotonicHealth(health, clock))
         metrics = Metrics(access_log=config.server.access_log)
+        self._journal = journal
+        self.turn = Turn(self._commit, outside.fail_point)
+        journal.group = self.turn.end_soon
         self.books = Books(
-            journal, Holds(self.store, clock, self.run_money), clock, life, bill_partial=config.billing.bill_partial
+            journal, Holds(self.store, clock, self.run_money, self._commit), clock, life, bill_partial=config.billing.bill_partial
         )
         lookup = principal_lookup(self.database)
         attempts = config.attempts
@@ -342,6 +347,7 @@ class Worker:
             client=Client(
                 limits=PoolLimits(connections_per_origin_max=4096, idle_per_origin_max=512),
                 proxies=ProxySettings.from_env(loaded.environment),
+                turn=self.turn,
             ),
             books=self.books,
             keyring=Keyring(lookup, read_pepper(loaded), run_reads),
@@ -367,6 +373,15 @@ class Worker:
         )
         self.library = DatabaseLibrary(self.database, run_reads, run_dir, invoice_terms(loaded))
         self.app = App(self.gateway, self.library)
+
+    def _commit(self) -> None:
+        """The records of this turn go to the file. A disk that cannot take what was reserved on it has failed: a worker that went
+        on would send what it could not account for. The next life reads what is there."""
+        try:
+            self._journal.commit()
+        except OSError as error:
+            self.gateway.metrics.crashed("journal", error)
+            os._exit(os.EX_IOERR)
 
     def _read_market(self, known: int | None = None) -> tuple[int, Market | None]:
         """The price book's revision and a market by it; None when the revision is the known one."""

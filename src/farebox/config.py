@@ -67,7 +67,7 @@ class Journal(_Section, frozen=True):
     """The files into which workers write before they send or answer."""
 
     dir: str = "journal"
-    """Relative to the configuration file. On a local disk: it is mapped into memory."""
+    """Relative to the configuration file. On a local disk: its slots are locked."""
     sync: Literal["always", "interval", "os"] = "interval"
     """When a record reaches the disk: before the call goes on, every 50 ms, or when the kernel likes. All three survive the death
     of a process; the choice is what a power loss may cost."""

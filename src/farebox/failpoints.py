@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 
 VARIABLE = "FAREBOX_FAILPOINT"
 POINTS = (
+    # The records of a turn of the loop are on the file; then what waited for them has been sent. The other places in a worker
+    # lie within a turn: there, its records and bytes are still in memory.
+    "turn.after_commit",
+    "turn.after_send",
     "hold.after_journal",
     "attempt.before_send",
     "attempt.after_head",

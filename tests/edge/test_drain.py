@@ -7,6 +7,7 @@ from farebox.edge.answer import HttpAnswer
 from farebox.edge.http import Request
 from farebox.edge.server import HttpServer
 from farebox.ports import SystemClock
+from farebox.turn import Turn
 
 REQUEST = b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n"
 
@@ -39,6 +40,7 @@ async def started(handler: Slow) -> tuple[HttpServer, asyncio.StreamReader, asyn
         connections_max=10,
         header_s=5.0,
         tell=lambda status, problem, request: (b"", problem.encode()),
+        turn=Turn(),
     )
     await server.start(listening)
     reader, writer = await asyncio.open_connection(*listening.getsockname())

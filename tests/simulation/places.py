@@ -1,5 +1,6 @@
 """What a process has beside the network in this world: its clock, chance, ids, journal and database, each with its faults."""
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from farebox.billing.journal import Journal, JournalError, SyncPolicy, encode_line
+from farebox.billing.journal import Journal, JournalError, SyncPolicy
 from farebox.billing.records import Record
 from farebox.storage.database import Database, OutcomeUnknown, StoreUnavailable
 from tests.simulation.loop import Crash, ProcessLoop, Scheduler
@@ -80,24 +81,41 @@ class Faults:
 
 
 class ProcessJournal(Journal):
-    """The real journal, in files; its process can die before, while and after a line is written."""
+    """The real journal, in files; its process can die before, while and after the lines of a turn are written."""
 
     def __init__(self, slot: Path, sync: SyncPolicy, loop: ProcessLoop, faults: Faults, log: Callable[[str], None]) -> None:
         self._loop = loop
         self._faults = faults
         self._log = log
+        self._records: list[tuple[Record, ...]] = []
+        """By piece that is pending."""
         super().__init__(slot, sync="os" if sync == "interval" else sync, segment_bytes_max=SEGMENT_BYTES)
 
     def write(self, *records: Record) -> None:
         if self._loop.dead:
             raise Crash("a dead process writes nothing")
+        self._records.append(records)
+        try:
+            super().write(*records)
+        except JournalError:
+            self._records.pop()
+            raise
+
+    def commit(self) -> None:
+        if self._loop.dead:
+            raise Crash("a dead process writes nothing")
+        if not self._pending:
+            return
+        count = len(self._pending)
+        records = tuple(record for written in self._records[:count] for record in written)
+        del self._records[:count]
         faults = self._faults
         if faults.crash:
             faults.visit("journal.before")
             if faults.torn and faults.random.random() < faults.crash:
-                self._tear(records)
+                self._tear()
                 faults.die("journal.torn")
-        super().write(*records)
+        super().commit()
         for record in records:
             self._log(f"{self.slot.name} {type(record).__name__} {getattr(record, 'id', '')}")
         self.written(records)
@@ -107,13 +125,10 @@ class ProcessJournal(Journal):
     def written(self, records: tuple[Record, ...]) -> None:
         """Called behind every record; the world looks at what must hold at every moment."""
 
-    def _tear(self, records: tuple[Record, ...]) -> None:
-        """The beginning of the line, as a copy that was cut short leaves it."""
-        data = encode_line(records[0])
-        mapped, start = self._map, self._size
-        if mapped is not None and start + len(data) <= len(mapped):
-            part = data[: int(self._faults.random.random() * len(data))]
-            mapped[start : start + len(part)] = part
+    def _tear(self) -> None:
+        """The beginning of what was to be written, as a write that was cut short leaves it."""
+        data = b"".join(self._pending)
+        os.pwrite(self._fd, data[: int(self._faults.random.random() * len(data))], self._written)
 
     def _begin(self, bytes_min: int) -> None:
         if self._faults.disk_full:
@@ -122,15 +137,12 @@ class ProcessJournal(Journal):
 
     def abandon(self) -> None:
         """What the kernel does for a process that was killed: the file stays as it is, the lock is free."""
-        import os
-
         if self._closed:
             return
         self._closed = True
-        mapped, self._map = self._map, None
-        if mapped is not None:
-            mapped.close()
-            os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
         os.close(self._lock_fd)
 
 

@@ -23,6 +23,7 @@ from farebox.gate.limits import Bucket, Limiter
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
 from farebox.transport.connection import Connection
+from farebox.turn import Turn
 from farebox.wires.openai_chat.relay import Relay
 from farebox.wires.usage import Usage
 from tests.simulation.world import World
@@ -258,6 +259,24 @@ def given_back_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Holds, "_return", give_back)
 
 
+def bytes_leave_before_their_records(patch: pytest.MonkeyPatch) -> None:
+    """The end of a turn sends first, and writes the journal then."""
+
+    def flush(self: Turn) -> None:
+        if not self._due:
+            return
+        self._due = False
+        self.number += 1
+        queue, self._queue = self._queue, []
+        for sink, data in queue:
+            if not sink.is_closing():
+                sink.write(data)
+        self._fail_point("turn.after_send")
+        self._commit()
+
+    patch.setattr(Turn, "flush", flush)
+
+
 def a_full_disk_loses_a_settlement(patch: pytest.MonkeyPatch) -> None:
     """A record that cannot be written is given up."""
 
@@ -330,6 +349,7 @@ BUGS: dict[str, Plant] = {
         torn_lines_stay,
         given_back_before_it_is_gone,
         a_full_disk_loses_a_settlement,
+        bytes_leave_before_their_records,
         fractions_are_dropped,
         revoked_keys_are_remembered,
         a_torn_stream_is_a_success,

@@ -13,6 +13,7 @@ import uvloop
 from farebox.edge.http import HttpAnswer, Request
 from farebox.edge.server import HttpServer
 from farebox.ports import SystemClock
+from farebox.turn import Turn
 
 BODY_BYTES_MAX = 1_000_000
 HEADER_S = 1.0
@@ -41,6 +42,7 @@ class Site:
             connections_max=connections_max,
             header_s=HEADER_S,
             tell=self.tell,
+            turn=Turn(),
         )
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self.port: int = self._listening.getsockname()[1]

@@ -267,3 +267,37 @@ def test_closing_the_client_ends_every_call(run, listen, wait_until):
             await wait_until(lambda: len(gone) == 2)
 
     run(scenario())
+
+
+def test_a_connection_lost_before_the_request_left_costs_nothing(run, listen):
+    """The server hangs up between the choice of the connection and the end of the turn: nothing was sent, so even a POST goes
+    out on another connection."""
+
+    async def scenario():
+        bodies = []
+
+        async def script(peer):
+            while True:
+                bodies.append((peer.index, (await peer.request())[1]))
+                await peer.send(OK)
+
+        async with listen(script) as server:
+            client = Client()
+
+            async def post(body):
+                response = await client.send(server.prepare("POST"), body)
+                return await response.read(10)
+
+            assert await post(b"first") == b"ok"
+            call = asyncio.ensure_future(post(b"second"))
+            (pool,) = client._pools.values()
+            connection = pool._idle[-1]
+            while connection in pool._idle:
+                await asyncio.sleep(0)
+            assert bodies == [(0, b"first")]
+            connection.eof_received()
+            assert await call == b"ok"
+            assert bodies == [(0, b"first"), (1, b"second")]
+            await client.aclose()
+
+    run(scenario())

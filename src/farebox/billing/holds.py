@@ -114,9 +114,17 @@ class Reserved:
 class Holds:
     """Every purse of this process. Lives on the event loop; the store is called in a thread."""
 
-    def __init__(self, store: AllotmentStore, clock: Clock, run: Callable[..., "asyncio.Future[object]"]) -> None:
-        """`run(function, *arguments)` runs a store call off the loop, e.g. `loop.run_in_executor` bound to one thread."""
+    def __init__(
+        self,
+        store: AllotmentStore,
+        clock: Clock,
+        run: Callable[..., "asyncio.Future[object]"],
+        commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`run(function, *arguments)` runs a store call off the loop, e.g. `loop.run_in_executor` bound to one thread;
+        `commit` puts the records on the file that say why money is free."""
         self._store = store
+        self._commit = commit
         self._clock = clock
         self._run = run
         self._purses: dict[str, Purse] = {}
@@ -277,6 +285,8 @@ class Holds:
             free = purse.free
             if free <= 0:
                 return
+            # After a crash a hold whose end is not on the file would be charged, from money that others have by now.
+            self._commit()
             # Less in memory before less in the database: whatever happens to the statement, nothing is spent twice.
             purse.granted -= free
             await self._run(self._store.give_back, purse.scope.id, purse.granted)

@@ -3,23 +3,24 @@
 A line is `crc32 of the payload, 8 hex digits` + space + JSON of one record + newline, so that it can be read with `tail`.
 Files are segments `NNNNNNNN.journal` in the worker's slot folder.
 
-The segment being written is reserved on the disk in full (`posix_fallocate`) and mapped into memory: a record is there once
-its bytes are copied, without a system call, and survives `kill -9`, since the pages belong to the kernel; and a full disk can
-only stop the next segment, never a line. Behind the last line the file has zeros; they are cut off when the segment ends.
-Power loss is the business of the sync policy (billing.md §7): `always` (fdatasync before the write returns), `interval` (a
-thread, every 50 ms), `os`. docs/decisions/0004-journal-in-mapped-memory.md has the measurements.
+The segment being written is reserved on the disk in full (`posix_fallocate`), so a full disk can only stop the next segment,
+never a line. Behind the last line the file has zeros; they are cut off when the segment ends.
+
+A worker's records of one turn of the event loop are one write (`Journal.group`), before any byte leaves that depends on them
+(`farebox.turn`); what is written survives `kill -9`. Power loss is the business of the sync policy (billing.md §7): `always`
+(fdatasync with every write), `interval` (a thread, every 50 ms), `os`. docs/decisions/0010-one-turn-one-write.md has the
+measurements.
 
 At the end of the last segment a line that is torn or fails its checksum is unfinished; anywhere else it is corruption
 (`JournalError`), except what a dead writer's power loss left, which `cut_torn_tail` mends before the next one writes.
 """
 
 import fcntl
-import mmap
 import os
 import re
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,7 @@ from farebox.billing.records import Closed, Record, Settle
 
 SyncPolicy = Literal["always", "interval", "os"]
 SYNC_INTERVAL_S = 0.05
+SEGMENT_BYTES_MIN = 4096
 SEGMENT_BYTES_MAX = 16 * 2**20
 """Reserved on the disk for the segment being written."""
 END_SHARE = 4
@@ -73,7 +75,7 @@ class Journal:
 
     def __init__(self, slot: Path, *, sync: SyncPolicy = "interval", segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
         """Take the slot (`SlotBusy` if another process has it), cut a torn end, and write to a new segment."""
-        assert segment_bytes_max >= mmap.PAGESIZE, "a segment has at least a page"
+        assert segment_bytes_max >= SEGMENT_BYTES_MIN, f"a segment has at least {SEGMENT_BYTES_MIN} bytes"
         slot.mkdir(parents=True, exist_ok=True)
         self.slot = slot
         self._policy = sync
@@ -92,9 +94,12 @@ class Journal:
         if numbers:
             cut_torn_tail(slot / segment_name(numbers[-1]))
         self.segment = numbers[-1] if numbers else 0
+        self.group: Callable[[], None] | None = None
+        """Called when records wait for a `commit`, which is then its business; None: every write commits itself."""
+        self._pending: list[bytes] = []
         self._fd = -1
-        self._map: mmap.mmap | None = None
-        self._size = self._limit = 0
+        self._written = self._size = self._limit = self._reserved = 0
+        """Bytes on the file, with those pending, before new calls are refused, and in all."""
         try:
             self._begin(segment_bytes_max)
         except JournalError:
@@ -113,7 +118,6 @@ class Journal:
         fd = os.open(reserved, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
-            mapped = mmap.mmap(fd, size)
         except OSError as error:
             os.close(fd)
             reserved.unlink(missing_ok=True)
@@ -123,48 +127,63 @@ class Journal:
             self.segment += 1
             reserved.rename(self.slot / segment_name(self.segment))
             _sync_folder(self.slot)
-            self._fd, self._map, self._size = fd, mapped, 0
+            self._fd, self._reserved = fd, size
+            self._written = self._size = 0
             self._limit = size - self._segment_bytes_max // END_SHARE
 
     def write(self, *records: Record) -> None:
-        """Append records; when this returns they survive the death of the process.
+        """Append records. When this returns, or in a group when its `commit` does, they survive the death of the process.
 
         A disk without room for the next segment is a `JournalError`: the caller then refuses the call. Ends (`Settle`, `Closed`)
         have a share of every segment to themselves; should that be full, too, a settlement is kept in memory and tried again
         (`billing.settlement`).
         """
         data = encode_line(records[0]) if len(records) == 1 else b"".join(map(encode_line, records))
-        mapped = self._map
-        if mapped is None or self._size + len(data) > self._limit:
-            mapped = self._make_room(records, len(data))
-        start = self._size
-        end = self._size = start + len(data)
-        mapped[start:end] = data
+        if self._size + len(data) > self._limit:
+            self._make_room(records, len(data))
+        self._size += len(data)
+        pending = self._pending
+        pending.append(data)
+        if self.group is None:
+            self.commit()
+        elif len(pending) == 1:
+            self.group()
+
+    def commit(self) -> None:
+        """Put what is pending on the file. What was reserved can be written: an error here (`OSError`) means that the disk has
+        failed, and nobody can say what is on it. The process then has to end; the next life reads what is there."""
+        pending = self._pending
+        if not pending:
+            return
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
+        while data:
+            count = os.pwrite(self._fd, data, self._written)
+            self._written += count
+            data = data[count:]
         if self._policy == "always":
             os.fdatasync(self._fd)
         else:
             self._dirty = True
 
-    def _make_room(self, records: Sequence[Record], size: int) -> mmap.mmap:
-        """The segment that takes so many bytes: this one if they are an end and fit, else the next."""
-        mapped = self._map
-        if mapped is None:
+    def _make_room(self, records: Sequence[Record], size: int) -> None:
+        """See that so many bytes fit: into this segment if they are an end, else into the next."""
+        if self._fd < 0:
             raise JournalError("the journal is closed")
-        if self._size + size <= len(mapped) and all(isinstance(record, Settle | Closed) for record in records):
-            return mapped
+        if self._size + size <= self._reserved and all(isinstance(record, Settle | Closed) for record in records):
+            return
         self._begin(size + self._segment_bytes_max // END_SHARE)
-        assert self._map is not None, "a segment has begun"
-        return self._map
 
     def _end(self) -> None:
         """Cut the segment to what was written, on the disk."""
-        mapped, self._map = self._map, None
-        if mapped is None:
+        if self._fd < 0:
             return
-        mapped.close()
+        self.commit()
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
         os.close(self._fd)
+        self._fd = -1
+        self._size = self._limit = 0
         self._dirty = False
 
     def _sync_loop(self) -> None:
@@ -176,7 +195,7 @@ class Journal:
         if not self._dirty:
             return
         with self._changing:
-            if self._map is not None:
+            if self._fd >= 0:
                 self._dirty = False
                 os.fdatasync(self._fd)
 

@@ -275,7 +275,7 @@ class HttpConnection(asyncio.Protocol):
         elif expectation.strip(b" \t").lower() != b"100-continue":
             self._refuse(417, "`expect` other than `100-continue` is not understood")
         elif self.answer is None:
-            self._transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         else:
             self._continue = True  # told when the answers before it are out
 
@@ -332,8 +332,8 @@ class HttpConnection(asyncio.Protocol):
             self._queue.append(refused)
 
     def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        """Send with the rest of this turn, behind the records that were written in it."""
+        self.server.turn.send(self._transport, data)
 
     def finish(self, keep_alive: bool) -> None:
         """The answer is complete: the next request, or the end."""
@@ -350,6 +350,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         """The last answer is written. A client that may still be sending gets the time to read it."""
+        self.server.turn.flush()
         transport = self._transport
         if transport.is_closing():
             return
@@ -374,6 +375,7 @@ class HttpConnection(asyncio.Protocol):
     def hang_up(self) -> None:
         """End when everything written is sent."""
         self._queue.clear()
+        self.server.turn.flush()
         self._transport.close()
 
     @property

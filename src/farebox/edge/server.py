@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 from farebox.edge.http import Handler, HttpAnswer, HttpConnection, Request
 from farebox.ports import Clock
+from farebox.turn import Turn
 
 SWEEP_S = 0.5
 IDLE_US = 75_000_000
@@ -33,7 +34,15 @@ class HttpServer:
     """One worker's HTTP server over an inherited listening socket."""
 
     def __init__(
-        self, handler: Handler, clock: Clock, *, body_bytes_max: int, connections_max: int, header_s: float, tell: Tell
+        self,
+        handler: Handler,
+        clock: Clock,
+        *,
+        body_bytes_max: int,
+        connections_max: int,
+        header_s: float,
+        tell: Tell,
+        turn: Turn,
     ) -> None:
         self._handler = handler
         self._clock = clock
@@ -41,6 +50,7 @@ class HttpServer:
         self._connections_max = connections_max
         self._header_us = int(header_s * 1_000_000)
         self._tell = tell
+        self.turn = turn
         self._connections: dict[HttpConnection, None] = {}
         self._left: list[asyncio.Task[None]] = []
         """Handlers whose clients are gone."""

@@ -75,6 +75,7 @@ async def serve(
         connections_max=settings.connections_max,
         header_s=settings.header_s,
         tell=worker.app.refuse,
+        turn=worker.turn,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -8,6 +8,8 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 
+from farebox.turn import Turn
+
 from .connection import Connection
 from .dial import dial
 from .errors import Closed, TlsError, Truncated
@@ -33,12 +35,16 @@ class Client:
         limits: PoolLimits = DEFAULT_LIMITS,
         proxies: ProxySettings | None = None,
         may_connect: Callable[[str], bool] | None = None,
+        turn: Turn | None = None,
     ) -> None:
-        """`may_connect` is asked about each IP address between its look-up and the connection, so that what was checked is what
+        """Requests leave at the end of a `turn` of the loop; one of its own, if none is given.
+
+        `may_connect` is asked about each IP address between its look-up and the connection, so that what was checked is what
         is reached. A client that asks has no proxies: they look names up by themselves."""
         if may_connect is not None and proxies is not None:
             raise ValueError("a proxy looks names up by itself: `may_connect` could not be asked about the server's address")
         self._may_connect = may_connect
+        self._turn = turn or Turn()
         self._limits = limits
         self._proxies = NO_PROXIES if proxies is None else proxies
         self._pools: dict[str, OriginPool] = {}  # by `Prepared.pool_key`
@@ -60,9 +66,9 @@ class Client:
         The caller reads the response to its end or closes it. Cancelling aborts the connection at once.
 
         A request is repeated by itself once at most, and only when the first attempt cannot have run: the connection was
-        a reused one, it was lost before any byte of a response, and the method is idempotent. A POST is never repeated
-        once written: instead, an idle connection is proved open before each use (`Connection.is_usable`); when it is lost
-        after that, the error says `sent=True` and the caller decides.
+        a reused one, it was lost before any byte of a response, and the request had not left or is idempotent. A POST is never
+        repeated once it left: instead, an idle connection is proved open before each use (`Connection.is_usable`); when it is
+        lost after the request left, the error says `sent=True` and the caller decides.
 
         Raises `TransportError`, or `ValueError` for `extra_headers` that `prepare` would refuse.
         """
@@ -92,7 +98,7 @@ class Client:
             error = exchange.error
             assert error is not None, "an exchange wakes with a head or an error"
             lost = isinstance(error, Truncated) and not exchange.touched
-            if not (lost and reused and prepared.idempotent) or repeated:
+            if not (lost and reused and (prepared.idempotent or not error.sent)) or repeated:
                 raise error
             repeated = True
 
@@ -122,7 +128,7 @@ class Client:
                 proxy=proxy,
                 context=context,
                 timeouts=timeouts,
-                make=lambda: Connection(loop, pool),
+                make=lambda: Connection(loop, pool, self._turn),
                 may_connect=self._may_connect,
             )
 

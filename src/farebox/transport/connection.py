@@ -8,6 +8,8 @@ import asyncio
 import select
 from typing import Protocol, cast
 
+from farebox.turn import Turn
+
 from .errors import ChunkTimeout, HeadersTimeout, TotalTimeout, TransportError, Truncated
 from .exchange import Exchange
 from .limits import JOIN_BYTES_MAX, READ_BUFFER_BYTES_MAX, WRITE_SLICE_BYTES, Timeouts
@@ -46,15 +48,19 @@ class Connection(asyncio.Protocol):
         "_started",
         "_started_s",
         "_transport",
+        "_turn",
+        "_turn_started",
         "_unsent",
         "_writing_paused",
         "gone",
         "reused",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, turn: Turn) -> None:
         self._loop = loop
         self._owner = owner
+        self._turn = turn
+        self._turn_started = 0
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._exchange: Exchange | None = None
@@ -88,10 +94,11 @@ class Connection(asyncio.Protocol):
         assert transport is not None and self._exchange is None and not self.gone
         self._exchange = exchange = Exchange(self._loop, self, timeouts, head_only=head_only)
         self._progress = self._started = True
-        if len(body) <= JOIN_BYTES_MAX:
-            transport.write(head + body if body else head)
-        else:
-            transport.write(head)
+        turn = self._turn
+        self._turn_started = turn.number
+        turn.send(transport, head + body if len(body) <= JOIN_BYTES_MAX else head)
+        if len(body) > JOIN_BYTES_MAX:
+            turn.flush()
             self._unsent = memoryview(body)
             self._write_more()
         return exchange
@@ -244,6 +251,8 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None:
             try:
+                if self._turn_started == self._turn.number:
+                    raise Truncated("the server closed the connection before the request left", sent=False, phase="request")
                 if exc is not None:
                     raise Truncated(f"the connection was lost: {exc}", sent=True, phase=exchange.phase)
                 exchange.feed_eof()
