@@ -87,7 +87,9 @@ class Flight:
         self.recovery = recovery
         self.relay: Relay | None = None
         self.dropped: tuple[str, ...] = ()
-        self.started_us = self.checkpoint_us = gateway.clock.monotonic_us()
+        first = settlement.current
+        assert first is not None, "the hold has opened the first attempt"
+        self.started_us = self.checkpoint_us = first.chosen_us
         self.checkpoint_tokens = 0
         self.sending_us = 0
         self.gone_us = 0
@@ -210,14 +212,13 @@ class Flight:
             self.settlement.end_attempt("failed_unsent", self.seen(), outcome="unsupported", error=error.message)
             return Failure(error, retry_here=False, retry_elsewhere=True)
         self.dropped = outgoing.dropped
-        gateway.fail_point("attempt.before_send")
-        head, extra_headers = gateway.upstream_head(
+        head, extra_headers, lines = gateway.upstream_head(
             candidate.target, self.exchange, self.settlement.id, current, prefilled=prefilled
         )
         gateway.begin(current)
         try:
             response = await gateway.client.send(
-                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts_for(self.plan)
+                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts_for(self.plan), lines=lines
             )
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
@@ -291,8 +292,7 @@ class Flight:
         verdict = settlement.end_attempt(
             "complete", seen, outcome="ok", finish_reason=reply.finish_reason, native_finish_reason=reply.native_finish_reason
         )
-        gateway.fail_point("settle.before_journal")
-        settlement.settle(cancelled=self.exchange.answer.gone)
+        settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=True)
         gateway.fail_point("settle.after_journal")
         usage = verdict.usage or Usage()
         cost = format_amount(settlement.charge_nano)
@@ -302,7 +302,6 @@ class Flight:
         costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
         self.exchange.answer.whole(200, _JSON + self._headers() + costs, data)
-        gateway.fail_point("answer.sent")
         return None
 
     def _garbage(self, problem: str) -> Failure:
@@ -360,14 +359,12 @@ class Flight:
             finish_reason=relay.finish_reason,
             native_finish_reason=relay.native_finish_reason,
         )
-        self.gateway.fail_point("settle.before_journal")
         self.settlement.settle(cancelled=answer.gone)
         self.gateway.fail_point("settle.after_journal")
         self.gateway.finished(self, "ok", 200)
         usage, extra = self._told(verdict)
         answer.start(self._stream_headers())
         answer.end(relay.finish(usage, extra))
-        self.gateway.fail_point("answer.sent")
         if relay.done:
             # The end of the body is due now; with it the connection can be used again.
             try:

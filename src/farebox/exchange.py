@@ -56,16 +56,24 @@ class Answer(Protocol):
 class Exchange:
     """What came in, and where the answer goes."""
 
-    __slots__ = ("answer", "body", "headers", "request_id", "surface")
+    __slots__ = ("answer", "body", "headers", "notes", "request_id", "surface")
 
     def __init__(
-        self, surface: Surface, headers: Mapping[bytes, bytes], body: bytes, answer: Answer, request_id: str
+        self,
+        surface: Surface,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        answer: Answer,
+        request_id: str,
+        notes: dict[str, object] | None = None,
     ) -> None:
         self.surface = surface
         self.headers = headers
         self.body = body
         self.answer = answer
         self.request_id = request_id
+        self.notes = {} if notes is None else notes
+        """What has been worked out of the headers; kept for requests that have the same."""
 
     @property
     def base(self) -> bytes:

@@ -144,7 +144,8 @@ class Gateway:
     ) -> AttemptStart:
         """An attempt as its record begins, with the key that is free and has the least to do; another than those tried."""
         target = candidate.target
-        choice = self.health.choose(target, self.clock.monotonic_us(), [one.provider_key for one in tried])
+        now_us = self.clock.monotonic_us()
+        choice = self.health.choose(target, now_us, [one.provider_key for one in tried] if tried else ())
         return AttemptStart(
             n,
             target.provider.name,
@@ -157,6 +158,7 @@ class Gateway:
             target.model.slug,
             streamed,
             choice.number,
+            now_us,
         )
 
     def has_other_key(self, candidate: Candidate, tried: Sequence[Attempt]) -> bool:
@@ -167,7 +169,7 @@ class Gateway:
 
     def begin(self, start: AttemptStart) -> None:
         """The attempt leaves now: health counts it until it ends."""
-        start.begun_us = self.clock.monotonic_us()
+        start.begun_us = start.chosen_us
         self.health.started(Place(start.provider, start.provider_key, start.model), start.begun_us)
 
     def _learn(self, start: AttemptStart, attempt: Attempt) -> None:
@@ -188,8 +190,8 @@ class Gateway:
 
     def upstream_head(
         self, target: Target, exchange: Exchange, generation: str, start: AttemptStart, *, prefilled: bool = False
-    ) -> tuple[Prepared, list[tuple[bytes, bytes]]]:
-        """The encoded request head for a target (made once per key), and the fields that differ per call."""
+    ) -> tuple[Prepared, Sequence[tuple[bytes, bytes]], bytes]:
+        """The encoded request head for a target (made once per key), the client's fields that go along, and lines of our own."""
         key_index = start.key_index
         cached = self._heads.get((target, key_index))
         if prefilled and target.speaks.prefill_path is not None:
@@ -203,10 +205,9 @@ class Gateway:
             value = exchange.headers.get(name.encode())
             if value is not None:
                 extra.append((name.encode(), value))
-        if target.provider.kind != "cloud":
-            # Providers of our own can join their records with ours; a vendor has no business with our ids.
-            extra.append((b"x-farebox-attempt", b"%b/%d" % (generation.encode(), start.n)))
-        return cached, extra
+        # Providers of our own can join their records with ours; a vendor has no business with our ids.
+        own = target.provider.kind != "cloud"
+        return cached, extra, b"x-farebox-attempt: %b/%d\r\n" % (generation.encode(), start.n) if own else b""
 
     def count_tokens_head(self, target: Target) -> Prepared:
         """The head of a token-counting request."""

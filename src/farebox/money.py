@@ -78,7 +78,12 @@ def _plain(value: int, decimals: int, decimals_min: int) -> str:
 
 def format_amount(nano: int) -> str:
     """Nano-dollars → an exact decimal string with at least two decimals: 12_450 → `0.00001245`."""
-    return _plain(nano, AMOUNT_DECIMALS_MAX, 2)
+    whole, fraction = divmod(nano, NANO_PER_USD)
+    if whole < 0:
+        return _plain(nano, AMOUNT_DECIMALS_MAX, 2)
+    # Every answer carries an amount.
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{whole}.{digits.ljust(2, '0')}"
 
 
 def format_rate(pico: int) -> str:

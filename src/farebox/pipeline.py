@@ -11,6 +11,8 @@ telemetry   one record of it all
 
 from farebox import bridge
 from farebox.attempts import Flight
+from farebox.billing.budgets import Budget, Scope
+from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
 from farebox.billing.journal import JournalError
 from farebox.billing.markup import MarkupPlan
@@ -19,6 +21,7 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
+from farebox.gate.attribution import Attribution, attribution
 from farebox.gate.limits import Bucket, Limiter, Refusal
 from farebox.gate.principal import Principal, check, credential
 from farebox.gateway import Gateway
@@ -27,7 +30,6 @@ from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_f
 from farebox.wires.call import Call
 
 TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
-END_USER_HEADER = b"x-farebox-end-user"
 SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id")
 SESSION_CHARS_MAX = 256
 OUTPUT_TOKENS_MIN = 1
@@ -37,24 +39,33 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     """Answer one generation request. Raises `FareboxError` for what the caller is told; money is settled whatever happens."""
     if gateway.draining:
         raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
-    principal = await admit(gateway, exchange)
+    now_us = gateway.clock.now_us()
+    principal = await admit(gateway, exchange, now_us)
     slot = enter(gateway, principal)
     try:
         call = exchange.surface.read_call(exchange.body)
-        recovery = recover(gateway, exchange, call)
-        found = route(gateway, exchange, principal, call)
-        found, reserved = await reserve(gateway, exchange, principal, call, found)
-        settlement = open_hold(gateway, exchange, principal, call, found, reserved)
+        recovery = recover(gateway, exchange, call) if call.stream else None
+        whom = attributed(exchange, call)
+        found = route(gateway, exchange, principal, call, now_us)
+        scopes = covered(principal, found, whom, now_us)
+        reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
+        if reserved is None:
+            found, reserved = await reserve(gateway, exchange, principal, call, found, scopes)
+        settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
         await Flight(gateway, exchange, call, found, settlement, recovery).run()
     finally:
         Limiter.release(slot)
 
 
-async def admit(gateway: Gateway, exchange: Exchange) -> Principal:
+async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
     """The caller behind the credential, allowed to call."""
-    secret = credential(exchange.headers)
-    principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
-    check(principal, gateway.clock.now_us())
+    mark = exchange.notes.get("key")
+    principal = gateway.keyring.remembered(mark) if isinstance(mark, bytes) else None
+    if principal is None:
+        secret = credential(exchange.headers)
+        principal = await gateway.keyring.find(secret)
+        exchange.notes["key"] = gateway.keyring.mark(secret)
+    check(principal, now_us)
     return principal
 
 
@@ -72,9 +83,16 @@ def enter(gateway: Gateway, principal: Principal) -> Bucket:
     return decision
 
 
-def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call) -> Plan:
+def attributed(exchange: Exchange, call: Call) -> Attribution:
+    """For whom the call is made; its body says it better than a header that the client sends with every call."""
+    whom = exchange.notes.get("whom")
+    if not isinstance(whom, Attribution):
+        whom = exchange.notes["whom"] = attribution(exchange.headers)
+    return Attribution(call.end_user, whom.tags) if call.end_user else whom
+
+
+def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, now_us: int) -> Plan:
     """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
-    now_us = gateway.clock.now_us()
     day = gateway.today(now_us)
     found = gateway.router.plan(
         call,
@@ -111,10 +129,9 @@ def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan:
     return found
 
 
-def recover(gateway: Gateway, exchange: Exchange, call: Call) -> Recovery | None:
-    """What is kept of a stream for the case that it breaks off; None where nothing is streamed."""
-    wanted = allowed(call, exchange.headers, default=gateway.settings.stream_recovery)
-    return Recovery(call, wanted=wanted) if call.stream else None
+def recover(gateway: Gateway, exchange: Exchange, call: Call) -> Recovery:
+    """What is kept of a stream for the case that it breaks off."""
+    return Recovery(call, wanted=allowed(call, exchange.headers, default=gateway.settings.stream_recovery))
 
 
 def inexpressible(gateway: Gateway, exchange: Exchange, call: Call, candidate: Candidate) -> str | None:
@@ -139,13 +156,27 @@ def session(exchange: Exchange) -> str:
     return ""
 
 
-async def reserve(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> tuple[Plan, Reserved]:
-    """Hold the worst case. Too little is a 402 that says what fits, or, on request, a lower output cap."""
+def covered(principal: Principal, found: Plan, whom: Attribution, now_us: int) -> tuple[Scope, ...]:
+    """Every scope that the call is held in."""
+    covering = principal.covering
+    if covering.steady:
+        return covering.scopes(now_us)
+    targets = [candidate.target for candidate in found.candidates]
+    return covering.scopes(
+        now_us,
+        models={target.model.slug for target in targets},
+        providers={target.provider.name for target in targets},
+        end_user=whom.end_user,
+        tags=whom.tags,
+    )
+
+
+async def reserve(
+    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan, scopes: tuple[Scope, ...]
+) -> tuple[Plan, Reserved]:
+    """Hold the worst case, asking the database for money. Too little is a 402 that says what fits, or, on request, a lower
+    output cap."""
     holds = gateway.books.holds
-    scopes = principal.scopes(gateway.clock.now_us())
-    reserved = holds.try_reserve(scopes, found.hold_nano)
-    if reserved is not None:
-        return found, reserved
     try:
         return found, await holds.reserve(scopes, found.hold_nano)
     except Insufficient as refusal:
@@ -168,8 +199,11 @@ def _too_little(refusal: Insufficient, principal: Principal, tokens: int) -> Far
     scope = refusal.scope
     spent, held, limit = map(format_amount, (refusal.posted_nano, refusal.held_nano, refusal.limit_nano))
     need, left = format_amount(refusal.need_nano), format_amount(refusal.available_nano)
+    budget = principal.covering.budgets.get(scope.owner) if scope.kind == "budget" else None
     if scope.kind == "key":
         kind, whose = Kind.BUDGET_EXCEEDED, f"the budget of the key `{principal.key_hint}`"
+    elif budget is not None:
+        kind, whose = Kind.BUDGET_EXCEEDED, budget.title + _until(scope, budget)
     else:
         kind, whose = Kind.INSUFFICIENT_QUOTA, f"the account `{principal.account_name}`"
     fits = f"; `max_tokens` up to {tokens} would fit" if tokens >= OUTPUT_TOKENS_MIN else ""
@@ -190,13 +224,26 @@ def _too_little(refusal: Insufficient, principal: Principal, tokens: int) -> Far
     )
 
 
+def _until(scope: Scope, budget: Budget) -> str:
+    """For whom and for when a budget that is used up counts."""
+    whom = f" (end user `{scope.subject}`)" if scope.subject else ""
+    return f"{whom} for {scope.window} in {budget.zone}" if scope.window else whom
+
+
 def open_hold(
-    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan, reserved: Reserved
+    gateway: Gateway,
+    exchange: Exchange,
+    principal: Principal,
+    call: Call,
+    found: Plan,
+    reserved: Reserved,
+    whom: Attribution,
 ) -> Settlement:
     """Write the hold into the journal: from here on the call has exactly one end."""
     first = found.candidates[0]
     start = gateway.start_attempt(first, 1, streamed=call.stream)
     target = first.target
+    covering = principal.covering
     hold = Hold(
         id="gen" + exchange.request_id[3:],
         at_us=start.started_us,
@@ -215,11 +262,13 @@ def open_hold(
         plan=first.quoted.plan,
         provider_key=start.provider_key,
         project=principal.project,
-        end_user=call.end_user or exchange.headers.get(END_USER_HEADER, b"")[:256].decode("latin-1"),
+        end_user=whom.end_user,
         requested=call.model,
         streamed=call.stream,
         input_bound=first.bound.input_tokens,
         input_estimate=found.input_estimate,
+        tags=whom.tags,
+        only=NOTHING if covering.steady else covering.only([purse.scope for purse in reserved.purses]),
     )
     try:
         settlement = Settlement(gateway.books, hold, reserved, start)

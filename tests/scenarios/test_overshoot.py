@@ -1,7 +1,7 @@
 """A budget for exactly m of 500 concurrent calls admits exactly m, in one process or two, to the nano-dollar."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from tests.support.callers import Fate, body_for, together
 from tests.support.reconcile import read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
+from farebox.money import format_amount
 from farebox.simulator.testing import SimulatorProcess
 
 CONCURRENT = 500
@@ -88,12 +89,21 @@ def hold_of_one_call(box: Farebox) -> int:
     return nano(reply.json()["error"]["farebox"]["needed_usd"])
 
 
-def try_all(box: Farebox, key: str, scope: str, code: str, limit: int, m: int) -> None:
+def try_all(
+    box: Farebox,
+    key: str,
+    scope: str,
+    code: str,
+    limit: int,
+    m: int,
+    headers: Mapping[str, str] | None = None,
+    count: int = CONCURRENT,
+) -> None:
     """500 at once: exactly m answers, everybody else is told why not, and not a nano-dollar too much."""
-    fates = together(box.port, key, [ask() for _ in range(CONCURRENT)])
+    fates = together(box.port, key, [ask() for _ in range(count)], headers)
     answered = [fate for fate in fates if fate.status == 200]
     refused = [fate for fate in fates if fate.status == 402]
-    assert len(answered) + len(refused) == CONCURRENT, {(fate.status, fate.error, fate.body[:200]) for fate in fates}
+    assert len(answered) + len(refused) == count, {(fate.status, fate.error, fate.body[:200]) for fate in fates}
     assert len(answered) == m
     for fate in refused:
         error = fate.json()["error"]
@@ -131,6 +141,71 @@ def test_a_key_with_a_budget_for_m_calls(box: Farebox, one_call: int) -> None:
         limit = m * one_call if m else one_call - 1
         made = box.customer(f"key-{m}", credit_nano=1000 * one_call, budget_nano=limit)
         try_all(box, made.secret, f"key:{made.id}", "budget_exceeded", limit, m)
+
+
+@pytest.mark.parametrize(
+    ("whose", "headers"),
+    [
+        ((), {}),
+        (("--project", "web"), {}),
+        (("--end-user", "ann"), {"x-farebox-end-user": "ann"}),
+        (("--end-user", "*"), {"x-openwebui-user-id": "u-7"}),
+        (("--tag", "night"), {"x-farebox-tags": "batch, night"}),
+        (("--model", "t/*"), {}),
+        (("--provider", "lab"), {}),
+    ],
+    ids=["account", "project", "end-user", "each-end-user", "tag", "models", "providers"],
+)
+def test_a_budget_for_m_calls_of_whatever_kind(
+    box: Farebox, one_call: int, whose: tuple[str, ...], headers: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    """The same guarantee in every scope, beside two wider budgets that count every call, too."""
+    if box.workers == 2 and not (os.environ.get("FAREBOX_FULL") or "*" in whose):
+        pytest.skip("with two workers one kind is enough here; the full run has all")
+    m = 3
+    name = request.node.callspec.id.replace("[", "-")
+    made = box.customer(name, credit_nano=1000 * one_call)
+    key = made.secret
+    if "--project" in whose:
+        box.cli("projects", "create", "web", "--account", name)
+        key = box.cli("keys", "create", "--account", name, "--project", "web")["key"]
+    usd = format_amount(m * one_call + one_call // 10)
+    box.cli("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "none")
+    box.cli("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "day", "--zone", "Asia/Kolkata")
+    budget = box.cli("budgets", "create", usd, "--account", name, "--window", "week", "--name", "narrow", *whose)["id"]
+    try_all(box, key, f"budget:{budget}", "budget_exceeded", m * one_call + one_call // 10, m, headers, count=120)
+    listed = {one["id"]: one for one in box.cli("budgets", "list", "--account", name)["budgets"]}
+    spent = {nano(one["spent"]) for one in listed.values()}
+    assert len(listed) == 3 and len(spent) == 1 and spent != {0}, "all three counted the same calls"
+    if headers:
+        for usual in ({}, {"x-farebox-end-user": "bob", "x-farebox-tags": "day"}):
+            (fate,) = together(box.port, key, [ask()], usual)
+            assert fate.status == 200, "who is somebody else, or nobody, is not limited by it"
+    told = box.post("/v1/chat/completions", ask()[1], key=key, headers=headers).json()["error"]
+    assert told["code"] == "budget_exceeded" and "the budget `narrow` of the" in told["message"], told
+
+
+def test_a_soft_budget_refuses_nothing(box: Farebox, one_call: int) -> None:
+    made = box.customer("soft", credit_nano=10 * one_call)
+    box.cli("budgets", "create", "0.01", "--account", "soft", "--soft")
+    for _ in range(2):
+        assert box.post("/v1/chat/completions", ask()[1], key=made.secret).status == 200
+
+
+def test_a_budget_follows_its_owner_within_a_second(box: Farebox, one_call: int) -> None:
+    made = box.customer("changing", credit_nano=10 * one_call)
+    budget = box.cli("budgets", "create", "0.001", "--account", "changing")["id"]
+
+    def status() -> int:
+        return box.post("/v1/chat/completions", ask()[1], key=made.secret).status
+
+    assert status() == 402
+    box.cli("budgets", "update", budget, format_amount(2 * one_call))
+    wait_until(lambda: status() == 200, "a raised budget lets calls through", timeout_s=3)
+    box.cli("budgets", "update", budget, "0.001")
+    wait_until(lambda: status() == 402, "a lowered one refuses them", timeout_s=3)
+    box.cli("budgets", "remove", budget)
+    wait_until(lambda: status() == 200, "a removed one limits nothing", timeout_s=3)
 
 
 def test_two_workers_on_postgresql(postgres_box: Farebox) -> None:

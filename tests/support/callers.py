@@ -121,11 +121,13 @@ async def _chunks(reader: asyncio.StreamReader, fate: Fate) -> bool:
         fate.body = b"".join(parts)
 
 
-def together(port: int, key: str, calls: list[tuple[Fate, dict[str, Any]]]) -> list[Fate]:
+def together(
+    port: int, key: str, calls: list[tuple[Fate, dict[str, Any]]], headers: Mapping[str, str] | None = None
+) -> list[Fate]:
     """All calls at once."""
 
     async def run() -> list[Fate]:
-        return list(await asyncio.gather(*(call(port, key, fate, body) for fate, body in calls)))
+        return list(await asyncio.gather(*(call(port, key, fate, body, headers) for fate, body in calls)))
 
     return asyncio.run(run())
 

@@ -7,6 +7,7 @@ from farebox.billing import scopes
 from farebox.billing.budgets import EACH, Budget, UnknownZone, zone_named
 from farebox.billing.customers import NAME_MAX, CommandRefused, NotFound, lock_account
 from farebox.billing.scopes import bump_version, retarget
+from farebox.storage import queries
 from farebox.storage.database import Database
 from farebox.storage.tables import budgets, keys, projects
 from farebox.storage.tables import scopes as scopes_table
@@ -106,3 +107,23 @@ def _retarget(connection: Connection, budget_id: str, limit_nano: int | None, so
             connection.execute(
                 update(scopes_table).where(scopes_table.c.id == scope["id"]).values(soft_limit_nano=soft_nano)
             )
+
+
+def from_row(row: queries.Budget) -> Budget:
+    """A budget as the database has it."""
+    return Budget(
+        id=row.id,
+        kind=row.kind,
+        amount_nano=row.amount_nano,
+        window=row.window,
+        subject=row.subject,
+        name=row.name,
+        zone=row.zone,
+        hard=row.hard,
+        models=_names(row.models),
+        providers=_names(row.providers),
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(msgspec.json.decode(text, type=list[str])) if text else ()

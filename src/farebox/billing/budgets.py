@@ -147,6 +147,10 @@ class Budget(msgspec.Struct, frozen=True):
     providers: tuple[str, ...] = ()
     """Empty is every provider."""
 
+    def window_at(self, now_us: int) -> str:
+        """The name of the window at a moment; empty for a budget for life."""
+        return window_name(self.window, now_us, self.zone)
+
     @property
     def title(self) -> str:
         """How its owner is told which budget it is."""

@@ -31,7 +31,10 @@ def matches(name: str, patterns: Collection[str]) -> bool:
 class Covering:
     """One key's scopes."""
 
-    __slots__ = ("_account", "_by_call", "_daily_nano", "_fixed", "_fixed_until_us", "_key", "_key_window", "_steady", "budgets")
+    __slots__ = (
+        "_account", "_by_call", "_daily_nano", "_fixed", "_fixed_until_us", "_key", "_key_window", "_steady",
+        "budgets", "steady",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -53,11 +56,20 @@ class Covering:
         self._fixed: tuple[Scope, ...] = ()
         self._fixed_until_us = 0
         self.budgets = {budget.id: budget for budget in budgets}
+        self.steady = not self._by_call
+        """What a call is, and whom it is for, makes no difference."""
 
     def scopes(
-        self, now_us: int, *, model: str = "", providers: Collection[str] = (), end_user: str = "", tags: Collection[str] = ()
+        self,
+        now_us: int,
+        *,
+        models: Collection[str] = (),
+        providers: Collection[str] = (),
+        end_user: str = "",
+        tags: Collection[str] = (),
     ) -> tuple[Scope, ...]:
-        """Every scope of a call, the account's first. `providers` are those of its plan."""
+        """Every scope of a call, the account's first. `models` and `providers` are those of its plan: a budget for one of them
+        counts the call, since that may be who answers."""
         fixed = self._fixed if now_us < self._fixed_until_us else self._renew(now_us)
         if not self._by_call:
             return fixed
@@ -69,7 +81,9 @@ class Covering:
                     continue
             elif budget.kind == "tag" and budget.subject not in tags:
                 continue
-            if not matches(model, budget.models) or (budget.providers and set(budget.providers).isdisjoint(providers)):
+            if budget.models and not any(matches(model, budget.models) for model in models):
+                continue
+            if budget.providers and set(budget.providers).isdisjoint(providers):
                 continue
             found.append(budget_scope(budget, now_us, end_user))
         return tuple(found)

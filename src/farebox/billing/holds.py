@@ -20,6 +20,9 @@ from farebox.ports import Clock
 
 WISH_HOLDS = 32
 """A refill asks for this many holds of the size at hand, so that one statement serves many calls."""
+WISH_HOLDS_MAX = 1024
+"""Each refill within `QUICK_US` of the one before asks for twice as many, up to this."""
+QUICK_US = 500_000
 REFILL_BELOW_HOLDS = 8
 """Free money for fewer holds than this starts a refill in the background."""
 RECLAIM_WAIT_S = 1.0
@@ -77,8 +80,8 @@ class Purse:
     """This process's allotment of one scope."""
 
     __slots__ = (
-        "granted", "held", "lock", "refill_after_us", "refilling", "refusal", "refused_missing", "refused_until_us", "scope",
-        "spent", "touched_us",
+        "granted", "held", "lock", "refill_after_us", "refilled_us", "refilling", "refusal", "refused_missing",
+        "refused_until_us", "scope", "spent", "touched_us", "wish_holds",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
@@ -89,6 +92,8 @@ class Purse:
         self.touched_us = 0
         self.refilling = False
         self.refill_after_us = 0
+        self.refilled_us = 0
+        self.wish_holds = WISH_HOLDS
         self.refusal: Taken | None = None
         """What the database said when it last refused; stands until `refused_until_us` for calls that lack as much."""
         self.refused_missing = 0
@@ -214,7 +219,11 @@ class Holds:
             raise Insufficient(purse.scope, need_nano, taken.limit_nano, taken.posted_nano, taken.allotted_nano)
 
     async def _take(self, purse: Purse, missing_nano: int, need_nano: int) -> Taken:
-        wish = max(missing_nano, need_nano * WISH_HOLDS)
+        now_us = self._clock.monotonic_us()
+        quick = now_us - purse.refilled_us < QUICK_US
+        purse.wish_holds = min(purse.wish_holds * 2, WISH_HOLDS_MAX) if quick else WISH_HOLDS
+        purse.refilled_us = now_us
+        wish = max(missing_nano, need_nano * purse.wish_holds)
         taken = await self._run(self._store.take, purse.scope, missing_nano, wish)
         assert isinstance(taken, Taken)
         purse.granted += taken.granted_nano

@@ -94,6 +94,8 @@ class AttemptStart(msgspec.Struct):
     streamed: bool = False
     key_index: int = 0
     """Which of its provider's keys is used."""
+    chosen_us: int = 0
+    """Monotonic time of its making."""
     begun_us: int = 0
     """Monotonic time of its sending; 0 = it was never sent."""
     kind: FailureKind | None = None
@@ -318,8 +320,10 @@ class Settlement:
                 self.charge_nano -= one.charge_nano
                 self.attempts[index] = msgspec.structs.replace(one, charge_nano=0, loss_nano=0)
 
-    def settle(self, *, state: State = "settled", cancelled: bool = False) -> None:
-        """Write the terminal record and free the rest of the hold. Exactly once; a second call is a bug and asserts."""
+    def settle(self, *, state: State = "settled", cancelled: bool = False, settled_at_once: bool = False) -> None:
+        """Write the terminal record and free the rest of the hold. Exactly once; a second call is a bug and asserts.
+
+        `settled_at_once`: the last attempt ended at this moment."""
         assert not self._done, "a terminal state is never left (I10)"
         assert not self.under_way, "an attempt is still under way"
         self._done = True
@@ -327,11 +331,12 @@ class Settlement:
         hold = self._hold
         books = self._books
         scopes = hold.scopes_charged(self.attempts)
+        at_us = self.attempts[-1].ended_us if settled_at_once and self.attempts else books.clock.now_us()
         books.write(
             Settle(
                 id=hold.id,
                 state=state,
-                at_us=books.clock.now_us(),
+                at_us=at_us,
                 account=hold.account,
                 key=hold.key,
                 scopes=scopes,

@@ -7,6 +7,7 @@ import click
 from farebox.cli import (
     account_commands,
     alert_commands,
+    budget_commands,
     code_commands,
     export_commands,
     invoice_commands,
@@ -28,6 +29,7 @@ for module in (
     server_commands,
     account_commands,
     key_commands,
+    budget_commands,
     usage_commands,
     export_commands,
     invoice_commands,

@@ -11,6 +11,7 @@ from farebox.app import read_pepper
 from farebox.billing import customers
 from farebox.billing.customers import CommandRefused, KeyChange, Window
 from farebox.cli.account_commands import amount, find_account
+from farebox.cli.budget_commands import find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.cli.setup import make_key
 from farebox.config import ConfigError
@@ -31,6 +32,7 @@ def keys() -> None:
 @keys.command("create")
 @click.option("--account", "account_name", required=True, help="Whose key it is: an account's name or id.")
 @click.option("--name", default="", help="What it is for.")
+@click.option("--project", "project_name", help="The project that it belongs to, by name or id.")
 @click.option("--budget", help="The most that it may spend, in USD, e.g. 5.00.")
 @click.option(
     "--budget-window",
@@ -45,6 +47,7 @@ def keys() -> None:
 def create_key(
     account_name: str,
     name: str,
+    project_name: str | None,
     budget: str | None,
     budget_window: str,
     expires_in_days: int | None,
@@ -59,12 +62,14 @@ def create_key(
     expires_us = None if expires_in_days is None else clock.now_us() + expires_in_days * 86_400_000_000
     with database_of(config_path) as (loaded, database):
         found = find_account(database, account_name)
+        project = "" if project_name is None else find_project(database, found.id, project_name).id
         try:
             made = make_key(
                 database,
                 read_pepper(loaded),
                 account_id=found.id,
                 name=name,
+                project=project,
                 budget_nano=budget_nano,
                 window=cast("Window", budget_window),
                 expires_us=expires_us,
@@ -78,6 +83,7 @@ def create_key(
                 "key": made.secret,
                 "account": found.id,
                 "name": name,
+                "project": project or None,
                 "hint": made.hint,
                 "budget": None if budget_nano is None else format_amount(budget_nano),
                 "budget_window": budget_window,
@@ -115,6 +121,7 @@ def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> Non
                         "name": key.name,
                         "account": key.account_id,
                         "account_name": names.get(key.account_id, ""),
+                        "project": key.project or None,
                         "state": state(key, now_us),
                         "budget": None if key.budget_nano is None else format_amount(key.budget_nano),
                         "budget_window": key.budget_window,

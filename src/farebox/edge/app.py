@@ -70,7 +70,7 @@ class App:
             encoding = request.headers.get(b"content-encoding")
             if encoding is not None:
                 body = decompress(body, encoding, gateway.settings.body_bytes_max)
-            exchange = Exchange(surface, request.headers, body, answer, request_id)
+            exchange = Exchange(surface, request.headers, body, answer, request_id, request.notes)
             if surface is COUNT_TOKENS:
                 await count_tokens(gateway, exchange)
             else:

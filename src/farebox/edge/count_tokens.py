@@ -23,10 +23,11 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     capped = {**fields, "max_tokens": msgspec.Raw(b"1")}
     call = messages_call.read_call(msgspec.json.encode(capped))
     call = msgspec.structs.replace(call, body=exchange.body, read=fields, layout=layout)
-    principal = await pipeline.admit(gateway, exchange)
+    now_us = gateway.clock.now_us()
+    principal = await pipeline.admit(gateway, exchange, now_us)
     slot = pipeline.enter(gateway, principal)
     try:
-        plan = pipeline.route(gateway, exchange, principal, call)
+        plan = pipeline.route(gateway, exchange, principal, call, now_us)
         for candidate in plan.candidates:
             target = candidate.target
             if target.wire == call.wire and target.speaks.count_tokens_path is not None:

@@ -17,6 +17,7 @@ import httptools
 
 from farebox.edge.answer import HttpAnswer
 from farebox.edge.body import PIECES_MAX, LongBody
+from farebox.edge.repeated import RepeatedHead
 from farebox.edge.request import LENGTH_DIGITS_MAX, Problem, Request, head_without_upgrade, judge
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ class HttpConnection(asyncio.Protocol):
     """One client's connection: requests in their order, one answer at a time."""
 
     __slots__ = (
-        "_begun_us", "_body", "_body_bytes", "_continue", "_discarded", "_head_bytes", "_headers", "_host", "_in_head",
-        "_long_body", "_parser", "_path", "_query", "_queue", "_request", "_target", "_task", "_transport", "_turned_away",
-        "_upgrade", "answer", "closing", "lingering_us", "paused", "server", "since_us",
+        "_begun_us", "_body", "_body_bytes", "_completed", "_continue", "_discarded", "_head_bytes", "_headers", "_host",
+        "_in_head", "_long_body", "_parser", "_path", "_plain", "_query", "_queue", "_repeated", "_request", "_target", "_task",
+        "_transport", "_turned_away", "_upgrade", "answer", "closing", "lingering_us", "paused", "server", "since_us",
     )  # fmt: skip
 
     def __init__(self, server: "HttpServer") -> None:
@@ -65,6 +66,10 @@ class HttpConnection(asyncio.Protocol):
         self._target = self._query = b""
         self._host: bytes | None = None
         self._path = ""
+        self._repeated: RepeatedHead | None = None
+        self._completed: Request | None = None
+        """The last one, if its head can be recognised when it comes again."""
+        self._plain = False
         self._body: list[bytes] = []
         self._long_body: LongBody | None = None
         self._body_bytes = self._head_bytes = self._discarded = 0
@@ -91,6 +96,12 @@ class HttpConnection(asyncio.Protocol):
             return
         in_head = self._in_head
         body_bytes = self._body_bytes
+        at_start = self._request is None and in_head
+        if at_start and self._repeated is not None:
+            again = self._repeated.read(data, self.server.body_bytes_max)
+            if again is not None:
+                self._arrived(again)
+                return
         if in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and len(data) > HEAD_PIECE_BYTES:
@@ -104,6 +115,9 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(*_NOT_HTTP)
         else:
             if self._in_head:
+                if at_start and self._completed is not None:
+                    self._repeated = RepeatedHead.of(data, self._completed)
+                    self._completed = None
                 if self._head_bytes > HEAD_BYTES_MAX:
                     self._refuse(431, f"the request's header fields are larger than {HEAD_BYTES_MAX} bytes")
             elif not in_head:
@@ -176,6 +190,7 @@ class HttpConnection(asyncio.Protocol):
         self._begun_us = self.server.now_us
         version = parser.get_http_version()
         unusual = b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers or version != "1.1"
+        self._plain = not unusual
         if request.target == self._target and headers.get(b"host") == self._host and not unusual:
             # As nearly every request behind the first of its connection: only the length is news.
             request.path, request.query = self._path, self._query
@@ -185,6 +200,7 @@ class HttpConnection(asyncio.Protocol):
         if b"content-length" in headers and request.problem is None:
             request.problem = self._announced(headers[b"content-length"])
         if request.problem is not None:
+            self._plain = False
             self._refuse(*request.problem)  # and with it ends what this connection may ask
         elif unusual:
             self._unusual(request, version)
@@ -211,6 +227,11 @@ class HttpConnection(asyncio.Protocol):
         body = self._body
         long_body, self._long_body = self._long_body, None
         request.body = long_body.whole(body) if long_body is not None else body[0] if len(body) == 1 else b"".join(body)
+        if self._plain and request.keep_alive:
+            self._completed = request
+        self._arrived(request)
+
+    def _arrived(self, request: Request) -> None:
         if self.answer is None:
             self._begin(request)
             return

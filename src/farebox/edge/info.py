@@ -73,7 +73,7 @@ class Page(msgspec.Struct, frozen=True):
 async def identified(gateway: Gateway, request: Question) -> Principal:
     """The caller behind the credential, allowed to ask."""
     secret = credential(request.headers)
-    principal = gateway.keyring.remembered(secret) or await gateway.keyring.find(secret)
+    principal = await gateway.keyring.find(secret)
     check(principal, gateway.clock.now_us())
     return principal
 

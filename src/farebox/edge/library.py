@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
+from farebox.billing import budget_commands
 from farebox.billing.budgets import key_scope, window_name
+from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
 from farebox.gate.principal import Lookup, Principal
@@ -46,6 +48,12 @@ def principal_lookup(database: Database) -> Lookup:
             active=row.account.status == "active",
             key=row.key.id,
             key_name=row.key.name,
+            covering=Covering(
+                row.account.id,
+                row.key.id,
+                key_window=row.key.budget_window if row.key.budget_nano is not None else None,
+                budgets=[budget_commands.from_row(budget) for budget in row.budgets],
+            ),
             key_hint=row.key.hint if not row.previous else row.key.previous_hint or row.key.hint,
             project=row.key.project,
             budget_nano=row.key.budget_nano,

@@ -22,7 +22,9 @@ Problem = tuple[int, str]
 class Request:
     """One request; complete when the handler sees it."""
 
-    __slots__ = ("body", "chunks_understood", "headers", "keep_alive", "method", "path", "problem", "query", "repeated", "target")
+    __slots__ = (
+        "body", "chunks_understood", "headers", "keep_alive", "method", "notes", "path", "problem", "query", "repeated", "target",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.method = b""
@@ -31,6 +33,8 @@ class Request:
         self.path = ""
         self.query = b""
         self.headers: dict[bytes, bytes] = {}
+        self.notes: dict[str, object] = {}
+        """What others have worked out of the head; requests with the same head share it."""
         self.repeated = 0
         """Field lines whose name had been there before."""
         self.body = b""

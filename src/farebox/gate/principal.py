@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from farebox.billing.budgets import Scope, Window, account_scope, key_scope
+from farebox.billing.budgets import Window
+from farebox.billing.covering import Covering
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys
 
@@ -26,6 +27,8 @@ class Principal(msgspec.Struct, frozen=True):
     key: str
     key_name: str
     key_hint: str
+    covering: Covering
+    """In which scopes its calls are held: the account, the key's own budget, and every other that concerns it."""
     project: str = ""
     budget_nano: int | None = None
     window: Window = "none"
@@ -45,13 +48,6 @@ class Principal(msgspec.Struct, frozen=True):
     def volume_nano(self, month: str) -> int:
         """What the account was charged in a UTC month `2026-11`; what plans with volume steps go by."""
         return self.charged_nano if self.month == month else 0
-
-    def scopes(self, now_us: int) -> tuple[Scope, ...]:
-        """What the call's money is held in: the account, and the key's budget window if it has one."""
-        account = account_scope(self.account)
-        if self.budget_nano is None:
-            return (account,)
-        return (account, key_scope(self.key, self.window, now_us))
 
 
 _NO_KEY = (
@@ -106,13 +102,18 @@ class Keyring:
         self._known.clear()
         self._unknown.clear()
 
-    def remembered(self, secret: bytes) -> Principal | None:
+    @staticmethod
+    def mark(secret: bytes) -> bytes:
+        """What stands for a credential in memory."""
+        return hashlib.blake2b(secret, digest_size=32).digest()
+
+    def remembered(self, mark: bytes) -> Principal | None:
         """The principal without any I/O, if it is known."""
-        return self._known.get(hashlib.blake2b(secret, digest_size=32).digest())
+        return self._known.get(mark)
 
     async def find(self, secret: bytes) -> Principal:
         """The principal of a credential, asking the database at most once. An unknown key is a 401."""
-        mark = hashlib.blake2b(secret, digest_size=32).digest()
+        mark = self.mark(secret)
         found = self._known.get(mark)
         if found is not None:
             return found

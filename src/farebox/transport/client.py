@@ -60,6 +60,7 @@ class Client:
         *,
         extra_headers: Sequence[tuple[bytes, bytes]] = (),
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        lines: bytes = b"",
     ) -> Response:
         """Send a request; returns when the head of the final response is there.
 
@@ -70,6 +71,8 @@ class Client:
         repeated once it left: instead, an idle connection is proved open before each use (`Connection.is_usable`); when it is
         lost after the request left, the error says `sent=True` and the caller decides.
 
+        `lines` are encoded fields of the caller's own making, see `Prepared.head`.
+
         Raises `TransportError`, or `ValueError` for `extra_headers` that `prepare` would refuse.
         """
         repeated = False
@@ -77,7 +80,7 @@ class Client:
             pool = self._pools.get(prepared.pool_key)
             if pool is None:
                 pool = self._open_pool(prepared)
-            head = prepared.head(len(body), extra_headers, pool.forward)
+            head = prepared.head(len(body), extra_headers, pool.forward, lines)
             connection = pool.take()
             if connection is None:
                 self._start_sweep()  # for the wait

@@ -58,8 +58,11 @@ class Prepared:
                 line += f"proxy-authorization: {proxy.authorization}\r\n"
         return line.encode("ascii") + self._fields + (_IDENTITY if identity else b"")
 
-    def head(self, body_bytes: int, extra: Sequence[tuple[bytes, bytes]] = (), proxy: Proxy | None = None) -> bytes:
-        """The complete head for a body of `body_bytes`, with `extra` fields, in absolute-form when `proxy` is given.
+    def head(
+        self, body_bytes: int, extra: Sequence[tuple[bytes, bytes]] = (), proxy: Proxy | None = None, lines: bytes = b""
+    ) -> bytes:
+        """The complete head for a body of `body_bytes`, with `extra` fields, in absolute-form when `proxy` is given. `lines` are
+        encoded fields, each ended by CR LF, which nobody else had a hand in: they are not checked.
 
         Raises `ValueError` for an extra field that breaks the rules of `prepare`.
         """
@@ -70,8 +73,8 @@ class Prepared:
         else:
             start = self._request if proxy is None else self._start(proxy, identity=not self._has_coding)
         if body_bytes or self._sends_length:
-            return b"%bcontent-length: %d\r\n\r\n" % (start, body_bytes)
-        return start + b"\r\n"
+            return b"%b%bcontent-length: %d\r\n\r\n" % (start, lines, body_bytes)
+        return b"%b%b\r\n" % (start, lines)
 
 
 def prepare(origin: Origin, method: str, target: str, headers: Sequence[tuple[str, str]] = ()) -> Prepared:

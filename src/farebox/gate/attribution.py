@@ -1,0 +1,68 @@
+"""Attribution: for whom a call is made and what it is filed under, as its headers say. Pure.
+
+The names are those of the clients that send them (compat.md §2, clients.md §1): ours, LiteLLM's, Open WebUI's.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from farebox.errors import invalid
+
+END_USER_HEADERS = (
+    b"x-farebox-end-user", b"x-litellm-end-user-id", b"x-litellm-customer-id", b"x-openwebui-user-email", b"x-openwebui-user-id",
+)  # fmt: skip
+"""The first that is there counts."""
+TAG_HEADERS = (b"x-farebox-tags", b"x-litellm-tags")
+END_USER_CHARS_MAX = 256
+TAGS_MAX = 16
+TAG_CHARS_MAX = 64
+
+
+class Attribution(msgspec.Struct, frozen=True):
+    """Free text of the client's own."""
+
+    end_user: str = ""
+    tags: tuple[str, ...] = ()
+    """Each once, in the order in which they were sent."""
+
+
+NOBODY = Attribution()
+
+
+def attribution(headers: Mapping[bytes, bytes]) -> Attribution:
+    """What the headers say. `FareboxError` (400) names the header that is too long or says what cannot be."""
+    end_user = ""
+    for name in END_USER_HEADERS:
+        value = headers.get(name)
+        if value:
+            end_user = _text(name, value)
+            if len(end_user) > END_USER_CHARS_MAX:
+                raise invalid(f"`{name.decode()}` is longer than {END_USER_CHARS_MAX} characters", param=name.decode())
+            break
+    tags: dict[str, None] = {}
+    for name in TAG_HEADERS:
+        value = headers.get(name)
+        if value is None:
+            continue
+        for part in _text(name, value).split(","):
+            tag = part.strip()
+            if len(tag) > TAG_CHARS_MAX:
+                raise invalid(
+                    f"`{name.decode()}` has a tag of more than {TAG_CHARS_MAX} characters: `{tag[:TAG_CHARS_MAX]}…`",
+                    param=name.decode(),
+                )
+            if tag:
+                tags[tag] = None
+        if len(tags) > TAGS_MAX:
+            raise invalid(f"`{name.decode()}` has more than {TAGS_MAX} tags", param=name.decode())
+    if not end_user and not tags:
+        return NOBODY
+    return Attribution(end_user, tuple(tags))
+
+
+def _text(name: bytes, value: bytes) -> str:
+    try:
+        return value.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise invalid(f"`{name.decode()}` is not UTF-8", param=name.decode()) from None
