@@ -18,10 +18,10 @@ KEYS: dict[tuple[str, ...], Any] = {
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
     ("keys", "create", "--account", "default"): {
-        "id", "key", "account", "name", "hint", "budget", "budget_window", "expires_at",
+        "id", "key", "account", "name", "project", "hint", "budget", "budget_window", "expires_at",
     },
     ("keys", "list"): {
-        "keys": {"id", "hint", "name", "account", "account_name", "state", "budget", "budget_window", "created_at"},
+        "keys": {"id", "hint", "name", "account", "account_name", "project", "state", "budget", "budget_window", "created_at"},
     },
     ("usage",): {"by", "since", "rows", "total", "until"},
     ("prices", "list"): {
