@@ -96,14 +96,15 @@ ARROWS: dict[str, set[str]] = {
     "bridge": {"errors", "routing", "wires"},
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
-    "attempts": {"billing", "bridge", "continuation", "errors", "exchange", "money", "routing", "transport", "wires"},
+    "verdict": {"errors", "routing", "wires"},
+    "attempts": {"billing", "bridge", "continuation", "errors", "exchange", "money", "routing", "transport", "verdict", "wires"},
     "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport"},
     "pipeline": {
         "attempts", "billing", "bridge", "continuation", "errors", "exchange", "gate", "gateway", "money", "routing", "wires",
     },
     "edge": {
         "attempts", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "money", "pipeline", "ports",
-        "routing", "storage", "telemetry", "transport", "turn", "wires",
+        "routing", "storage", "telemetry", "transport", "turn", "verdict", "wires",
     },
     "simulator": {"wires"},
 }  # fmt: skip

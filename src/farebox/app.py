@@ -38,8 +38,10 @@ from farebox.routing import retry
 from farebox.routing.circuit import Rules
 from farebox.routing.health import Health, OfferHealth
 from farebox.routing.measured import Measured
+from farebox.routing.patience import Patience
 from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
+from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
 from farebox.routing.target import Target, target
 from farebox.storage.database import Database, StoreError
@@ -84,6 +86,7 @@ class Enabled(msgspec.Struct, frozen=True):
     provider: Provider
     base_url: str
     keys: tuple[str, ...]
+    patience: Patience | None = None
 
 
 def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Enabled]:
@@ -115,7 +118,8 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
             client_key_file=_beside(loaded, section.client_key_file),
         )
         row = msgspec.structs.replace(row, certificates=certificates)
-        found[name] = Enabled(row, section.base_url or row.base_url, keys)
+        patience = Patience(section.headers_s, section.first_token_s, section.chunk_s)
+        found[name] = Enabled(row, section.base_url or row.base_url, keys, None if patience == Patience() else patience)
     return found
 
 
@@ -215,6 +219,7 @@ def make_market(
                     base_url=at.base_url,
                     keys=at.keys,
                     markup=markups[""],
+                    patience=at.patience,
                 )
                 for offer, at in offers
             )
@@ -359,7 +364,11 @@ class Worker:
             timeouts=Timeouts(
                 connect_s=attempts.connect_s, headers_s=attempts.headers_s, chunk_s=attempts.chunk_s, total_s=attempts.total_s
             ),
-            retry_policy=retry.Policy(attempts.attempts_max, attempts.backoff_ms, attempts.backoff_max_ms),
+            first_token_us=int(attempts.first_token_s * 1_000_000),
+            retry_policy=retry.Policy(
+                attempts.attempts_max, attempts.backoff_ms, attempts.backoff_max_ms, attempts.per_offer_max
+            ),
+            retries=RetryBudget(percent=attempts.retries_percent, floor_per_s=attempts.retries_per_s),
             health=health,
             settings=Settings(
                 keepalive_us=int(config.server.keepalive_comment_s * 1_000_000),

@@ -18,18 +18,21 @@ from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.money import format_amount
-from farebox.routing import retry
 from farebox.routing.lessons import KEY_KINDS
+from farebox.routing.patience import NO_DEMAND, Demand
 from farebox.routing.plan import Candidate, Plan
+from farebox.routing.retry import Tries
 from farebox.transport import (
     BodyTooLarge,
     ChunkTimeout,
     ConnectTimeout,
+    GivenUp,
     HeadersTimeout,
     Response,
     TotalTimeout,
     TransportError,
 )
+from farebox.verdict import Failure, barred, upstream_failure
 from farebox.wires.call import Call
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.relay import MalformedStream, NotACompletion, Relay
@@ -50,23 +53,13 @@ _JSON = b"content-type: application/json\r\n"
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """Why an attempt failed before any content: what the client is told if it was the last one, and what retrying may do."""
-
-    error: FareboxError
-    retry_here: bool
-    retry_elsewhere: bool
-    retry_after_s: float | None = None
-    retry_other_model: bool = False
-    """Another model of the caller's list may answer what this one refused, such as a prompt too long for it."""
-
-
 class Flight:
     """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
 
     __slots__ = (
-        "call", "candidate", "checkpoint_tokens", "checkpoint_us", "dropped", "exchange", "gateway", "gone_us",
-        "interrupted", "plan", "recovery", "relay", "sending_us", "settlement", "started_us", "task",
+        "call", "candidate", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "dropped", "exchange",
+        "first_token_us", "gateway", "gone_us", "interrupted", "plan", "recovery", "relay", "response", "sending_us",
+        "settlement", "started_us", "task",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +70,7 @@ class Flight:
         plan: Plan,
         settlement: Settlement,
         recovery: Recovery | None = None,
+        demand: Demand = NO_DEMAND,
     ) -> None:
         self.gateway = gateway
         self.exchange = exchange
@@ -85,11 +79,17 @@ class Flight:
         self.settlement = settlement
         self.candidate = plan.candidates[0]
         self.recovery = recovery
+        self.demand = demand
         self.relay: Relay | None = None
+        self.response: Response | None = None
+        """Of the attempt under way, from its head on."""
+        self.first_token_us = 0
+        """When the attempt under way is given up unless content has come; 0: not yet, or not a stream."""
         self.dropped: tuple[str, ...] = ()
         first = settlement.current
         assert first is not None, "the hold has opened the first attempt"
         self.started_us = self.checkpoint_us = first.chosen_us
+        self.deadline_us = self.started_us + gateway.total_us(plan, demand)
         self.checkpoint_tokens = 0
         self.sending_us = 0
         self.gone_us = 0
@@ -102,43 +102,50 @@ class Flight:
         """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns."""
         gateway = self.gateway
         gateway.flights[self] = None
-        failed: list[int] = []
+        gateway.retries.called(self.started_us)
         index = 0
         try:
+            failure = await self._attempt(self.candidate)
+            if failure is None:
+                return
+            tries = Tries()
             while True:
-                self.candidate = (self.plan if self.rest is None else self.rest).candidates[index]
-                failure = await self._attempt(self.candidate)
-                if failure is None:
-                    return
-                failed.append(index)
+                now_us = gateway.clock.monotonic_us()
                 rest = self.rest
-                able = range(len(self.plan.candidates)) if rest is None else rest.able
-                following = retry.decide(
-                    self._retry_policy(),
-                    attempts=len(self.settlement.attempts),
-                    failed=tuple(able.index(tried) for tried in failed if tried in able),
-                    candidates=len(able),
-                    retryable_here=failure.retry_here,
-                    # One that cannot go on with another's answer says nothing about the others.
-                    retry_elsewhere=failure.retry_elsewhere or rest is not None,
-                    other_models=self._other_models() if failure.retry_other_model and rest is None else (),
+                candidates = self.plan.candidates if rest is None else rest.candidates
+                tries.failed(
+                    index,
+                    now_us,
                     retry_after_s=failure.retry_after_s,
+                    # One that cannot go on with another's answer says nothing about the others.
+                    barred=barred(failure, index, candidates) if rest is None else (index,) if failure.bars != "nothing" else (),
+                )
+                following = tries.following(
+                    range(len(candidates)) if rest is None else rest.able,
+                    gateway.retry_policy_for(self.plan, self.demand),
+                    attempts=len(self.settlement.attempts),
+                    now_us=now_us,
+                    deadline_us=self.deadline_us,
                     chance=gateway.random.uniform(),
                 )
-                if following is None or self.exchange.answer.gone:
+                if following is None or self.exchange.answer.gone or not gateway.retries.take(now_us):
                     self._give_up(failure.error)
                     return
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
-                index = able[following.candidate]
+                index = following.candidate
                 start = gateway.start_attempt(
                     self.plan.candidates[index],
-                    len(failed) + 1,
+                    len(self.settlement.attempts) + 1,
                     streamed=self.call.stream,
-                    continues=rest is not None,
+                    continues=self.rest is not None,
                     tried=self.settlement.attempts,
                 )
                 self.settlement.dispatch(start)
+                self.candidate = (self.plan if self.rest is None else self.rest).candidates[index]
+                failure = await self._attempt(self.candidate)
+                if failure is None:
+                    return
         finally:
             gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None
@@ -149,16 +156,6 @@ class Flight:
     def rest(self) -> Rest | None:
         """How the stream goes on that another attempt began; None while nobody has delivered anything."""
         return None if self.recovery is None else self.recovery.rest
-
-    def _retry_policy(self) -> retry.Policy:
-        """The configured one, with the caller's own number of tries, if any."""
-        ours, attempts_max = self.gateway.retry_policy, self.plan.attempts_max
-        return ours if attempts_max is None else msgspec.structs.replace(ours, attempts_max=attempts_max)
-
-    def _other_models(self) -> tuple[int, ...]:
-        """Candidates of the plan that are another model than the one just tried."""
-        model = self.candidate.target.model
-        return tuple(index for index, item in enumerate(self.plan.candidates) if item.target.model is not model)
 
     def _give_up(self, error: FareboxError) -> None:
         if self.recovery is not None and self.recovery.broke is not None:
@@ -196,7 +193,7 @@ class Flight:
     async def _attempt(self, candidate: Candidate) -> Failure | None:
         """One try at one provider: None when the client has its answer (or is gone) and the call is settled."""
         gateway = self.gateway
-        self.relay = None
+        self.relay = self.response = None
         current = self.settlement.current
         assert current is not None, "an attempt is opened before it is made"
         self.checkpoint_tokens = 0
@@ -210,15 +207,17 @@ class Flight:
                 outgoing = bridge.outgoing(self.call, candidate, drop_unsupported=drop)
         except FareboxError as error:
             self.settlement.end_attempt("failed_unsent", self.seen(), outcome="unsupported", error=error.message)
-            return Failure(error, retry_here=False, retry_elsewhere=True)
+            return Failure(error, "offer")
         self.dropped = outgoing.dropped
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, self.exchange, self.settlement.id, current, prefilled=prefilled
         )
         gateway.begin(current)
+        timeouts, first_token_us = gateway.timeouts_for(candidate.target, self)
+        self.first_token_us = current.begun_us + first_token_us if self.call.stream else 0
         try:
-            response = await gateway.client.send(
-                head, outgoing.body, extra_headers=extra_headers, timeouts=gateway.timeouts_for(self.plan), lines=lines
+            response = self.response = await gateway.client.send(
+                head, outgoing.body, extra_headers=extra_headers, timeouts=timeouts, lines=lines
             )
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content" if error.sent else "failed_unsent")
@@ -239,7 +238,7 @@ class Flight:
             response.close()
 
     def _transport_failure(self, error: TransportError, ending: Ending) -> Failure:
-        timed_out = isinstance(error, (ConnectTimeout, HeadersTimeout, ChunkTimeout, TotalTimeout))
+        timed_out = isinstance(error, (ConnectTimeout, HeadersTimeout, ChunkTimeout, TotalTimeout, GivenUp))
         outcome = "timeout" if timed_out else "broken" if error.sent else "connect_error"
         self.settlement.end_attempt(ending, self.seen(), outcome=outcome, error=str(error))
         name = self.candidate.target.provider.title
@@ -248,8 +247,8 @@ class Flight:
         else:
             told = FareboxError(Kind.UPSTREAM_BAD, f"{name} could not be reached or broke off: {error}", should_retry=False)
         # A provider that was silent until the time-out is not asked twice.
-        here = not timed_out or isinstance(error, ConnectTimeout)
-        return Failure(told, retry_here=here and not isinstance(error, BodyTooLarge), retry_elsewhere=True)
+        silent = timed_out and not isinstance(error, ConnectTimeout)
+        return Failure(told, "offer" if silent or isinstance(error, BodyTooLarge) else "nothing")
 
     async def _refused(self, candidate: Candidate, response: Response) -> Failure:
         """An error status: nothing was generated, nobody pays."""
@@ -263,14 +262,8 @@ class Flight:
         current.kind = found.kind
         current.retry_after_us = None if found.retry_after_s is None else int(found.retry_after_s * 1_000_000)
         self.settlement.end_attempt(ending, self.seen(), outcome=outcome, error=found.message)
-        told, here, elsewhere = gateway_error(found, self.candidate)
-        retry_after_s = found.retry_after_s
-        if found.should_retry is False:
-            here = False
-        if found.kind in KEY_KINDS and self.gateway.has_other_key(self.candidate, self.settlement.attempts):
-            # It was the key that was refused, and what the provider asks for is asked of that key.
-            here, retry_after_s = True, None
-        return Failure(told, here, elsewhere, retry_after_s, found.kind in _REFUSED_BY_MODEL)
+        other_key = found.kind in KEY_KINDS and self.gateway.has_other_key(self.candidate, self.settlement.attempts)
+        return upstream_failure(found, self.candidate, other_key=other_key)
 
     async def _whole(self, candidate: Candidate, current: AttemptStart, response: Response) -> Failure | None:
         """An answer that is not streamed. It is read to its end even if the client left: only then is its price known."""
@@ -308,7 +301,7 @@ class Flight:
         self.settlement.end_attempt("failed_before_content", self.seen(), outcome="garbage", error=problem)
         name = self.candidate.target.provider.title
         told = FareboxError(Kind.UPSTREAM_BAD, f"{name} sent an answer that is not of its API", should_retry=False)
-        return Failure(told, retry_here=True, retry_elsewhere=True)
+        return Failure(told)
 
     def _headers(self) -> bytes:
         """Who answered, after how many attempts, and what was left out, as header lines."""
@@ -441,7 +434,7 @@ class Flight:
             if isinstance(broken, TransportError):
                 return self._transport_failure(broken, "failed_before_content")
             return self._garbage("the stream ended before any content" if broken is None else str(broken))
-        timed_out = isinstance(broken, (ChunkTimeout, TotalTimeout))
+        timed_out = isinstance(broken, (ChunkTimeout, TotalTimeout, GivenUp))
         reason = "error_event" if found is not None else "timeout" if timed_out else "truncated"
         message = found.message if found is not None else str(broken or "the stream ended without its terminal event")
         error = FareboxError(
@@ -456,7 +449,7 @@ class Flight:
         self.settlement.end_attempt(ending, self.seen(), outcome=reason, finish_reason="error", error=message)
         if taken_over:
             self.exchange.answer.on_gone = None
-            return Failure(error, retry_here=True, retry_elsewhere=True)
+            return Failure(error)
         self._break_off(error, reason)
         return None
 
@@ -512,6 +505,10 @@ class Flight:
         settings = self.gateway.settings
         if relay is None:
             return False
+        if self.first_token_us and now_us > self.first_token_us and not relay.content_started and self.response is not None:
+            self.first_token_us = 0
+            self.response.give_up("no content within the time-out for the first token")
+            return False
         if self.gone_us and now_us - self.gone_us > settings.drain_us:
             self.interrupt()
             return False
@@ -542,43 +539,3 @@ class Flight:
         self.checkpoint_us = now_us
         self.exchange.answer.start(self._stream_headers())
         self.exchange.answer.send(relay.keepalive())
-
-
-_TOLD: dict[str, tuple[Kind, bool, bool]] = {
-    # failure kind → what the client is told, may the same provider be asked again, may another
-    "caller": (Kind.INVALID_REQUEST, False, False),
-    "context_length": (Kind.CONTEXT_LENGTH, False, False),
-    "content_policy": (Kind.CONTENT_POLICY, False, False),
-    "credentials": (Kind.UPSTREAM_BAD, False, True),
-    "provider_balance": (Kind.UPSTREAM_BAD, False, True),
-    "not_found": (Kind.UPSTREAM_BAD, False, True),
-    "rate_limit": (Kind.UPSTREAM_RATE_LIMIT, True, True),
-    "overloaded": (Kind.UPSTREAM_OVERLOADED, True, True),
-    "server": (Kind.UPSTREAM_BAD, True, True),
-    "timeout": (Kind.UPSTREAM_TIMEOUT, True, True),
-    "unknown": (Kind.UPSTREAM_BAD, True, True),
-}
-
-
-_REFUSED_BY_MODEL = frozenset({"caller", "context_length", "content_policy"})
-"""Failures that every offer of the model would repeat, but perhaps not another model."""
-
-
-def gateway_error(found: UpstreamError, candidate: Candidate) -> tuple[FareboxError, bool, bool]:
-    """A provider's failure as the client is told, and whether to retry here and elsewhere."""
-    kind, here, elsewhere = _TOLD[found.kind]
-    name = candidate.target.provider.title
-    ours = found.kind in ("credentials", "provider_balance", "not_found")
-    message = f"{name} refused the gateway's own account or model id; its operator has to mend that" if ours else found.message
-    error = FareboxError(
-        kind,
-        message or f"{name} answered with status {found.status}",
-        retry_after_s=None if found.retry_after_s is None else max(1, round(found.retry_after_s)),
-        should_retry=None if kind is Kind.UPSTREAM_RATE_LIMIT else False,
-        details={
-            "provider": candidate.target.provider.name,
-            "provider_status": found.status,
-            "provider_code": found.provider_code,
-        },
-    )
-    return error, here, elsewhere

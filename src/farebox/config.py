@@ -174,8 +174,15 @@ class RateLimits(_Section, frozen=True):
 class Attempts(_Section, frozen=True):
     """Time-outs and retries towards providers."""
 
-    attempts_max: int = 3
-    """Tries per call over all providers, 1 to 6."""
+    attempts_max: int = 6
+    """Tries per call over all offers, 1 to 6. So many offers of the plan are held for."""
+    per_offer_max: int = 3
+    """Tries per call at one offer."""
+    retries_percent: int = 20
+    """Further tries of all calls, beside `retries_per_s`, as a share of the calls of the last ten seconds: when everything fails,
+    trying again makes it worse."""
+    retries_per_s: int = 10
+    """So many are always allowed to each worker."""
     backoff_ms: int = 250
     """The first pause before the same provider is asked again; it doubles, and chance shortens it."""
     backoff_max_ms: int = 8_000
@@ -184,10 +191,12 @@ class Attempts(_Section, frozen=True):
     """To look up the name and connect; TLS has five seconds of its own."""
     headers_s: float = 600.0
     """From the request to the head of the answer; long, since unstreamed answers come late."""
+    first_token_s: float = 300.0
+    """From the request to the first content of a stream, whatever else the provider says meanwhile."""
     chunk_s: float = 120.0
     """Between two parts of an answer."""
     total_s: float = 900.0
-    """One attempt, from its start to its last byte."""
+    """One call, from its start to its last byte, over all its attempts."""
     stream_recovery: bool = True
     """A stream that breaks off is continued by the next provider that can, where that is sound. A call may say
     `x-farebox-stream-recovery: off`, or `"stream_recovery": "off"` in its body."""
@@ -249,6 +258,12 @@ class ProviderSection(_Section, frozen=True):
     """Whether it trains on what it is sent. Unset: as known, or not known, which `data_collection = "deny"` does not accept."""
     retention_days: int | None = None
     """How long it keeps prompts; 0: not at all, which is what `zdr` asks for. Unset: as known, or not known."""
+    headers_s: float | None = None
+    """In place of `attempts.headers_s`, and so on: for a provider that is slower, or should be faster, than most."""
+    first_token_s: float | None = None
+    """In place of `attempts.first_token_s`."""
+    chunk_s: float | None = None
+    """In place of `attempts.chunk_s`."""
     regions: tuple[str, ...] | None = None
     """Where it computes, in words of your own such as `"eu"`; policies filter by them."""
 
@@ -449,6 +464,10 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "backoff_max_ms": (0, 600_000),
         "connect_s": (0.01, 600),
         "headers_s": (0.01, 86_400),
+        "first_token_s": (0.01, 86_400),
+        "per_offer_max": (1, 6),
+        "retries_percent": (0, 500),
+        "retries_per_s": (0, 10_000),
         "chunk_s": (0.01, 86_400),
         "total_s": (0.01, 86_400),
     },
@@ -499,14 +518,11 @@ def _check(config: Config, path: Path) -> None:
             refuse(f"providers.{name}", "has both `api_key` and `api_keys`; write one of them")
         if provider.retention_days is not None and provider.retention_days < 0:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
+        _check_patience(provider, f"providers.{name}", ("headers_s", "first_token_s", "chunk_s"), refuse)
     for name, policy in config.policies.items():
         if policy.attempts_max is not None and not 1 <= policy.attempts_max <= 6:
             refuse(f"policies.{name}.attempts_max", f"{policy.attempts_max} is not from 1 to 6")
-        for setting in ("headers_s", "chunk_s", "total_s"):
-            value = getattr(policy, setting)
-            lowest, highest = _RANGES["attempts"][setting]
-            if value is not None and not lowest <= value <= highest:
-                refuse(f"policies.{name}.{setting}", f"{value} is not from {lowest} to {highest}")
+        _check_patience(policy, f"policies.{name}", ("headers_s", "first_token_s", "chunk_s", "total_s"), refuse)
     if config.routing.policy is not None and config.routing.policy not in config.policies:
         known = ", ".join(sorted(config.policies)) or "none"
         refuse("routing.policy", f"there is no policy {config.routing.policy!r}; known: {known}")
@@ -515,6 +531,14 @@ def _check(config: Config, path: Path) -> None:
             refuse(f"models[{index}].offers", f"model `{model.slug}` has no offer, so nobody could answer it; add one")
         if model.context_window < 1 or model.max_output_tokens < 1:
             refuse(f"models[{index}]", "`context_window` and `max_output_tokens` must be positive token counts")
+
+
+def _check_patience(section: object, place: str, settings: tuple[str, ...], refuse: Callable[[str, str], None]) -> None:
+    for setting in settings:
+        value = getattr(section, setting)
+        lowest, highest = _RANGES["attempts"][setting]
+        if value is not None and not lowest <= value <= highest:
+            refuse(f"{place}.{setting}", f"{value} is not from {lowest} to {highest}")
 
 
 PLAN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

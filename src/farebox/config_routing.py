@@ -86,6 +86,8 @@ class PolicySection(_Section, frozen=True):
     """Tries per call, 1 to 6; at least one for each model."""
     headers_s: float | None = None
     """In place of `attempts.headers_s`, and so on."""
+    first_token_s: float | None = None
+    """In place of `attempts.first_token_s`."""
     chunk_s: float | None = None
     """In place of `attempts.chunk_s`."""
     total_s: float | None = None

@@ -17,7 +17,9 @@ from farebox.ports import Clock, Ids, Random
 from farebox.routing import retry
 from farebox.routing.health import Health, Place
 from farebox.routing.lessons import lesson
+from farebox.routing.patience import Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan
+from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
 from farebox.routing.target import Target
 from farebox.telemetry import Metrics
@@ -26,6 +28,7 @@ from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
 DROP_HEADER = b"x-farebox-drop-unsupported"
 USER_AGENT = "farebox/0.1"
 HEADS_MAX = 10_000
+NO_PATIENCE = Patience()
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -72,7 +75,9 @@ class Gateway:
         ids: Ids,
         random: Random,
         timeouts: Timeouts,
+        first_token_us: int,
         retry_policy: retry.Policy,
+        retries: RetryBudget,
         health: Health,
         settings: Settings,
         fail_point: Callable[[str], None],
@@ -89,7 +94,9 @@ class Gateway:
         self.ids = ids
         self.random = random
         self.timeouts = timeouts
+        self.first_token_us = first_token_us
         self.retry_policy = retry_policy
+        self.retries = retries
         self.health = health
         books.learn = self._learn
         self.settings = settings
@@ -111,22 +118,41 @@ class Gateway:
         self._heads.clear()
         self.router = self.router.over(market.catalog, market.by_wire)
 
-    def timeouts_for(self, plan: Plan) -> Timeouts:
-        """The time-outs of one attempt, the caller's or its policy's where they state some."""
-        patience = plan.patience
-        if patience is None:
-            return self.timeouts
+    def total_us(self, plan: Plan, demand: Demand) -> int:
+        """How long a call may take, over all its attempts."""
+        patience = shorter(demand.patience, plan.patience) if demand.patience or plan.patience else None
+        total_s = None if patience is None else patience.total_s
+        return int((self.timeouts.total_s if total_s is None else total_s) * 1_000_000)
+
+    def timeouts_for(self, target: Target, flight: Flight) -> tuple[Timeouts, int]:
+        """The time-outs of one attempt: the caller's or its policy's, the provider's, the configured ones; what is left of the
+        call bounds them all. And the microseconds to the first token."""
         ours = self.timeouts
-        total_s = ours.total_s if patience.total_s is None else patience.total_s
+        patience = flight.demand.patience or flight.plan.patience or target.patience
+        if patience is None and not flight.settlement.attempts:
+            return ours, self.first_token_us
+        patience = before(shorter(flight.demand.patience, flight.plan.patience), target.patience) or NO_PATIENCE
+        left_s = max(flight.deadline_us - self.clock.monotonic_us(), 1) / 1_000_000
+        first_token_s = self.first_token_us / 1_000_000 if patience.first_token_s is None else patience.first_token_s
         headers_s = ours.headers_s if patience.headers_s is None else patience.headers_s
+        if flight.call.stream:
+            headers_s = min(headers_s, first_token_s)
         chunk_s = ours.chunk_s if patience.chunk_s is None else patience.chunk_s
-        return replace(
+        timeouts = replace(
             ours,
-            connect_s=min(ours.connect_s, total_s),
-            headers_s=min(headers_s, total_s),
-            chunk_s=min(chunk_s, total_s),
-            total_s=total_s,
+            connect_s=min(ours.connect_s, left_s),
+            headers_s=min(headers_s, left_s),
+            chunk_s=min(chunk_s, left_s),
+            total_s=left_s,
         )
+        return timeouts, int(first_token_s * 1_000_000)
+
+    def retry_policy_for(self, plan: Plan, demand: Demand) -> retry.Policy:
+        """The configured one, with the caller's own number of tries, if any."""
+        asked = demand.attempts_max if plan.attempts_max is None else plan.attempts_max
+        if asked is None:
+            return self.retry_policy
+        return msgspec.structs.replace(self.retry_policy, attempts_max=asked)
 
     def today(self, now_us: int) -> str:
         """The UTC day `YYYY-MM-DD`, computed once a day."""

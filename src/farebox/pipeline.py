@@ -26,6 +26,7 @@ from farebox.gate.limits import Bucket, Limiter, Refusal
 from farebox.gate.principal import Principal, check, credential
 from farebox.gateway import Gateway
 from farebox.money import format_amount
+from farebox.routing.patience import Demand, demand
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
 from farebox.wires.call import Call
 
@@ -44,6 +45,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     slot = enter(gateway, principal)
     try:
         call = exchange.surface.read_call(exchange.body)
+        wanted = demanded(exchange)
         recovery = recover(gateway, exchange, call) if call.stream else None
         whom = attributed(exchange, call)
         found = route(gateway, exchange, principal, call, now_us)
@@ -52,7 +54,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         if reserved is None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
-        await Flight(gateway, exchange, call, found, settlement, recovery).run()
+        await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
     finally:
         Limiter.release(slot)
 
@@ -89,6 +91,14 @@ def attributed(exchange: Exchange, call: Call) -> Attribution:
     if not isinstance(whom, Attribution):
         whom = exchange.notes["whom"] = attribution(exchange.headers)
     return Attribution(call.end_user, whom.tags) if call.end_user else whom
+
+
+def demanded(exchange: Exchange) -> Demand:
+    """The time-outs and retries that the headers ask for."""
+    wanted = exchange.notes.get("demand")
+    if not isinstance(wanted, Demand):
+        wanted = exchange.notes["demand"] = demand(exchange.headers)
+    return wanted
 
 
 def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, now_us: int) -> Plan:

@@ -3,13 +3,14 @@
 import msgspec
 
 from farebox import bridge, pipeline
-from farebox.attempts import ERROR_BYTES_MAX, gateway_error
+from farebox.attempts import ERROR_BYTES_MAX
 from farebox.billing.bounds import estimated_input
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.gate.limits import Limiter
 from farebox.gateway import Gateway
 from farebox.transport import TransportError
+from farebox.verdict import told
 from farebox.wires import call as calls
 from farebox.wires.anthropic_messages import call as messages_call
 
@@ -44,7 +45,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
             raise FareboxError(Kind.UPSTREAM_BAD, f"{target.provider.title} could not be reached: {error}") from None
         if response.status != 200:
             found = bridge.failure(candidate, answer, response.header, status=response.status)
-            raise gateway_error(found, candidate)[0]
+            raise told(found, candidate)
         exchange.answer.whole(200, _JSON + target.head + exchange.base, answer)
     finally:
         Limiter.release(slot)

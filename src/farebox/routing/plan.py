@@ -8,7 +8,7 @@ from farebox.billing.bounds import Bound
 from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
 from farebox.errors import FareboxError, Kind
 from farebox.routing.filters import Exclusion
-from farebox.routing.preferences import Patience
+from farebox.routing.patience import Patience
 from farebox.routing.standing import Entry, Standing
 from farebox.routing.target import Target
 from farebox.wires.call import Call

@@ -14,10 +14,10 @@ import msgspec
 
 from farebox.catalog.model import CAPABILITIES
 from farebox.errors import FareboxError, Kind, invalid
+from farebox.routing.patience import Patience, shorter
 from farebox.routing.preferences import (
     MODELS_MAX,
     NONE,
-    Patience,
     Preferences,
     PriceCap,
     ProviderRef,
@@ -93,6 +93,8 @@ class Section(Protocol):
     @property
     def headers_s(self) -> float | None: ...
     @property
+    def first_token_s(self) -> float | None: ...
+    @property
     def chunk_s(self) -> float | None: ...
     @property
     def total_s(self) -> float | None: ...
@@ -129,7 +131,7 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
             if model.startswith(POLICY_PREFIX):
                 raise PolicyError(f"{at}.{setting}", f"{model!r} is a policy; name models, so that no policy leads to itself")
     _check_decision(at, section, decisions)
-    patience = Patience(section.headers_s, section.chunk_s, section.total_s)
+    patience = Patience(section.headers_s, section.first_token_s, section.chunk_s, section.total_s)
     return Policy(
         name=name,
         models=section.models,
@@ -243,7 +245,7 @@ def combined(request: Preferences, policy: Policy) -> Preferences:
         latency_max_ms=request.latency_max_ms or ours.latency_max_ms,
         price_max=_lower(request.price_max, ours.price_max),
         attempts_max=_least(request.attempts_max, ours.attempts_max),
-        patience=_shorter(request.patience, ours.patience),
+        patience=shorter(request.patience, ours.patience),
         require=request.require | ours.require,
         regions=_both(request.regions, ours.regions, "regions", policy.name),
     )
@@ -279,13 +281,6 @@ def _lower(first: PriceCap | None, second: PriceCap | None) -> PriceCap | None:
     if first is None or second is None:
         return first or second
     return PriceCap(*(_least(getattr(first, name), getattr(second, name)) for name in PriceCap.__struct_fields__))
-
-
-def _shorter(first: Patience | None, second: Patience | None) -> Patience | None:
-    if first is None or second is None:
-        return first or second
-    pairs = ((getattr(first, name), getattr(second, name)) for name in Patience.__struct_fields__)
-    return Patience(*(min((value for value in pair if value is not None), default=None) for pair in pairs))
 
 
 def _least(first: int | None, second: int | None) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from farebox.errors import invalid
+from farebox.routing.patience import RETRIES_MAX, TIMEOUT_S_MAX, Patience
 from farebox.wires import call as calls
 from farebox.wires import reading
 from farebox.wires.call import Call
@@ -26,8 +27,6 @@ MODELS_MAX = 6
 NAMES_MAX = 32
 """Entries of a list of providers."""
 NAME_CHARS_MAX = 256
-RETRIES_MAX = 5
-TIMEOUT_S_MAX = 86_400
 REMEMBERED_MAX = 1024
 REMEMBERED_BYTES_MAX = 4096
 PICO_PER_USD_PER_MILLION = 10**6
@@ -73,14 +72,6 @@ class PriceCap(msgspec.Struct, frozen=True):
     request: int | None = None
     image: int | None = None
     audio: int | None = None
-
-
-class Patience(msgspec.Struct, frozen=True):
-    """Time-outs of one attempt in seconds, in place of the configured ones; None leaves them."""
-
-    headers_s: float | None = None
-    chunk_s: float | None = None
-    total_s: float | None = None
 
 
 class Preferences(msgspec.Struct, frozen=True, kw_only=True):

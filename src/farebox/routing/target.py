@@ -6,6 +6,7 @@ from farebox.billing.markup import MarkupPlan, Terms
 from farebox.billing.pricing import Quote, quote
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
+from farebox.routing.patience import Patience
 
 DEARER_TIERS = frozenset({"priority", "fast", "ultrafast"})
 """Tiers that cost more than the standard one wherever they exist: without a price for them an offer is not called."""
@@ -31,6 +32,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """Header lines that tell a client who answered."""
     markup: MarkupPlan
     """The plan of accounts that have none of their own."""
+    patience: Patience | None
+    """The provider's own time-outs."""
     quotes: dict[tuple[str, str | None, str], Quote]
     """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
 
@@ -65,6 +68,7 @@ def target(
     base_url: str,
     keys: tuple[str, ...],
     markup: MarkupPlan,
+    patience: Patience | None = None,
 ) -> Target:
     """Put an offer and its provider together, on one of the wires that the provider speaks."""
     return Target(
@@ -79,6 +83,7 @@ def target(
         upstream_id_json=msgspec.json.encode(offer.id),
         head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
         markup=markup,
+        patience=patience,
         quotes={},
     )
 

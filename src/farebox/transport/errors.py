@@ -14,6 +14,7 @@
         HeadersTooLarge       … its head is longer than `HEADER_BYTES_MAX` or has more than `HEADERS_MAX` fields
       Truncated               the server hung up before the response ended
       BodyTooLarge            the body is longer than the caller's `bytes_max`
+      GivenUp                 the owner waits no longer, for a reason of its own
       Closed                  the client, or this response, was closed by its owner
 
 Wrong arguments (a header with a line break, a URL without a host) are `ValueError`: they are bugs of the caller.
@@ -88,6 +89,10 @@ class Truncated(TransportError):
 
 class BodyTooLarge(TransportError):
     """The response body passes the caller's `bytes_max`."""
+
+
+class GivenUp(TransportError):
+    """The owner of the exchange waits no longer (`Response.give_up`)."""
 
 
 class Closed(TransportError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .errors import BodyTooLarge, Closed
+from .errors import BodyTooLarge, Closed, GivenUp
 from .exchange import WAKE_ON_DATA, Exchange
 from .limits import READ_BUFFER_BYTES_MAX
 
@@ -114,6 +114,12 @@ class Response:
                 exchange.sink = None
             if stopped:
                 return True
+
+    def give_up(self, message: str) -> None:
+        """End it in its owner's name: whoever waits for the rest gets `GivenUp`. Nothing happens to a complete response."""
+        exchange = self._exchange
+        if exchange.carrier is not None:
+            exchange.abandon(GivenUp(message, sent=True, phase="body"))
 
     def close(self) -> None:
         """Give up the rest of the body. Idempotent.

@@ -19,6 +19,7 @@ Headers = Mapping[str, str] | Callable[[str], str | None]
 """Response headers by lower-case name, or a function that looks one up."""
 
 RETRY_AFTER_S_MAX = 86_400.0
+PARAM_CHARS_MAX = 256
 """A wait above a day is not an instruction but a mistake; it is not passed on."""
 
 _BY_CODE: dict[str, FailureKind] = {
@@ -244,7 +245,13 @@ def _verdict(status: int, facts: _Facts, get: Callable[[str], str | None]) -> Up
         provider_code=(named or facts.codes or [None])[0],
         retry_after_s=_retry_after(get, facts.details),
         should_retry=_should_retry(status, kind, facts, get),
+        param=_param(facts),
     )
+
+
+def _param(facts: _Facts) -> str | None:
+    param = facts.body.get("param")
+    return param[:PARAM_CHARS_MAX] if isinstance(param, str) and param else None
 
 
 def _kind(status: int, facts: _Facts) -> FailureKind:

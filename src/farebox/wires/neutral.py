@@ -322,6 +322,8 @@ class UpstreamError(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     should_retry: bool | None = None
     """The provider's word or rule on retrying the same provider; None: judge by kind."""
+    param: str | None = None
+    """The field that the provider complains of, in its words."""
 
 
 class UpstreamFailure(Exception):
