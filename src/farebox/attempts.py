@@ -35,7 +35,7 @@ from farebox.transport import (
 from farebox.verdict import Failure, barred, upstream_failure
 from farebox.wires.call import Call
 from farebox.wires.neutral import UpstreamError
-from farebox.wires.relay import MalformedStream, NotACompletion, Relay
+from farebox.wires.relay import MalformedStream, NotACompletion, Relay, with_members
 from farebox.wires.usage import Usage
 
 if TYPE_CHECKING:
@@ -291,6 +291,8 @@ class Flight:
         cost = format_amount(settlement.charge_nano)
         extra = cost_fields(settlement.last_bill, usage, cost, estimated=verdict.basis != "reported")
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
+        if gateway.tells(self.exchange):
+            data = with_members(data, b'"farebox":%b' % self._metadata())
         shown = cost.encode()
         costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
@@ -302,6 +304,30 @@ class Flight:
         name = self.candidate.target.provider.title
         told = FareboxError(Kind.UPSTREAM_BAD, f"{name} sent an answer that is not of its API", should_retry=False)
         return Failure(told)
+
+    def _metadata(self) -> bytes:
+        """The plan, and what became of it, as JSON."""
+        settlement = self.settlement
+        return msgspec.json.encode(
+            {
+                "plan": self.gateway.explained(self.call, self.plan),
+                "attempts": [
+                    {
+                        "n": one.n,
+                        "provider": one.provider,
+                        "id": one.upstream_id,
+                        "outcome": one.outcome,
+                        "status": one.status,
+                        "ms": (one.ended_us - one.started_us) // 1_000,
+                        "cost_usd": None if one.cost_nano is None else format_amount(one.cost_nano),
+                        "charge_usd": format_amount(one.charge_nano),
+                    }
+                    for one in settlement.attempts
+                ],
+                "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],
+                "hold_usd": format_amount(settlement.hold_nano),
+            }
+        )
 
     def _headers(self) -> bytes:
         """Who answered, after how many attempts, and what was left out, as header lines."""
@@ -357,7 +383,9 @@ class Flight:
         self.gateway.finished(self, "ok", 200)
         usage, extra = self._told(verdict)
         answer.start(self._stream_headers())
-        answer.end(relay.finish(usage, extra))
+        # A comment: readers of event streams skip it, and no SDK has to know of it.
+        told = b": farebox %b\n\n" % self._metadata() if self.gateway.tells(self.exchange) else b""
+        answer.end(told + relay.finish(usage, extra))
         if relay.done:
             # The end of the body is due now; with it the connection can be used again.
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from farebox.exchange import Exchange
 from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
-from farebox.routing import retry
+from farebox.routing import explain, retry
 from farebox.routing.health import Health, Place
 from farebox.routing.lessons import lesson
 from farebox.routing.patience import Demand, Patience, before, shorter
@@ -24,7 +25,9 @@ from farebox.routing.router import Router
 from farebox.routing.target import Target
 from farebox.telemetry import Metrics
 from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
+from farebox.wires.call import Call
 
+METADATA_HEADER = b"x-farebox-metadata"
 DROP_HEADER = b"x-farebox-drop-unsupported"
 USER_AGENT = "farebox/0.1"
 HEADS_MAX = 10_000
@@ -154,6 +157,12 @@ class Gateway:
             return self.retry_policy
         return msgspec.structs.replace(self.retry_policy, attempts_max=asked)
 
+    def explained(self, call: Call, plan: Plan) -> dict[str, Any]:
+        """The plan as its owner may read it."""
+        now_us = self.clock.monotonic_us()
+        tried = self.retry_policy.attempts_max
+        return explain.explained(call, plan, lambda target: self.health.view(target, now_us), tried=tried)
+
     def today(self, now_us: int) -> str:
         """The UTC day `YYYY-MM-DD`, computed once a day."""
         day, until_us = self._day
@@ -255,6 +264,10 @@ class Gateway:
     def drops_unsupported(self, exchange: Exchange) -> bool:
         return exchange.headers.get(DROP_HEADER, b"").lower() == b"true"
 
+    def tells(self, exchange: Exchange) -> bool:
+        """Whether the caller wants to know how its call was routed."""
+        return exchange.headers.get(METADATA_HEADER, b"").lower() == b"enabled"
+
     def may_drain(self) -> bool:
         """Whether one more vanished client's stream may be read on."""
         return sum(1 for flight in self.flights if flight.gone_us) <= self.settings.drains_max
@@ -262,6 +275,11 @@ class Gateway:
     def finished(self, flight: Flight, outcome: str, status: int) -> None:
         """One call is over; telemetry takes note."""
         target = flight.candidate.target
+        plan = flight.plan
+        if plan.later_turn and outcome == "ok":
+            usage = flight.settlement.attempts[-1].usage
+            if usage is not None:
+                self.router.caching.learn(target, prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cache_read)
         self.metrics.call(
             surface=flight.exchange.surface.name,
             provider=target.provider.name,

@@ -101,7 +101,9 @@ def demanded(exchange: Exchange) -> Demand:
     return wanted
 
 
-def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, now_us: int) -> Plan:
+def route(
+    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, now_us: int, *, everything: bool = False
+) -> Plan:
     """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
     day = gateway.today(now_us)
     found = gateway.router.plan(
@@ -114,6 +116,7 @@ def route(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call
         volume_nano=principal.volume_nano(day[:7]),
         session=session(exchange),
         expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
+        everything=everything,
     )
     reasons: list[str] = []
     for candidate in found.candidates:

@@ -14,14 +14,17 @@ WIDTH = 100
 KEYS: dict[tuple[str, ...], Any] = {
     ("accounts", "create", "acme"): {"id", "name", "kind", "credit_limit"},
     ("accounts", "list"): {
-        "accounts": {"id", "name", "kind", "status", "credit_limit", "markup", "remaining", "charged", "allotted"},
+        "accounts": {"id", "name", "kind", "status", "credit_limit", "markup", "policy", "remaining", "charged", "allotted"},
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
     ("keys", "create", "--account", "default"): {
-        "id", "key", "account", "name", "project", "hint", "budget", "budget_window", "expires_at",
+        "id", "key", "account", "name", "project", "policy", "hint", "budget", "budget_window", "expires_at",
     },
     ("keys", "list"): {
-        "keys": {"id", "hint", "name", "account", "account_name", "project", "state", "budget", "budget_window", "created_at"},
+        "keys": {
+            "id", "hint", "name", "account", "account_name", "project", "policy", "state", "budget",
+            "budget_window", "created_at",
+        },
     },
     ("usage",): {"by", "since", "rows", "total", "until"},
     ("prices", "list"): {

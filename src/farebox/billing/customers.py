@@ -53,6 +53,7 @@ class NewKey(msgspec.Struct, frozen=True):
     tags: str = ""
     metadata: str = ""
     disabled_us: int | None = None
+    policy: str = ""
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     tags: str | UnsetType = UNSET
     metadata: str | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
+    policy: str | UnsetType = UNSET
     budget: tuple[int | None, Window] | UnsetType = UNSET
     """The amount in nano-dollars, None for no budget, and its window."""
 
@@ -169,6 +171,11 @@ def change_project(
             raise NotFound(f"the project `{project_id}` does not exist")
 
     database.write(work)
+
+
+def set_policy(database: Database, account_id: str, policy: str) -> None:
+    """Give an account a routing policy by name, or none of its own (empty)."""
+    _set_account(database, account_id, policy=policy)
 
 
 def set_markup(database: Database, account_id: str, plan: str) -> None:

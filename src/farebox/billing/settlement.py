@@ -141,6 +141,10 @@ class Settlement:
         return self._hold.id
 
     @property
+    def hold_nano(self) -> int:
+        return self._hold.amount_nano
+
+    @property
     def done(self) -> bool:
         return self._done
 

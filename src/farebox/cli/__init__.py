@@ -13,6 +13,7 @@ from farebox.cli import (
     invoice_commands,
     key_commands,
     price_commands,
+    route_commands,
     server_commands,
     usage_commands,
 )
@@ -36,6 +37,7 @@ for module in (
     alert_commands,
     code_commands,
     price_commands,
+    route_commands,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

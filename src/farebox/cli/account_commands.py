@@ -9,6 +9,7 @@ from farebox.app import invoice_terms
 from farebox.billing import customers, dunning, ledger
 from farebox.billing.customers import CommandRefused
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
+from farebox.config import Loaded
 from farebox.money import MoneyError, format_amount, parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
@@ -97,6 +98,7 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
                         "status": account.status,
                         "credit_limit": format_amount(account.credit_limit_nano),
                         "markup": account.markup or None,
+                        "policy": account.policy or None,
                         "remaining": format_amount(balance.remaining_nano if balance else 0),
                         "charged": format_amount(balance.posted_nano if balance else 0),
                         "allotted": format_amount(balance.allotted_nano if balance else 0),
@@ -144,6 +146,33 @@ def set_markup(account: str, plan: str | None, usual: bool, config_path: Path, a
         print_json({"id": found.id, "name": found.name, "markup": plan})
         return
     click.echo(f"`{found.name}` now pays by {'the usual markup' if plan is None else f'the plan `{plan}`'}.")
+
+
+def check_policy(loaded: Loaded, name: str) -> None:
+    """Refuse a routing policy that the configuration does not have."""
+    if name and name not in loaded.config.policies:
+        known = ", ".join(sorted(loaded.config.policies)) or "none yet"
+        raise CliError(f"the configuration has no `[policies.{name}]`; policies: {known}")
+
+
+@accounts.command("policy")
+@click.argument("account")
+@click.argument("policy", required=False)
+@click.option("--none", "unset", is_flag=True, help="Back to the gateway's default.")
+@config_option
+@json_option
+def set_policy(account: str, policy: str | None, unset: bool, config_path: Path, as_json: bool) -> None:
+    """Give an account a routing policy ([policies.POLICY] in the configuration)."""
+    if unset == (policy is not None):
+        raise CliError("write the policy's name or --none, one of them")
+    with database_of(config_path) as (loaded, database):
+        check_policy(loaded, policy or "")
+        found = find_account(database, account)
+        customers.set_policy(database, found.id, policy or "")
+    if as_json:
+        print_json({"id": found.id, "name": found.name, "policy": policy})
+        return
+    click.echo(f"Calls of `{found.name}` go by {'the default' if policy is None else f'the policy `{policy}`'} now.")
 
 
 @click.command(short_help="Add bought credit to an account, or book its payment.")

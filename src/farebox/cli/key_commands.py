@@ -10,7 +10,7 @@ import click
 from farebox.app import read_pepper
 from farebox.billing import customers
 from farebox.billing.customers import CommandRefused, KeyChange, Window
-from farebox.cli.account_commands import amount, find_account
+from farebox.cli.account_commands import amount, check_policy, find_account
 from farebox.cli.budget_commands import find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.cli.setup import make_key
@@ -33,6 +33,7 @@ def keys() -> None:
 @click.option("--account", "account_name", required=True, help="Whose key it is: an account's name or id.")
 @click.option("--name", default="", help="What it is for.")
 @click.option("--project", "project_name", help="The project that it belongs to, by name or id.")
+@click.option("--policy", default="", help="The routing policy of its calls, of the configuration.")
 @click.option("--budget", help="The most that it may spend, in USD, e.g. 5.00.")
 @click.option(
     "--budget-window",
@@ -48,6 +49,7 @@ def create_key(
     account_name: str,
     name: str,
     project_name: str | None,
+    policy: str,
     budget: str | None,
     budget_window: str,
     expires_in_days: int | None,
@@ -61,6 +63,7 @@ def create_key(
     clock = SystemClock()
     expires_us = None if expires_in_days is None else clock.now_us() + expires_in_days * 86_400_000_000
     with database_of(config_path) as (loaded, database):
+        check_policy(loaded, policy)
         found = find_account(database, account_name)
         project = "" if project_name is None else find_project(database, found.id, project_name).id
         try:
@@ -70,6 +73,7 @@ def create_key(
                 account_id=found.id,
                 name=name,
                 project=project,
+                policy=policy,
                 budget_nano=budget_nano,
                 window=cast("Window", budget_window),
                 expires_us=expires_us,
@@ -84,6 +88,7 @@ def create_key(
                 "account": found.id,
                 "name": name,
                 "project": project or None,
+                "policy": policy or None,
                 "hint": made.hint,
                 "budget": None if budget_nano is None else format_amount(budget_nano),
                 "budget_window": budget_window,
@@ -122,6 +127,7 @@ def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> Non
                         "account": key.account_id,
                         "account_name": names.get(key.account_id, ""),
                         "project": key.project or None,
+                        "policy": key.policy or None,
                         "state": state(key, now_us),
                         "budget": None if key.budget_nano is None else format_amount(key.budget_nano),
                         "budget_window": key.budget_window,
@@ -199,6 +205,26 @@ def rotate_key(key_id: str, overlap_hours: int, config_path: Path, as_json: bool
     click.echo(secret)
     before = f"the secret before it works for {overlap_hours} hours more" if overlap_hours else "the one before it is void"
     click.echo(f"This is key {key_id} from now on; it is not shown again, and {before}.")
+
+
+@keys.command("policy")
+@click.argument("key_id")
+@click.argument("policy", required=False)
+@click.option("--none", "unset", is_flag=True, help="Back to its account's.")
+@config_option
+@json_option
+def key_policy(key_id: str, policy: str | None, unset: bool, config_path: Path, as_json: bool) -> None:
+    """Give a key a routing policy; a running server sees it within a second."""
+    if unset == (policy is not None):
+        raise CliError("write the policy's name or --none, one of them")
+    with database_of(config_path) as (loaded, database):
+        check_policy(loaded, policy or "")
+        change = KeyChange(policy=policy or "")
+        _do(lambda: customers.change_key(database, key_id, change, now_us=SystemClock().now_us()))
+    if as_json:
+        print_json({"id": key_id, "policy": policy})
+        return
+    click.echo(f"Calls of {key_id} go by {'the policy of its account' if policy is None else f'the policy `{policy}`'} now.")
 
 
 @keys.command("disable")

@@ -8,6 +8,7 @@ from farebox.billing.journal import JournalError
 from farebox.edge import info, statements
 from farebox.edge.compression import decompress
 from farebox.edge.count_tokens import count_tokens
+from farebox.edge.explain import explain
 from farebox.edge.http import HttpAnswer, Request
 from farebox.edge.surfaces import CHAT_COMPLETIONS, COUNT_TOKENS, MESSAGES
 from farebox.errors import FareboxError, Kind
@@ -35,6 +36,7 @@ _PREFLIGHT = (
 )
 JSON = b"content-type: application/json\r\n"
 PATH_CHARACTERS_MAX = 256
+EXPLAIN = "/route/explain"
 
 
 class App:
@@ -73,6 +75,8 @@ class App:
             exchange = Exchange(surface, request.headers, body, answer, request_id, request.notes)
             if surface is COUNT_TOKENS:
                 await count_tokens(gateway, exchange)
+            elif request.path.endswith(EXPLAIN):
+                await explain(gateway, exchange)
             else:
                 await pipeline.answer(gateway, exchange)
         except FareboxError as error:
@@ -121,6 +125,9 @@ class App:
         if short == "/messages/count_tokens" and method == b"POST":
             await self._run(request, answer, COUNT_TOKENS, None)
             return
+        if short == EXPLAIN and method == b"POST":
+            await self._run(request, answer, surface, None)
+            return
         reader = ROOT_READ.get(path) or READ.get(short) or _below(short)
         if reader is not None and method in (b"GET", b"HEAD"):
             await self._run(request, answer, surface, reader)
@@ -128,7 +135,7 @@ class App:
         shown = path[:PATH_CHARACTERS_MAX]
 
         async def refuse(_gateway: Gateway, _question: info.Question) -> info.Page:
-            if reader is not None or short in GENERATE or short == "/messages/count_tokens":
+            if reader is not None or short in GENERATE or short in ("/messages/count_tokens", EXPLAIN):
                 allowed = "GET" if reader is not None else "POST"
                 sent = method[:16].decode("latin-1")
                 raise FareboxError(Kind.METHOD_NOT_ALLOWED, f"`{shown}` takes {allowed}, not {sent}")

@@ -63,6 +63,7 @@ def principal_lookup(database: Database) -> Lookup:
             revoked=row.key.revoked_us is not None,
             created_us=row.key.created_us,
             markup=row.account.markup,
+            policy=row.key.policy or row.account.policy,
             month=row.month,
             charged_nano=row.charged_nano,
         )

@@ -29,6 +29,8 @@ class Account(msgspec.Struct, frozen=True):
     """Its own markup plan, by name."""
     tier: str = ""
     tier_pinned: bool = False
+    policy: str = ""
+    """Its routing policy, by name."""
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class Key(msgspec.Struct, frozen=True):
     last_used_us: int | None = None
     previous_hint: str | None = None
     previous_until_us: int | None = None
+    policy: str = ""
 
 
 class Principal(msgspec.Struct, frozen=True):

@@ -54,6 +54,7 @@ accounts = Table(
     Column("markup", Text, nullable=False, server_default=text("''")),
     Column("tier", Text, nullable=False, server_default=text("''")),
     Column("tier_pinned", Boolean, nullable=False, server_default=false()),
+    Column("policy", Text, nullable=False, server_default=text("''")),
     CheckConstraint("kind IN ('prepaid', 'postpaid')", name="kind"),
     CheckConstraint("status IN ('active', 'suspended')", name="status"),
     CheckConstraint("credit_limit_nano >= 0", name="credit_limit"),
@@ -62,7 +63,7 @@ accounts = Table(
 """Customers: organisations that pay. `version` is the control version of the last change, here and on what belongs to them.
 
 `tier` names a tier of the configuration; empty is that of new accounts (`limits.tier`). A pinned tier moves only by hand.
-`markup` names a plan of the configuration, empty for the usual one.
+`markup` names a plan of the configuration, empty for the usual one; `policy` a routing policy, empty for none of its own.
 """
 
 projects = Table(
@@ -104,6 +105,7 @@ keys = Table(
     Column("previous_digest", LargeBinary),
     Column("previous_hint", Text),
     Column("previous_until_us", BigInteger),
+    Column("policy", Text, nullable=False, server_default=text("''")),
     CheckConstraint("budget_nano >= 0", name="budget"),
     CheckConstraint("budget_window IN ('none', 'hour', 'day', 'week', 'month')", name="budget_window"),
     Index(None, "account_id"),

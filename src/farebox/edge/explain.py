@@ -1,0 +1,26 @@
+"""`POST /v1/route/explain`: the plan of a request that is not sent. Nothing is held, nothing leaves the gateway."""
+
+import msgspec
+
+from farebox import pipeline
+from farebox.edge.surfaces import CHAT_COMPLETIONS, MESSAGES
+from farebox.exchange import Exchange
+from farebox.gate.limits import Limiter
+from farebox.gateway import Gateway
+
+_JSON = b"content-type: application/json\r\n"
+
+
+async def explain(gateway: Gateway, exchange: Exchange) -> None:
+    """The request is one of chat completions, or, with `anthropic-version`, of messages."""
+    surface = MESSAGES if b"anthropic-version" in exchange.headers else CHAT_COMPLETIONS
+    now_us = gateway.clock.now_us()
+    principal = await pipeline.admit(gateway, exchange, now_us)
+    slot = pipeline.enter(gateway, principal)
+    try:
+        call = surface.read_call(exchange.body)
+        found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True)
+        body = msgspec.json.encode(gateway.explained(call, found))
+        exchange.answer.whole(200, _JSON + exchange.base, body)
+    finally:
+        Limiter.release(slot)

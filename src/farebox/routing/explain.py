@@ -1,0 +1,82 @@
+"""A plan in words and numbers, for whoever asks why a call goes where it goes. Pure."""
+
+from collections.abc import Callable
+from typing import Any
+
+from farebox.money import BASIS_POINTS, format_amount
+from farebox.routing.filters import Exclusion
+from farebox.routing.measured import OfferHealth
+from farebox.routing.plan import Candidate, Plan
+from farebox.routing.preferences import Percentiles
+from farebox.routing.target import Target
+from farebox.wires.call import Call
+
+
+def explained(call: Call, found: Plan, view: Callable[[Target], OfferHealth], *, tried: int) -> dict[str, Any]:
+    """The plan as JSON: money as decimal strings of USD, times in milliseconds. `tried` is how many attempts a call may make."""
+    standing = found.standing
+    kept = [_kept(n, one, view(one.target), why(one, found)) for n, one in enumerate(found.candidates, 1)]
+    return {
+        "model": call.model,
+        "policy": (standing.policy if standing is not None else "") or None,
+        "sticky": found.sticky or None,
+        "input_tokens_estimate": found.input_estimate,
+        "output_tokens_max": call.output_cap,
+        "needs": sorted(call.needs),
+        "hold_usd": format_amount(found.hold_nano),
+        "attempts_max": tried if found.attempts_max is None else found.attempts_max,
+        "offers": kept,
+        "excluded": [_excluded(item) for item in found.left_out],
+    }
+
+
+_BY_MODE = {"price": "the next by price", "measured": "the next by what was measured"}
+
+
+def why(candidate: Candidate, found: Plan) -> str:
+    """Why a candidate stands where it stands, in words."""
+    if candidate.reason:
+        return candidate.reason
+    groups = () if found.standing is None else found.standing.groups
+    for group in groups:
+        if candidate.entry in group.entries:
+            if len(group.entries) == 1:
+                return "the only offer that may be called"
+            if group.mode != "chance":
+                return _BY_MODE[group.mode]
+            return "where the conversation goes" if found.sticky else "by chance, the cheaper the likelier"
+    return ""
+
+
+def _kept(position: int, candidate: Candidate, health: OfferHealth, reason: str) -> dict[str, Any]:
+    target, entry = candidate.target, candidate.entry
+    return {
+        "position": position,
+        "model": target.model.slug,
+        "provider": target.provider.name,
+        "id": candidate.upstream_id,
+        "wire": target.wire,
+        "expected_cost_usd": format_amount(candidate.expected_nano),
+        "expected_cached_percent": candidate.cached_bp * 100 // BASIS_POINTS,
+        "worst_case_usd": format_amount(candidate.hold_nano),
+        "first_try_percent": None if entry is None else entry.share_bp * 100 // BASIS_POINTS,
+        "price_version": candidate.quoted.price_version,
+        "health": {
+            "state": health.state,
+            "success_percent": None if health.success is None else round(health.success * 100, 1),
+            "first_token_ms": _percentiles(health.first_token_ms),
+            "tokens_per_s": _percentiles(health.tokens_per_s),
+            "attempts": health.samples,
+            "in_flight": health.in_flight,
+            "in_flight_max": health.limit,
+        },
+        "reason": reason,
+    }
+
+
+def _percentiles(found: Percentiles | None) -> dict[str, float | None] | None:
+    return None if found is None else {"p50": found.p50, "p90": found.p90, "p99": found.p99}
+
+
+def _excluded(item: Exclusion) -> dict[str, str]:
+    return {"model": item.model, "provider": item.provider, "id": item.id, "rule": item.rule, "reason": item.reason}
