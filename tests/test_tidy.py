@@ -98,7 +98,7 @@ ARROWS: dict[str, set[str]] = {
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
     "attempts": {"billing", "bridge", "continuation", "errors", "exchange", "money", "routing", "transport", "verdict", "wires"},
-    "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport"},
+    "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport", "wires"},
     "pipeline": {
         "attempts", "billing", "bridge", "continuation", "errors", "exchange", "gate", "gateway", "money", "routing", "wires",
     },
