@@ -35,11 +35,12 @@ from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrd
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
+from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.circuit import Rules
 from farebox.routing.health import Health, OfferHealth
 from farebox.routing.measured import Measured
 from farebox.routing.patience import Patience
-from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
+from farebox.routing.policy import Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
@@ -50,8 +51,6 @@ from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 from farebox.turn import Turn
 
 LOCAL_PROVIDER = "local"
-DECISIONS: Mapping[str, Decisions] = {}
-"""What policies may choose their models by."""
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -258,7 +257,8 @@ def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
     titles = {name: row.title for name, row in PROVIDERS.items()} | {name: s.title or name for name, s in sections.items()}
     providers = Providers.of(titles)
     policies: list[Policy] = []
-    for name, section in loaded.config.policies.items():
+    sections_of_policies = loaded.config.policies
+    for name, section in sections_of_policies.items():
         try:
             policy = compiled(name, section, providers, DECISIONS)
             for setting, models in policy.named_models():
@@ -269,6 +269,10 @@ def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
         except FareboxError as error:
             raise ConfigError(f"{loaded.path}: {error.message}") from None
         policies.append(policy)
+    if AUTO not in sections_of_policies:
+        usual = automatic(market.targets.keys(), by_price(market))
+        if usual is not None:
+            policies.append(usual)
     return Router(
         market.catalog,
         market.by_wire,
@@ -278,6 +282,17 @@ def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
         attempts_max=loaded.config.attempts.attempts_max,
         default_policy=loaded.config.routing.policy or "",
     )
+
+
+def by_price(market: Market) -> list[str]:
+    """The slugs of what can be called, the cheapest first, as the first offer of each is listed; what has no price comes last."""
+
+    def price(slug: str) -> tuple[int, str]:
+        offer = market.targets[slug][0].offer
+        found = offer.prices[-1].standard.rates if offer.prices else None
+        return (2**62 if found is None else found.input + 2 * found.output, slug)
+
+    return sorted((slug for slug, targets in market.targets.items() if targets), key=price)
 
 
 def _check_model(market: Market, name: str, place: str) -> None:

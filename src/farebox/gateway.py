@@ -161,7 +161,13 @@ class Gateway:
         """The plan as its owner may read it."""
         now_us = self.clock.monotonic_us()
         tried = self.retry_policy.attempts_max
-        return explain.explained(call, plan, lambda target: self.health.view(target, now_us), tried=tried)
+        return explain.explained(
+            call,
+            plan,
+            lambda target: self.health.view(target, now_us),
+            tried=tried,
+            decision=self.router.policies.decision(call.model),
+        )
 
     def today(self, now_us: int) -> str:
         """The UTC day `YYYY-MM-DD`, computed once a day."""

@@ -102,7 +102,8 @@ def _explained(loaded: Loaded, call: Call, policy: str, markup: str) -> dict[str
         everything=True,
     )
     tried = loaded.config.attempts.attempts_max
-    return explaining.explained(call, found, lambda target: health.view(target, now_us), tried=tried)
+    decision = router.policies.decision(call.model)
+    return explaining.explained(call, found, lambda target: health.view(target, now_us), tried=tried, decision=decision)
 
 
 def _date(us: int) -> str:
@@ -113,6 +114,10 @@ def _date(us: int) -> str:
 
 def _print(told: dict[str, Any]) -> None:
     by = f" by the policy `{told['policy']}`" if told["policy"] else ""
+    hard = told["complexity"]
+    if hard is not None:
+        reasons = ", ".join(f"{one['feature']} {one['points']:+d}" for one in hard["reasons"])
+        click.echo(f"{hard['tier']} ({hard['score']} of 100): {reasons}")
     click.echo(f"`{told['model']}`{by}: about {told['input_tokens_estimate']} tokens in, ${told['hold_usd']} held.")
     print_table(
         ("", "provider", "id", "expected USD", "at most USD", "why"),

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from farebox.money import BASIS_POINTS, format_amount
+from farebox.routing.auto import COMPLEXITY
+from farebox.routing.complexity.classify import assess
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import OfferHealth
 from farebox.routing.plan import Candidate, Plan
@@ -12,13 +14,17 @@ from farebox.routing.target import Target
 from farebox.wires.call import Call
 
 
-def explained(call: Call, found: Plan, view: Callable[[Target], OfferHealth], *, tried: int) -> dict[str, Any]:
-    """The plan as JSON: money as decimal strings of USD, times in milliseconds. `tried` is how many attempts a call may make."""
+def explained(
+    call: Call, found: Plan, view: Callable[[Target], OfferHealth], *, tried: int, decision: str = ""
+) -> dict[str, Any]:
+    """The plan as JSON: money as decimal strings of USD, times in milliseconds. `tried` is how many attempts a call may make,
+    `decision` what the called policy chooses its models by."""
     standing = found.standing
     kept = [_kept(n, one, view(one.target), why(one, found)) for n, one in enumerate(found.candidates, 1)]
     return {
         "model": call.model,
         "policy": (standing.policy if standing is not None else "") or None,
+        "complexity": _complexity(call) if decision == COMPLEXITY else None,
         "sticky": found.sticky or None,
         "input_tokens_estimate": found.input_estimate,
         "output_tokens_max": call.output_cap,
@@ -27,6 +33,15 @@ def explained(call: Call, found: Plan, view: Callable[[Target], OfferHealth], *,
         "attempts_max": tried if found.attempts_max is None else found.attempts_max,
         "offers": kept,
         "excluded": [_excluded(item) for item in found.left_out],
+    }
+
+
+def _complexity(call: Call) -> dict[str, Any]:
+    found = assess(call)
+    return {
+        "score": found.score,
+        "tier": found.tier,
+        "reasons": [{"feature": one.feature, "points": one.points, "words": list(one.words)} for one in found.reasons],
     }
 
 

@@ -27,6 +27,8 @@ from farebox.routing.preferences import (
 from farebox.wires.call import Call
 
 POLICY_PREFIX = "policy/"
+AUTO = "auto"
+"""The model that stands for the policy of this name."""
 WEIGHT_MAX = 1_000_000
 
 Decision = Callable[[Call], str]
@@ -211,6 +213,13 @@ class Policies:
                 param="model",
             )
         return found
+
+    def decision(self, model: str) -> str:
+        """What the policy that is called by this name chooses its models by; empty for a model, or a policy without choice."""
+        if model != AUTO and not model.startswith(POLICY_PREFIX):
+            return ""
+        found = self._by_name.get(model.removeprefix(POLICY_PREFIX))
+        return "" if found is None else found.decision
 
     def branch(self, policy: Policy, call: Call) -> str:
         """What the policy's decision says of a call; empty without one."""

@@ -25,7 +25,7 @@ from farebox.routing.caching import Caching
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.plan import Candidate, Plan, refusal
-from farebox.routing.policy import NO_POLICY, POLICY_PREFIX, Policies, combined
+from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined
 from farebox.routing.preferences import NONE, Preferences, Reader, session_of
 from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
 from farebox.routing.sticky import finish_time
@@ -109,7 +109,7 @@ class Router:
             session = session_of(call) or session
         policy = policy or self.default_policy
         branch = ""
-        if call.model.startswith(POLICY_PREFIX):
+        if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
             branch = self.policies.branch(self.policies.called(call.model), call)
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
@@ -144,7 +144,7 @@ class Router:
         own = self.policies.get(policy) if policy else NO_POLICY
         called = NO_POLICY
         names: Sequence[str] = (call.model,)
-        if call.model.startswith(POLICY_PREFIX):
+        if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
             called = self.policies.called(call.model)
             names = called.names(branch)
         both = combined(combined(wanted, called), own)
