@@ -91,7 +91,8 @@ ARROWS: dict[str, set[str]] = {
     "billing": {"catalog", "money", "ports", "storage", "wires"},
     # What people are told, and what money comes in: it reads the books and speaks to the outside, off the way of a call.
     "control": {"billing", "money", "ports", "storage", "transport"},
-    "gate": {"billing", "errors", "ports"},
+    # What a key may use is the router's to keep (`routing.allowance`).
+    "gate": {"billing", "errors", "ports", "routing"},
     "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "wires"},
     "bridge": {"errors", "routing", "wires"},
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
@@ -135,6 +136,7 @@ def test_every_part_has_its_arrows() -> None:
 PURE = (
     "wires", "providers", "catalog", "routing", "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.keys",
+    "gate.permissions", "gate.addresses",
     "control.signing", "control.addresses", "control.messages",
 )  # fmt: skip
 IMPURE = {"asyncio", "socket", "ssl", "sqlalchemy", "time", "random", "uuid", "secrets", "threading", "subprocess", "httptools"}

@@ -27,6 +27,7 @@ from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.errors import FareboxError
 from farebox.failpoints import armed
+from farebox.gate.addresses import network
 from farebox.gate.keys import PEPPER_BYTES_MIN
 from farebox.gate.limits import Limits
 from farebox.gate.principal import Keyring
@@ -391,6 +392,7 @@ class Worker:
                 drains_max=config.billing.drains_max,
                 body_bytes_max=config.server.body_bytes_max,
                 metrics_public=config.server.metrics_public,
+                trusted_proxies=tuple(network(text, "server.trusted_proxies") for text in config.server.trusted_proxies),
                 stream_recovery=attempts.stream_recovery,
             ),
             fail_point=outside.fail_point,
@@ -421,8 +423,18 @@ class Worker:
         if market is not None:
             self.gateway.market = market
 
+    async def note_use(self) -> None:
+        """Write down when keys were used."""
+        used, self.gateway.keyring.used = self.gateway.keyring.used, {}
+        if used:
+            await self.library.note_use(used)
+
     async def close(self) -> None:
         """Give everything back: allotments, connections, threads."""
+        try:
+            await self.note_use()
+        except StoreError as error:
+            self.gateway.metrics.crashed("shutdown", error)
         await self.books.holds.close()
         try:
             await self.books.holds.return_idle(everything=True)

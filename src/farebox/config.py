@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -54,6 +55,8 @@ class Server(_Section, frozen=True):
     """Whether `/metrics` answers without a key."""
     access_log: bool = False
     """A JSON line per call on standard error: no prompt, no key."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of proxies whose `X-Forwarded-For` is believed, for keys that may be used only from some addresses."""
 
 
 class Database(_Section, frozen=True):
@@ -488,6 +491,11 @@ def _check(config: Config, path: Path) -> None:
         refuse("server.workers", f"{config.server.workers} is not from 1 to 64")
     if config.server.body_bytes_max < 1024:
         refuse("server.body_bytes_max", "must be at least 1024 bytes")
+    for index, text in enumerate(config.server.trusted_proxies):
+        try:
+            ip_network(text)
+        except ValueError as error:
+            refuse(f"server.trusted_proxies[{index}]", f"{error}; write a network such as `10.0.0.0/8`")
     if not 1 <= config.attempts.attempts_max <= 6:
         refuse("attempts.attempts_max", f"{config.attempts.attempts_max} is not from 1 to 6")
     limits = config.limits

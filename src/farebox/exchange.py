@@ -32,6 +32,11 @@ class Answer(Protocol):
     on_gone: Callable[[], None] | None
     """Called at once when the client hangs up before the end."""
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the connection; empty when it has none."""
+        ...
+
     def whole(self, status: int, headers: bytes, body: bytes) -> None:
         """The complete answer."""
         ...

@@ -12,6 +12,7 @@ from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
+from farebox.gate.addresses import Network
 from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True):
     stream_recovery: bool = True
     """Unless the caller says otherwise."""
     metrics_public: bool = True
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 class Market(msgspec.Struct, frozen=True, eq=False):

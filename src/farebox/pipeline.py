@@ -21,11 +21,13 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
+from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, attribution
 from farebox.gate.limits import Bucket, Limiter, Refusal
-from farebox.gate.principal import Principal, check, credential
+from farebox.gate.principal import USUAL, Principal, check, credential, permitted
 from farebox.gateway import Gateway
 from farebox.money import format_amount
+from farebox.routing.allowance import NotAllowed
 from farebox.routing.patience import Demand, demand
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
 from farebox.wires.call import Call
@@ -68,7 +70,15 @@ async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
         principal = await gateway.keyring.find(secret)
         exchange.notes["key"] = gateway.keyring.mark(secret)
     check(principal, now_us)
+    if principal.permit is not USUAL:
+        permitted(principal, "inference", address_of(gateway, exchange))
+    gateway.keyring.used[principal.key] = now_us
     return principal
+
+
+def address_of(gateway: Gateway, exchange: Exchange) -> str:
+    """Where the request comes from, as far as that can be believed."""
+    return client_address(exchange.answer.peer, exchange.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
 
 
 def enter(gateway: Gateway, principal: Principal) -> Bucket:
@@ -106,18 +116,22 @@ def route(
 ) -> Plan:
     """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
     day = gateway.today(now_us)
-    found = gateway.router.plan(
-        call,
-        now_us=now_us,
-        day=day,
-        random=gateway.random,
-        policy=principal.policy,
-        markup=own_markup(gateway, principal) if principal.markup else None,
-        volume_nano=principal.volume_nano(day[:7]),
-        session=session(exchange),
-        expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
-        everything=everything,
-    )
+    try:
+        found = gateway.router.plan(
+            call,
+            now_us=now_us,
+            day=day,
+            random=gateway.random,
+            policy=principal.policy,
+            allowance=principal.permit.allowance,
+            markup=own_markup(gateway, principal) if principal.markup else None,
+            volume_nano=principal.volume_nano(day[:7]),
+            session=session(exchange),
+            expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
+            everything=everything,
+        )
+    except NotAllowed as refused:
+        raise refused.for_key(principal.key_hint) from None
     reasons: list[str] = []
     for candidate in found.candidates:
         reason = inexpressible(gateway, exchange, call, candidate)

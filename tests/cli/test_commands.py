@@ -18,12 +18,14 @@ KEYS: dict[tuple[str, ...], Any] = {
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
     ("keys", "create", "--account", "default"): {
-        "id", "key", "account", "name", "project", "policy", "hint", "budget", "budget_window", "expires_at",
+        "id", "key", "account", "name", "project", "policy", "hint", "budget", "budget_window", "expires_at", "scopes",
+        "allowed_models", "allowed_providers", "max_price", "allowed_ips",
     },
     ("keys", "list"): {
         "keys": {
-            "id", "hint", "name", "account", "account_name", "project", "policy", "state", "budget",
-            "budget_window", "created_at",
+            "id", "hint", "name", "account", "account_name", "project", "policy", "state", "budget", "budget_window",
+            "created_at", "expires_at", "last_used_at", "scopes", "allowed_models", "allowed_providers", "max_price",
+            "allowed_ips",
         },
     },
     ("usage",): {"by", "since", "rows", "total", "until"},
@@ -194,6 +196,23 @@ def test_a_rotated_key_has_a_new_secret_and_keeps_its_id(shell: Shell, first_sec
     assert "not shown again" in shell("keys", "rotate", key["id"]).out
 
 
+def test_restrictions_are_set_kept_and_lifted(shell: Shell) -> None:
+    words = ("--allow-model", "ECHO", "--allow-model", "openai/*", "--allow-provider", "lab", "--max-price", "10")
+    made = shell.json("keys", "create", "--account", "default", *words, "--allow-ip", "::1", "--scope", "inference")
+    assert made["allowed_models"] == ["lab/echo", "openai/*"], "names become slugs, patterns stay"
+    assert made["max_price"] == {"prompt": "10", "completion": "10"} and made["allowed_ips"] == ["::1/128"]
+    assert made["scopes"] == ["inference"]
+    changed = shell.json("keys", "update", made["id"], "--allow-any", "ip", "--max-price", "prompt=2.50", "--name", "b")
+    assert changed["allowed_models"] == made["allowed_models"] and changed["allowed_providers"] == ["lab"]
+    assert (changed["max_price"], changed["allowed_ips"], changed["name"]) == ({"prompt": "2.50"}, [], "b")
+    assert changed["scopes"] == ["inference"] and changed["expires_at"] is None
+    later = shell.json("keys", "update", made["id"], "--expires-in-days", "3", "--scope", "read_usage")
+    assert later["scopes"] == ["read_usage"] and later["expires_at"] and later["allowed_models"] == made["allowed_models"]
+    assert shell.json("keys", "update", made["id"], "--expires-in-days", "0")["expires_at"] is None
+    (listed,) = [key for key in shell.json("keys", "list")["keys"] if key["id"] == made["id"]]
+    assert listed["allowed_providers"] == ["lab"] and listed["scopes"] == ["read_usage"]
+
+
 def test_a_disabled_key_can_be_enabled_and_a_revoked_one_cannot(shell: Shell) -> None:
     (key,) = shell.json("keys", "list")["keys"]
     assert shell.json("keys", "disable", key["id"]) == {"id": key["id"], "state": "disabled"}
@@ -223,6 +242,14 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("keys", "create", "--account", "default", "--budget-window", "day"), "--budget 5.00"),
     (("keys", "create", "--account", "default", "--budget", "-1"), "more than 0"),
     (("keys", "list", "--account", "nobody"), "`farebox accounts list`"),
+    (("keys", "create", "--account", "default", "--allow-model", "lab/ecco"), "did you mean `lab/echo`"),
+    (("keys", "create", "--account", "default", "--allow-model", "labb/*"), "no model is called 'labb/*'"),
+    (("keys", "create", "--account", "default", "--allow-provider", "lap"), "there is no provider 'lap'; known: "),
+    (("keys", "create", "--account", "default", "--allow-ip", "10.0.0.1/8"), "--allow-ip[0]"),
+    (("keys", "create", "--account", "default", "--max-price", "cheap"), "dollars as a number"),
+    (("keys", "create", "--account", "default", "--max-price", "prompts=1"), "CLASS=USD"),
+    (("keys", "create", "--account", "default", "--scope", "manage", "--scope", "inference"), "make two keys"),
+    (("keys", "update", "key-none", "--name", "x"), "`farebox keys list`"),
     (("keys", "revoke", "key-none"), "`farebox keys list`"),
     (("usage", "--since", "yesterday"), "write 7d"),
     (("usage", "--account", "nobody"), "`farebox accounts list`"),

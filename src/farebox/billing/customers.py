@@ -24,7 +24,7 @@ KEYS_PER_ACCOUNT_MAX = 10_000
 PROJECTS_PER_ACCOUNT_MAX = 1_000
 OVERLAP_US_MAX = 90 * 86_400_000_000
 """How long the secret before a rotation may go on working."""
-DEFAULT_PERMISSIONS = "inference usage"
+DEFAULT_PERMISSIONS = "inference read_usage"
 
 
 class CommandRefused(Exception):
@@ -62,6 +62,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
     project: str | UnsetType = UNSET
     expires_us: int | UnsetType | None = UNSET
+    permissions: str | UnsetType = UNSET
     restrictions: str | UnsetType = UNSET
     limits: str | UnsetType = UNSET
     tags: str | UnsetType = UNSET

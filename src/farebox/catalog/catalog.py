@@ -126,20 +126,27 @@ class Catalog:
 
     def _resolve_slowly(self, name: str) -> Resolved:
         """Another spelling of a known name, or the reason why there is nothing to call."""
-        if len(name) > NAME_CHARS_MAX:
-            raise missing.unknown(name, ())
-        target = self._aliases.get(name) or self._folded_alias(name) or name
-        meaning = self._find(target)
-        if meaning is None:
-            raise self._missing(name)
-        if len(meaning.slugs) != 1:
-            raise missing.ambiguous(name, meaning.slugs)
+        meaning = self._meaning(name)
         resolved = self._serve(meaning)
         if resolved is None:
             model = self._models[meaning.slugs[0]]
             providers = [offer.provider for offer in model.offers if meaning.includes(offer)]
             raise missing.switched_off(name, model, list(dict.fromkeys(providers)))
         return resolved
+
+    def slug_of(self, name: str) -> str:
+        """The slug of the model that a name means, whether or not it can be called. Raises `ModelNotFound`."""
+        return self._meaning(name).slugs[0]
+
+    def _meaning(self, name: str) -> Meaning:
+        if len(name) > NAME_CHARS_MAX:
+            raise missing.unknown(name, ())
+        meaning = self._find(self._aliases.get(name) or self._folded_alias(name) or name)
+        if meaning is None:
+            raise self._missing(name)
+        if len(meaning.slugs) != 1:
+            raise missing.ambiguous(name, meaning.slugs)
+        return meaning
 
     def _folded_alias(self, name: str) -> str | None:
         lowered = name.lower()

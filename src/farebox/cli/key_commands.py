@@ -1,4 +1,4 @@
-"""`keys`: create, list, rotate, disable and enable, revoke."""
+"""`keys`: create, list, update, rotate, disable and enable, revoke."""
 
 import os
 from collections.abc import Callable
@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+from msgspec import UNSET
 
 from farebox.app import read_pepper
 from farebox.billing import customers
 from farebox.billing.customers import CommandRefused, KeyChange, Window
 from farebox.cli.account_commands import amount, check_policy, find_account
 from farebox.cli.budget_commands import find_project
+from farebox.cli.key_options import permission_options, restrictions_of, scopes_of, shown
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.cli.setup import make_key
 from farebox.config import ConfigError
 from farebox.gate import keys as secrets
+from farebox.gate.permissions import UNRESTRICTED, restored, scope_words, stored
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.storage import queries
@@ -26,7 +29,7 @@ US_PER_HOUR = 3_600_000_000
 
 @click.group()
 def keys() -> None:
-    """API keys: create, list, rotate, disable, revoke."""
+    """API keys: create, list, update, rotate, disable, revoke."""
 
 
 @keys.command("create")
@@ -43,6 +46,7 @@ def keys() -> None:
     help="The budget is for each of these (UTC), or, with none, for the key's whole life.",
 )
 @click.option("--expires-in-days", type=click.IntRange(1, 3650), help="After so many days it stops working.")
+@permission_options
 @config_option
 @json_option
 def create_key(
@@ -53,6 +57,11 @@ def create_key(
     budget: str | None,
     budget_window: str,
     expires_in_days: int | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+    providers: tuple[str, ...],
+    max_prices: tuple[str, ...],
+    ips: tuple[str, ...],
     config_path: Path,
     as_json: bool,
 ) -> None:
@@ -65,6 +74,10 @@ def create_key(
     with database_of(config_path) as (loaded, database):
         check_policy(loaded, policy)
         found = find_account(database, account_name)
+        allowed = restrictions_of(
+            loaded, UNRESTRICTED, models=models, providers=providers, max_prices=max_prices, ips=ips
+        )
+        permissions = scopes_of(scopes) if scopes else customers.DEFAULT_PERMISSIONS
         project = "" if project_name is None else find_project(database, found.id, project_name).id
         try:
             made = make_key(
@@ -77,6 +90,8 @@ def create_key(
                 budget_nano=budget_nano,
                 window=cast("Window", budget_window),
                 expires_us=expires_us,
+                permissions=permissions,
+                restrictions=stored(allowed),
             )
         except (CommandRefused, ConfigError) as error:
             raise CliError(str(error)) from None
@@ -93,6 +108,8 @@ def create_key(
                 "budget": None if budget_nano is None else format_amount(budget_nano),
                 "budget_window": budget_window,
                 "expires_at": day(expires_us) or None,
+                "scopes": permissions.split(),
+                **shown(stored(allowed)),
             }
         )
         return
@@ -132,6 +149,10 @@ def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> Non
                         "budget": None if key.budget_nano is None else format_amount(key.budget_nano),
                         "budget_window": key.budget_window,
                         "created_at": day(key.created_us),
+                        "expires_at": day(key.expires_us) or None,
+                        "last_used_at": day(key.last_used_us) or None,
+                        "scopes": sorted(scope_words(key.permissions)),
+                        **shown(key.restrictions),
                     }
                     for key in rows
                 ]
@@ -153,6 +174,78 @@ def list_keys(account_name: str | None, config_path: Path, as_json: bool) -> Non
         ],
         empty="No keys yet; `farebox keys create --account NAME` makes one.",
     )
+
+
+@keys.command("update")
+@click.argument("key_id")
+@click.option("--name", help="What it is for.")
+@click.option("--expires-in-days", type=click.IntRange(0, 3650), help="From now on; 0 for never.")
+@permission_options
+@click.option(
+    "--allow-any",
+    "lift",
+    multiple=True,
+    type=click.Choice(["model", "provider", "price", "ip"]),
+    help="Lift this restriction; again for more.",
+)
+@config_option
+@json_option
+def update_key(
+    key_id: str,
+    name: str | None,
+    expires_in_days: int | None,
+    scopes: tuple[str, ...],
+    models: tuple[str, ...],
+    providers: tuple[str, ...],
+    max_prices: tuple[str, ...],
+    ips: tuple[str, ...],
+    lift: tuple[str, ...],
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Change what a key may do. A list that is given replaces the one before."""
+    now_us = SystemClock().now_us()
+    with database_of(config_path) as (loaded, database):
+        before = database.read(lambda connection: queries.key(connection, key_id))
+        if before is None:
+            raise CliError(f"there is no key `{key_id}`; `farebox keys list` shows them")
+        allowed = restrictions_of(
+            loaded,
+            restored(before.restrictions),
+            models=models,
+            providers=providers,
+            max_prices=max_prices,
+            ips=ips,
+            lift=[_LIFTED[word] for word in lift],
+        )
+        expires_us = UNSET
+        if expires_in_days is not None:
+            expires_us = now_us + expires_in_days * 86_400_000_000 if expires_in_days else None
+        change = KeyChange(
+            name=UNSET if name is None else name,
+            expires_us=expires_us,
+            permissions=scopes_of(scopes) if scopes else UNSET,
+            restrictions=stored(allowed),
+        )
+        _do(lambda: customers.change_key(database, key_id, change, now_us=now_us))
+        after = database.read(lambda connection: queries.key(connection, key_id))
+    assert after is not None, "it was changed a moment ago"
+    if as_json:
+        print_json(
+            {
+                "id": key_id,
+                "name": after.name,
+                "state": state(after, now_us),
+                "expires_at": day(after.expires_us) or None,
+                "scopes": sorted(scope_words(after.permissions)),
+                **shown(after.restrictions),
+            }
+        )
+        return
+    click.echo(f"Changed {key_id}; a running server knows within a second.")
+
+
+_LIFTED = {"model": "models", "provider": "providers", "price": "max_price", "ip": "ips"}
 
 
 @keys.command("revoke")

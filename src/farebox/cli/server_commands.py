@@ -33,7 +33,7 @@ def _callable_models(loaded: Loaded) -> list[str]:
     make_router(loaded, market, NothingMeasured())  # a policy that cannot be is told before any process starts
     now_us = SystemClock().now_us()
     day = f"{_date(now_us)}"
-    slugs = [str(item["id"]) for item in openai_list(market, day)["data"]]
+    slugs = [str(item["id"]) for item in openai_list(market.targets, day)["data"]]
     return sorted(slugs, key=lambda slug: (slug != LOCAL_MODEL, slug))
 
 

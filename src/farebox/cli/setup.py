@@ -70,6 +70,8 @@ def make_key(
     budget_nano: int | None = None,
     window: customers.Window = "none",
     expires_us: int | None = None,
+    permissions: str = customers.DEFAULT_PERMISSIONS,
+    restrictions: str = "",
 ) -> MadeKey:
     """Create a key and return its secret once."""
     clock = SystemClock()
@@ -86,6 +88,8 @@ def make_key(
         expires_us=expires_us,
         budget_nano=budget_nano,
         budget_window=window,
+        permissions=permissions,
+        restrictions=restrictions,
     )
     customers.create_key(database, new, now_us=clock.now_us())
     return made

@@ -39,6 +39,11 @@ class HttpAnswer:
         self.ended = False
         self.on_gone: Callable[[], None] | None = None
 
+    @property
+    def peer(self) -> str:
+        """The address at the other end of the connection; empty when it has none."""
+        return self._connection.peer
+
     def whole(self, status: int, headers: bytes, body: bytes) -> None:
         """The complete answer; `headers` are encoded lines, each ended by CR LF."""
         self.started = self.ended = True

@@ -1,42 +1,32 @@
 """Which path is what, and how an error leaves. The data path's entry is `App.handle`; everything else is read-only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 
 from farebox import pipeline
 from farebox.billing.journal import JournalError
-from farebox.edge import info, statements
+from farebox.edge import info
 from farebox.edge.compression import decompress
 from farebox.edge.count_tokens import count_tokens
 from farebox.edge.explain import explain
 from farebox.edge.http import HttpAnswer, Request
+from farebox.edge.routes import Route, below_version, routes_of
 from farebox.edge.surfaces import CHAT_COMPLETIONS, COUNT_TOKENS, MESSAGES
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange, Surface
 from farebox.gateway import Gateway
 from farebox.storage.database import StoreError
 
-Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
-
 GENERATE: dict[str, Surface] = {"/chat/completions": CHAT_COMPLETIONS, "/messages": MESSAGES}
-READ: dict[str, Reader] = {
-    "/models": info.models,
-    "/generation": info.generation,
-    "/key": info.key,
-    "/credits": info.credits,
-    "/activity": statements.activity,
-    "/usage": statements.usage,
-    "/compare": statements.compare,
-    "/invoices": statements.invoices,
-}
-ROOT_READ: dict[str, Reader] = {"/healthz": info.healthz, "/readyz": info.readyz, "/metrics": info.metrics}
 _PREFLIGHT = (
-    b"access-control-allow-origin: *\r\naccess-control-allow-methods: GET, POST, OPTIONS\r\n"
+    b"access-control-allow-origin: *\r\naccess-control-allow-methods: GET, POST, PATCH, DELETE, OPTIONS\r\n"
     b"access-control-allow-headers: *\r\naccess-control-max-age: 86400\r\n"
 )
 JSON = b"content-type: application/json\r\n"
 PATH_CHARACTERS_MAX = 256
 EXPLAIN = "/route/explain"
+CALLS = (*GENERATE, "/messages/count_tokens", EXPLAIN)
+"""What takes a call in its body, with POST."""
 
 
 class App:
@@ -60,18 +50,21 @@ class App:
         else:
             await self._other(request, answer)
 
-    async def _run(self, request: Request, answer: HttpAnswer, surface: Surface, reader: Reader | None) -> None:
+    async def _run(self, request: Request, answer: HttpAnswer, surface: Surface, route: Route | None) -> None:
         gateway = self._gateway
         request_id = gateway.ids.new("req")
         try:
-            if reader is not None:
-                page = await reader(gateway, info.Question(request.path, request.query, request.headers, self._library))
-                answer.whole(page.status, page.headers + surface.head(request_id.encode()), page.body)
-                return
             body = request.body
             encoding = request.headers.get(b"content-encoding")
             if encoding is not None:
                 body = decompress(body, encoding, gateway.settings.body_bytes_max)
+            if route is not None:
+                question = info.Question(
+                    request.path, request.query, request.headers, self._library, route.needs, body, answer.peer
+                )
+                page = await route.answer(gateway, question)
+                answer.whole(page.status, page.headers + surface.head(request_id.encode()), page.body)
+                return
             exchange = Exchange(surface, request.headers, body, answer, request_id, request.notes)
             if surface is COUNT_TOKENS:
                 await count_tokens(gateway, exchange)
@@ -110,7 +103,7 @@ class App:
         error = FareboxError(kinds.get(status, Kind.INVALID_REQUEST), problem)
         request_id = self._gateway.ids.new("req")
         self._gateway.metrics.refused("http", error.code)
-        surface = MESSAGES if _below_version(request.path).startswith("/messages") else CHAT_COMPLETIONS
+        surface = MESSAGES if below_version(request.path).startswith("/messages") else CHAT_COMPLETIONS
         return JSON + surface.head(request_id.encode()), _body(surface, error, request_id)
 
     async def _other(self, request: Request, answer: HttpAnswer) -> None:
@@ -119,7 +112,7 @@ class App:
         if method == b"OPTIONS":
             answer.whole(204, _PREFLIGHT, b"")
             return
-        short = _below_version(path)
+        short = below_version(path)
         anthropic = short.startswith("/messages") or b"anthropic-version" in request.headers
         surface = MESSAGES if anthropic else CHAT_COMPLETIONS
         if short == "/messages/count_tokens" and method == b"POST":
@@ -128,22 +121,21 @@ class App:
         if short == EXPLAIN and method == b"POST":
             await self._run(request, answer, surface, None)
             return
-        reader = ROOT_READ.get(path) or READ.get(short) or _below(short)
-        if reader is not None and method in (b"GET", b"HEAD"):
-            await self._run(request, answer, surface, reader)
+        routes = routes_of(path)
+        route = routes.get("GET" if method == b"HEAD" else method.decode("latin-1"))
+        if route is not None:
+            await self._run(request, answer, surface, route)
             return
-        shown = path[:PATH_CHARACTERS_MAX]
+        refusal = _no_such_route(path, method, routes, generates=short in CALLS)
+        self._tell(answer, surface, refusal, self._gateway.ids.new("req"))
 
-        async def refuse(_gateway: Gateway, _question: info.Question) -> info.Page:
-            if reader is not None or short in GENERATE or short in ("/messages/count_tokens", EXPLAIN):
-                allowed = "GET" if reader is not None else "POST"
-                sent = method[:16].decode("latin-1")
-                raise FareboxError(Kind.METHOD_NOT_ALLOWED, f"`{shown}` takes {allowed}, not {sent}")
-            raise FareboxError(
-                Kind.NOT_FOUND, f"there is no `{shown}` here; calls go to `/v1/chat/completions` or `/v1/messages`"
-            )
 
-        await self._run(request, answer, surface, refuse)
+def _no_such_route(path: str, method: bytes, routes: Mapping[str, Route], *, generates: bool) -> FareboxError:
+    shown = path[:PATH_CHARACTERS_MAX]
+    if routes or generates:
+        allowed = "POST" if generates else ", ".join(sorted(routes))
+        return FareboxError(Kind.METHOD_NOT_ALLOWED, f"`{shown}` takes {allowed}, not {method[:16].decode('latin-1')}")
+    return FareboxError(Kind.NOT_FOUND, f"there is no `{shown}` here; calls go to `/v1/chat/completions` or `/v1/messages`")
 
 
 def _body(surface: Surface, error: FareboxError, request_id: str) -> bytes:
@@ -160,16 +152,3 @@ def error_head(error: FareboxError) -> bytes:
     if error.status == 401:
         lines.append(b"www-authenticate: Bearer\r\n")
     return b"".join(lines)
-
-
-def _below(short: str) -> Reader | None:
-    """The reader of one item of a list."""
-    if short.startswith("/models/"):
-        return info.model
-    return statements.invoice if short.startswith("/invoices/") else None
-
-
-def _below_version(path: str) -> str:
-    """The path without `/api`, `/v1` and a trailing slash."""
-    short = path.removeprefix("/api").removeprefix("/v1")
-    return short.rstrip("/") or "/"

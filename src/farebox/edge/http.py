@@ -400,6 +400,12 @@ class HttpConnection(asyncio.Protocol):
         self._transport.close()
 
     @property
+    def peer(self) -> str:
+        """The address at the other end; empty for a socket that has none."""
+        name: tuple[str, int] | str | None = self._transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else ""
+
+    @property
     def reading(self) -> bool:
         """In the middle of a request."""
         return self._request is not None

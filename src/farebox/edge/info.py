@@ -13,10 +13,13 @@ import msgspec
 from sqlalchemy import Connection
 
 from farebox.billing.invoices import Terms
+from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.errors import FareboxError, Kind, invalid
-from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential
+from farebox.gate.addresses import FORWARDED_FOR, client_address
+from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
 from farebox.gateway import Gateway
+from farebox.routing.target import Target
 from farebox.telemetry import TEXT_TYPE
 
 _encode = msgspec.json.Encoder().encode
@@ -27,7 +30,7 @@ QUERY_BYTES_MAX = 4096
 class Library(Protocol):
     """What the read-only endpoints ask of the database; each call runs off the event loop."""
 
-    async def generation(self, account: str, generation: str) -> dict[str, Any] | None: ...
+    async def generation(self, principal: Principal, generation: str) -> dict[str, Any] | None: ...
 
     async def key(self, principal: Principal, now_us: int) -> dict[str, Any]: ...
 
@@ -56,6 +59,11 @@ class Question(msgspec.Struct, frozen=True):
     query_string: bytes
     headers: Mapping[bytes, bytes]
     library: Library
+    needs: str = "key"
+    """What the caller's key must be for (`farebox.edge.routes`)."""
+    body: bytes = b""
+    peer: str = ""
+    """The address at the other end of the connection."""
 
     def query(self) -> dict[str, str]:
         if len(self.query_string) > QUERY_BYTES_MAX:
@@ -74,36 +82,63 @@ async def identified(gateway: Gateway, request: Question) -> Principal:
     """The caller behind the credential, allowed to ask."""
     secret = credential(request.headers)
     principal = await gateway.keyring.find(secret)
-    check(principal, gateway.clock.now_us())
+    now_us = gateway.clock.now_us()
+    check(principal, now_us)
+    address = client_address(request.peer, request.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
+    permitted(principal, "" if request.needs in ("public", "key") else request.needs, address)
+    gateway.keyring.used[principal.key] = now_us
     return principal
 
 
-async def _optional_principal(gateway: Gateway, request: Question) -> None:
-    """Lists are public, but a client that sends a key learns whether it is good."""
-    if any(name in request.headers for name in CREDENTIAL_HEADERS):
-        await identified(gateway, request)
+async def whole_account(gateway: Gateway, request: Question) -> Principal:
+    """The same for what belongs to the account as a whole: not for a key that is in a project."""
+    principal = await identified(gateway, request)
+    if principal.project:
+        raise FareboxError(
+            Kind.PERMISSION,
+            f"the API key `{principal.key_hint}` belongs to a project, and this is its whole account's; "
+            "use a key of the account that is in no project",
+            code="project_key",
+            should_retry=False,
+        )
+    return principal
+
+
+async def _targets(gateway: Gateway, request: Question) -> Mapping[str, tuple[Target, ...]]:
+    """What can be called, by slug. Lists are public, but a client that sends a key learns whether it is good, and what it may
+    call."""
+    targets = gateway.market.targets
+    if not any(name in request.headers for name in CREDENTIAL_HEADERS):
+        return targets
+    allowance = (await identified(gateway, request)).permit.allowance
+    if allowance is None:
+        return targets
+    allowed = {slug: tuple(one for one in found if allowance.forbids(one) is None) for slug, found in targets.items()}
+    return {slug: found for slug, found in allowed.items() if found}
 
 
 async def models(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/models`: Anthropic's list with `anthropic-version`, Codex's with `client_version`, else OpenAI's with prices."""
-    await _optional_principal(gateway, request)
+    targets = await _targets(gateway, request)
     day = gateway.today(gateway.clock.now_us())
     query = request.query()
     if b"anthropic-version" in request.headers:
-        return Page(200, _encode(anthropic_list(gateway.market, day, query)))
+        return Page(200, _encode(anthropic_list(targets, day, query)))
     if "client_version" in query:
-        body = _encode(codex_list(gateway.market, day))
+        body = _encode(codex_list(targets, day))
         return Page(200, body, b'content-type: application/json\r\netag: W/"%x"\r\n' % zlib.crc32(body))
-    return Page(200, _encode(openai_list(gateway.market, day)))
+    return Page(200, _encode(openai_list(targets, day)))
 
 
 async def model(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/models/{slug}`; any name that resolves in a call resolves here."""
-    await _optional_principal(gateway, request)
+    allowed = await _targets(gateway, request)
     name = unquote(request.path.partition("/models/")[2]).rstrip("/")
     found = gateway.market.catalog.resolve(name).model
     day = gateway.today(gateway.clock.now_us())
-    targets = gateway.market.targets.get(found.slug, ())
+    targets = allowed.get(found.slug, ())
+    if not targets:
+        raise unknown(name, ())
     make = anthropic_model if b"anthropic-version" in request.headers else openai_model
     return Page(200, _encode(make(found, targets, day)))
 
@@ -114,7 +149,7 @@ async def generation(gateway: Gateway, request: Question) -> Page:
     wanted = request.query().get("id")
     if not wanted:
         raise invalid("`id` is missing: `GET /v1/generation?id=gen-…`", param="id")
-    found = await request.library.generation(principal.account, wanted[:128])
+    found = await request.library.generation(principal, wanted[:128])
     if found is None:
         raise FareboxError(
             Kind.NOT_FOUND, f"there is no generation `{wanted[:128]}` on this account; records appear within a second", param="id"
@@ -130,7 +165,7 @@ async def key(gateway: Gateway, request: Question) -> Page:
 
 async def credits(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/credits`: what was bought and what is used."""
-    principal = await identified(gateway, request)
+    principal = await whole_account(gateway, request)
     return Page(200, _encode({"data": await request.library.credits(principal.account)}))
 
 

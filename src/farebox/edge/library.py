@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import budget_commands
+from farebox.billing import budget_commands, customers
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
-from farebox.gate.principal import Lookup, Principal
+from farebox.gate.permissions import permit
+from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
 from farebox.storage import queries
 from farebox.storage.database import Database, StoreError
@@ -41,6 +42,7 @@ def principal_lookup(database: Database) -> Lookup:
         disabled = "the API key" if row.key.disabled_us is not None else ""
         if row.project is not None and row.project.disabled_us is not None:
             disabled = f"the project `{row.project.name}`"
+        allowed = permit(row.key.permissions, row.key.restrictions)
         return Principal(
             account=row.account.id,
             account_name=row.account.name,
@@ -66,9 +68,18 @@ def principal_lookup(database: Database) -> Lookup:
             policy=row.key.policy or row.account.policy,
             month=row.month,
             charged_nano=row.charged_nano,
+            permit=USUAL if allowed == USUAL else allowed,
         )
 
     return find
+
+
+def _may_read(principal: Principal, row: queries.UsageRow) -> bool:
+    """Every key may read its own calls; one for reading usage its project's, or, in no project, its account's."""
+    if row.key_id == principal.key:
+        return True
+    reads = not principal.permit.scopes.isdisjoint(("read_usage", "manage"))
+    return reads and principal.project in ("", row.project)
 
 
 def dollars(nano: int) -> msgspec.Raw:
@@ -96,10 +107,15 @@ class DatabaseLibrary:
         """Grows with every change to keys and accounts."""
         return await self.read(queries.current_version)
 
-    async def generation(self, account: str, generation: str) -> dict[str, Any] | None:
+    async def note_use(self, used: dict[str, int]) -> None:
+        """When keys were used; see `billing.customers.note_use`."""
+        await self._run(customers.note_use, self._database, used)
+
+    async def generation(self, principal: Principal, generation: str) -> dict[str, Any] | None:
         rows: list[queries.UsageRow] = await self.read(
-            lambda connection: queries.generation(connection, generation, account_id=account)
+            lambda connection: queries.generation(connection, generation, account_id=principal.account)
         )
+        rows = [row for row in rows if _may_read(principal, row)]
         final = next((row for row in rows if row.final), None)
         if final is None:
             return None
@@ -187,8 +203,8 @@ class DatabaseLibrary:
             "byok_usage_weekly": 0,
             "byok_usage_monthly": 0,
             "is_free_tier": False,
-            "is_management_key": False,
-            "is_provisioning_key": False,
+            "is_management_key": "manage" in principal.permit.scopes,
+            "is_provisioning_key": "manage" in principal.permit.scopes,
             "expires_at": None if principal.expires_us is None else _time(principal.expires_us),
             "creator_user_id": None,
             "rate_limit": {"requests": -1, "interval": "10s", "note": "deprecated"},

@@ -8,7 +8,6 @@ from farebox.billing.markup import Terms
 from farebox.catalog.model import Model
 from farebox.catalog.price import Rates
 from farebox.errors import invalid
-from farebox.gateway import Market
 from farebox.money import PICO_PER_NANO
 from farebox.routing.target import Target
 
@@ -121,18 +120,18 @@ def openai_model(model: Model, targets: Sequence[Target], day: str) -> dict[str,
     return item
 
 
-def _callable(market: Market, day: str) -> list[Model]:
+def _callable(targets: Mapping[str, tuple[Target, ...]], day: str) -> list[Model]:
     """Models with an enabled offer that has a price, by slug."""
     found: list[Model] = []
-    for slug, targets in market.targets.items():
-        if any(target.offer.price_on(day) is not None for target in targets):
-            found.append(targets[0].model)
-            assert targets[0].model.slug == slug, "targets are filed under their model"
+    for slug, offers in targets.items():
+        if any(target.offer.price_on(day) is not None for target in offers):
+            found.append(offers[0].model)
+            assert offers[0].model.slug == slug, "targets are filed under their model"
     return sorted(found, key=lambda model: model.slug)
 
 
-def openai_list(market: Market, day: str) -> dict[str, Any]:
-    data = [openai_model(model, market.targets[model.slug], day) for model in _callable(market, day)]
+def openai_list(targets: Mapping[str, tuple[Target, ...]], day: str) -> dict[str, Any]:
+    data = [openai_model(model, targets[model.slug], day) for model in _callable(targets, day)]
     return {"object": "list", "data": data, "total_count": len(data), "links": {"next": None}}
 
 
@@ -147,9 +146,9 @@ def anthropic_model(model: Model, _targets: Sequence[Target], _day: str) -> dict
     }
 
 
-def anthropic_list(market: Market, day: str, query: Mapping[str, str]) -> dict[str, Any]:
+def anthropic_list(targets: Mapping[str, tuple[Target, ...]], day: str, query: Mapping[str, str]) -> dict[str, Any]:
     """A page of Anthropic's list: `limit`, `after_id`, `before_id`."""
-    models = _callable(market, day)
+    models = _callable(targets, day)
     limit_text = query.get("limit", "20")
     if not limit_text.isdigit() or not 1 <= int(limit_text) <= PAGE_MAX:
         raise invalid(f"`limit` must be from 1 to {PAGE_MAX}, not {limit_text[:32]!r}", param="limit")
@@ -168,10 +167,10 @@ def anthropic_list(market: Market, day: str, query: Mapping[str, str]) -> dict[s
     }
 
 
-def codex_list(market: Market, day: str) -> dict[str, Any]:
+def codex_list(targets: Mapping[str, tuple[Target, ...]], day: str) -> dict[str, Any]:
     return {
         "models": [
             {"slug": model.slug, "display_name": model.name, "context_window": model.context_window}
-            for model in _callable(market, day)
+            for model in _callable(targets, day)
         ]
     }

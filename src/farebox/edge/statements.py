@@ -17,7 +17,7 @@ from farebox.billing import dunning, evidence, exports, invoice_pages, months
 from farebox.billing import invoices as documents
 from farebox.billing.compare import Comparison
 from farebox.billing.periods import format_day, format_moment, parse_moment
-from farebox.edge.info import Page, Question, identified
+from farebox.edge.info import Page, Question, identified, whole_account
 from farebox.edge.library import dollars
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gateway import Gateway
@@ -47,7 +47,7 @@ async def activity(gateway: Gateway, request: Question) -> Page:
     else:
         since_us = moment(asked, "date", now_us) // reports.US_PER_DAY * reports.US_PER_DAY
         until_us = since_us + reports.US_PER_DAY
-    narrow = Narrow(since_us=since_us, until_us=until_us, account_id=principal.account)
+    narrow = Narrow(since_us=since_us, until_us=until_us, account_id=principal.account, project=principal.project or None)
     lines = await request.library.read(lambda c: reports.usage_lines(c, ("day", "model", "provider"), narrow))
     rows = [_activity_row(line) for line in sorted(lines, key=lambda line: -int(line.groups[0])) if line.groups[2]]
     return Page(200, _encode({"data": rows}))
@@ -84,6 +84,10 @@ async def usage(gateway: Gateway, request: Question) -> Page:
         account_id=principal.account,
         **{column: query[name] for name, column in _NARROWING.items() if name in query},
     )
+    if principal.project:
+        if narrow.project not in (None, principal.project):
+            raise FareboxError(Kind.NOT_FOUND, f"there is no project `{query['project'][:64]}` for this key", param="project")
+        narrow = msgspec.structs.replace(narrow, project=principal.project)
     after = _cursor(query["after"], by) if "after" in query else None
     lines = await request.library.read(
         lambda c: reports.usage_lines(c, by, narrow, after=after, lines_max=limit + 1)
@@ -128,6 +132,7 @@ async def compare(gateway: Gateway, request: Question) -> Page:
         since_us=moment(query.get("since", "30d"), "since", now_us),
         until_us=moment(query["until"], "until", now_us) if "until" in query else now_us,
         account_id=principal.account,
+        project=principal.project or None,
     )
     model_of = gateway.market.catalog.get
 
@@ -170,7 +175,7 @@ def compared(one: Comparison) -> dict[str, Any]:
 
 async def invoices(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/invoices`: the account's invoices and credit notes, and what is open of them."""
-    principal = await identified(gateway, request)
+    principal = await whole_account(gateway, request)
     query_of(request, ())
     now_us = gateway.clock.now_us()
     terms = request.library.terms
@@ -195,7 +200,7 @@ def _standing(one: dunning.Standing) -> dict[str, Any]:
 
 async def invoice(gateway: Gateway, request: Question) -> Page:
     """`GET /v1/invoices/{number}`: the document as issued; `?format=html` as a page that prints well."""
-    principal = await identified(gateway, request)
+    principal = await whole_account(gateway, request)
     form = query_of(request, ("format",)).get("format", "json")
     if form not in ("json", "html"):
         raise invalid(f"`format` must be json or html, not {form[:32]!r}", param="format")

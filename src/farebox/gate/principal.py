@@ -10,11 +10,17 @@ from farebox.billing.budgets import Window
 from farebox.billing.covering import Covering
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys
+from farebox.gate.addresses import within
+from farebox.gate.permissions import Permit, address_refused, scope_missing
 
 REMEMBERED_MAX = 50_000
 UNKNOWN_REMEMBERED_MAX = 10_000
 CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key")
 CREDENTIAL_BYTES_MAX = 512
+
+
+USUAL = Permit()
+"""The permit of a key without restrictions; there is only this one."""
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -44,6 +50,8 @@ class Principal(msgspec.Struct, frozen=True):
     """What the account was charged in `month`, as far as posted when this was read."""
     policy: str = ""
     """The routing policy of the key or, where it has none, of the account."""
+    permit: Permit = USUAL
+    """What the key may do."""
 
     def volume_nano(self, month: str) -> int:
         """What the account was charged in a UTC month `2026-11`; what plans with volume steps go by."""
@@ -95,6 +103,8 @@ class Keyring:
         self._known: dict[bytes, Principal] = {}
         self._unknown: set[bytes] = set()
         self._generation = 0
+        self.used: dict[str, int] = {}
+        """When keys were used since somebody last wrote it down, by id, in microseconds."""
 
     def forget(self) -> None:
         """Something changed in the database: ask anew."""
@@ -148,3 +158,14 @@ def check(principal: Principal, now_us: int) -> None:
         )
     if not principal.active:
         raise FareboxError(Kind.PERMISSION, f"the account `{principal.account_name}` is suspended; ask its operator")
+
+
+def permitted(principal: Principal, needed: str, address: str) -> None:
+    """Refuse what a key is not for, and what comes from where it may not be used. Managing keys includes reading usage; an empty
+    `needed` is anybody's who has a key.
+    """
+    permit = principal.permit
+    if permit.networks and not within(address, permit.networks):
+        raise address_refused(principal.key_hint, address, permit.networks)
+    if needed and needed not in permit.scopes and not (needed == "read_usage" and "manage" in permit.scopes):
+        raise scope_missing(principal.key_hint, permit.scopes, needed)

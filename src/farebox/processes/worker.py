@@ -25,6 +25,8 @@ from farebox.telemetry import save
 
 TICK_S = 0.25
 TICKS_PER_HOUSEKEEPING = 4
+TICKS_PER_NOTE = 40
+"""Between two times at which it is written down when keys were used: 10 s."""
 SLOT_WAIT_S = 10.0
 """How long a new life waits for the last one to let go of its slot."""
 
@@ -127,6 +129,8 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
                 counts.holds_open, counts.hold_nano = holds.open_count, holds.open_nano
                 counts.unwritten = len(worker.books.unwritten)
                 save(counts, metrics_path)
+            if ticks % TICKS_PER_NOTE == 0:
+                await worker.note_use()
         except Exception as error:
             # The clockwork must not stop for a database that is away for a moment.
             gateway.metrics.crashed("housekeeping", error)

@@ -252,7 +252,7 @@ def combined(request: Preferences, policy: Policy) -> Preferences:
         quantizations=_both(request.quantizations, ours.quantizations, "provider.quantizations", policy.name),
         throughput_min=request.throughput_min or ours.throughput_min,
         latency_max_ms=request.latency_max_ms or ours.latency_max_ms,
-        price_max=_lower(request.price_max, ours.price_max),
+        price_max=lower_cap(request.price_max, ours.price_max),
         attempts_max=_least(request.attempts_max, ours.attempts_max),
         patience=shorter(request.patience, ours.patience),
         require=request.require | ours.require,
@@ -286,7 +286,8 @@ def _excluded(path: str, allowed: str, name: str) -> FareboxError:
     return invalid(f"`{path}`: the policy `{name}` allows only {allowed}", param=path)
 
 
-def _lower(first: PriceCap | None, second: PriceCap | None) -> PriceCap | None:
+def lower_cap(first: PriceCap | None, second: PriceCap | None) -> PriceCap | None:
+    """The cap that holds when both do."""
     if first is None or second is None:
         return first or second
     return PriceCap(*(_least(getattr(first, name), getattr(second, name)) for name in PriceCap.__struct_fields__))

@@ -21,11 +21,12 @@ from farebox.catalog.model import Offer
 from farebox.money import BASIS_POINTS, PICO_PER_NANO
 from farebox.ports import Random
 from farebox.routing import filters, fitness, sticky
+from farebox.routing.allowance import Allowance, model_refused, offers_refused
 from farebox.routing.caching import Caching
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.plan import Candidate, Plan, refusal
-from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined
+from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
 from farebox.routing.preferences import NONE, Preferences, Reader, session_of
 from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
 from farebox.routing.sticky import finish_time
@@ -90,6 +91,7 @@ class Router:
         day: str,
         random: Random,
         policy: str = "",
+        allowance: Allowance | None = None,
         markup: MarkupPlan | None = None,
         volume_nano: int = 0,
         session: str = "",
@@ -98,8 +100,9 @@ class Router:
     ) -> Plan:
         """The plan of a call. Raises the 400 or 404 that the caller is told when nobody can answer it.
 
-        `policy` is the caller's own, `markup` its account's own, `volume_nano` what that was charged this month, `session` the
-        conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is left for.
+        `policy` and `allowance` are the caller's own, `markup` its account's own, `volume_nano` what that was charged this month,
+        `session` the conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is
+        left for.
         """
         pays = markup or self._usual
         if call.plain:
@@ -113,10 +116,10 @@ class Router:
             branch = self.policies.branch(self.policies.called(call.model), call)
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
-        key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step)
+        key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step, allowance)
         standing = self._standings.get(key)
         if standing is None or now_us >= standing.until_us or standing.epoch != self.health.epoch:
-            standing = self._prepare(call, wanted, policy, branch, pays, volume_nano, now_us, day)
+            standing = self._prepare(call, wanted, policy, branch, allowance, pays, volume_nano, now_us, day)
             if len(self._standings) >= STANDINGS_MAX:
                 self._standings.clear()
             self._standings[key] = standing
@@ -136,6 +139,7 @@ class Router:
         wanted: Preferences,
         policy: str,
         branch: str,
+        allowance: Allowance | None,
         markup: MarkupPlan,
         volume_nano: int,
         now_us: int,
@@ -148,9 +152,17 @@ class Router:
             called = self.policies.called(call.model)
             names = called.names(branch)
         both = combined(combined(wanted, called), own)
-        chain = tuple(dict.fromkeys((*names, *both.fallbacks)))
+        chain = resolve_chain(
+            self.catalog, tuple(dict.fromkeys((*names, *both.fallbacks))), lenient=called is not NO_POLICY
+        )
+        if allowance is not None:
+            # A model that the call names itself is refused in so many words; those it would fall back to are left out.
+            if called is NO_POLICY and not allowance.allows_model(chain[0][2].slug):
+                raise model_refused(chain[0][2].slug, allowance)
+            if allowance.price_max is not None:
+                both = msgspec.structs.replace(both, price_max=lower_cap(both.price_max, allowance.price_max))
         return prepare(
-            resolve_chain(self.catalog, chain, lenient=called is not NO_POLICY),
+            chain,
             self.by_wire[call.wire],
             both,
             asked=wanted,
@@ -162,6 +174,7 @@ class Router:
             health=self.health,
             now_us=now_us,
             day=day,
+            allowance=allowance,
         )
 
     def _choose(
@@ -193,12 +206,13 @@ class Router:
             if standing.simple:
                 picked = _candidates(call, entries[:keep], estimate, now_us)
             else:
-                picked = _checked(call, entries, keep, estimate, now_us, wanted, expresses, excluded)
+                picked = _checked(call, entries, keep, estimate, now_us, standing, expresses, excluded)
             candidates += picked
             room -= len(picked)
             models += bool(picked)
         if not candidates:
-            raise refusal(call, (*standing.excluded, *excluded))
+            everything_excluded = (*standing.excluded, *excluded)
+            raise offers_refused(call.model, everything_excluded) or refusal(call, everything_excluded)
         first = candidates[0]
         if draw.later_turn and first.entry is not None and first.entry.caching:
             candidates[0] = _with_cache(call, first, estimate, self.caching.share_bp(first.target))
@@ -388,11 +402,12 @@ def _checked(
     keep: int,
     estimate: int,
     now_us: int,
-    wanted: Preferences,
+    standing: Standing,
     expresses: Expresses | None,
     excluded: list[Exclusion],
 ) -> list[Candidate]:
     """The first `keep` candidates that also pass what can only be checked with the call's own bounds and parameters."""
+    wanted, allowance = standing.wanted, standing.allowance
     picked: list[Candidate] = []
     for entry in entries:
         if len(picked) >= keep:
@@ -402,7 +417,8 @@ def _checked(
         if wanted.price_max is not None:
             quoted, tokens = candidate.quoted, candidate.bound.input_tokens
             reachable = [rates for tier in (quoted.schedule, *quoted.service_tiers.values()) for rates in tier.reachable(tokens)]
-            problem = filters.too_dear(wanted.price_max, reachable, quoted)
+            problem = None if allowance is None else allowance.too_dear(reachable, quoted)
+            problem = problem or filters.too_dear(wanted.price_max, reachable, quoted)
         if problem is None and wanted.require_parameters:
             problem = _misses(call, candidate, expresses)
         if problem is None:

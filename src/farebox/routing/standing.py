@@ -16,6 +16,7 @@ from farebox.catalog.model import Offer
 from farebox.errors import FareboxError
 from farebox.money import BASIS_POINTS
 from farebox.routing import filters, fitness, sticky
+from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import HEALTHY, Measured, OfferHealth, meets, percentile
 from farebox.routing.preferences import MODELS_MAX, SUFFIXES, Preferences, split_suffix
@@ -110,6 +111,8 @@ class Standing(msgspec.Struct, frozen=True, eq=False):
     caching: bool
     simple: bool
     """Nothing in it has to be checked against a call's own price or parameters."""
+    allowance: Allowance | None = None
+    """What the caller's key may use; None: anything."""
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -159,6 +162,7 @@ def prepare(
     health: Measured,
     now_us: int,
     day: str,
+    allowance: Allowance | None = None,
 ) -> Standing:
     """Filter and weigh the offers of a chain of models."""
     excluded: list[Exclusion] = []
@@ -172,6 +176,10 @@ def prepare(
             offer = target.offer
             if offer_key(offer) not in meaning.offers:
                 continue
+            rule = None if allowance is None else allowance.forbids(target)
+            if rule is not None:
+                excluded.append(_excluded(target, rule))
+                continue
             tier = _tier(target, local, wire, service_tier, day)
             terms = markup.terms(target.model.slug, offer.provider, volume_nano)
             quoted = target.quote_at(now_us, day, tier, terms)
@@ -179,7 +187,8 @@ def prepare(
                 dear = f" for the service tier `{tier}`" if tier in DEARER_TIERS else ""
                 excluded.append(_excluded(target, ("price", f"no price in force today{dear}")))
                 continue
-            rule = filters.ruled_out(target, local, quoted)
+            rule = None if allowance is None else allowance.too_dear((quoted.schedule.rates,), quoted)
+            rule = rule or filters.ruled_out(target, local, quoted)
             if rule is not None:
                 excluded.append(_excluded(target, rule))
                 continue
@@ -206,6 +215,7 @@ def prepare(
         all(len(group.entries) == 1 for group in made),
         any(group.caching for group in made),
         wanted.price_max is None and not wanted.require_parameters,
+        allowance,
     )
 
 
