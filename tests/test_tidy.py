@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
     # What people are told, and what money comes in: it reads the books and speaks to the outside, off the way of a call.
     "control": {"billing", "money", "ports", "storage", "transport"},
     # What a key may use is the router's to keep (`routing.allowance`).
-    "gate": {"billing", "errors", "ports", "routing"},
+    "gate": {"billing", "errors", "money", "ports", "routing", "wires"},
     "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "wires"},
     "bridge": {"errors", "routing", "wires"},
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},

@@ -11,7 +11,7 @@ telemetry   one record of it all
 
 from farebox import bridge
 from farebox.attempts import Flight
-from farebox.billing.budgets import Budget, Scope
+from farebox.billing.budgets import Scope
 from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
 from farebox.billing.journal import JournalError
@@ -22,11 +22,11 @@ from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
 from farebox.gate.addresses import FORWARDED_FOR, client_address
-from farebox.gate.attribution import Attribution, attribution
+from farebox.gate.attribution import Attribution, attribution, completed
 from farebox.gate.limits import Bucket, Limiter, Refusal
 from farebox.gate.principal import USUAL, Principal, check, credential, permitted
+from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
 from farebox.gateway import Gateway
-from farebox.money import format_amount
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.patience import Demand, demand
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
@@ -35,7 +35,6 @@ from farebox.wires.call import Call
 TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
 SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id")
 SESSION_CHARS_MAX = 256
-OUTPUT_TOKENS_MIN = 1
 
 
 async def answer(gateway: Gateway, exchange: Exchange) -> None:
@@ -54,7 +53,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
-            found, reserved = await reserve(gateway, exchange, principal, call, found, scopes)
+            found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
         await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
     finally:
@@ -96,11 +95,11 @@ def enter(gateway: Gateway, principal: Principal) -> Bucket:
 
 
 def attributed(exchange: Exchange, call: Call) -> Attribution:
-    """For whom the call is made; its body says it better than a header that the client sends with every call."""
+    """For whom the call is made, and what it is filed under."""
     whom = exchange.notes.get("whom")
     if not isinstance(whom, Attribution):
         whom = exchange.notes["whom"] = attribution(exchange.headers)
-    return Attribution(call.end_user, whom.tags) if call.end_user else whom
+    return completed(whom, call.end_user, call.tags) if call.end_user or call.tags else whom
 
 
 def demanded(exchange: Exchange) -> Demand:
@@ -199,7 +198,13 @@ def covered(principal: Principal, found: Plan, whom: Attribution, now_us: int) -
 
 
 async def reserve(
-    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan, scopes: tuple[Scope, ...]
+    gateway: Gateway,
+    exchange: Exchange,
+    principal: Principal,
+    call: Call,
+    found: Plan,
+    scopes: tuple[Scope, ...],
+    now_us: int,
 ) -> tuple[Plan, Reserved]:
     """Hold the worst case, asking the database for money. Too little is a 402 that says what fits, or, on request, a lower
     output cap."""
@@ -213,48 +218,12 @@ async def reserve(
             try:
                 return smaller, await holds.reserve(scopes, smaller.hold_nano)
             except Insufficient as again:
-                raise _too_little(again, principal, affordable(call, found, again.available_nano)) from None
-        raise _too_little(refusal, principal, tokens) from None
+                raise too_little(again, principal, affordable(call, found, again.available_nano), now_us) from None
+        raise too_little(refusal, principal, tokens, now_us) from None
 
 
 def _asks_lowering(exchange: Exchange) -> bool:
     return exchange.headers.get(TO_BALANCE_HEADER, b"").lower() == b"true"
-
-
-def _too_little(refusal: Insufficient, principal: Principal, tokens: int) -> FareboxError:
-    """The 402: what is spent, what is merely held by calls in flight, what would fit."""
-    scope = refusal.scope
-    spent, held, limit = map(format_amount, (refusal.posted_nano, refusal.held_nano, refusal.limit_nano))
-    need, left = format_amount(refusal.need_nano), format_amount(refusal.available_nano)
-    budget = principal.covering.budgets.get(scope.owner) if scope.kind == "budget" else None
-    if scope.kind == "key":
-        kind, whose = Kind.BUDGET_EXCEEDED, f"the budget of the key `{principal.key_hint}`"
-    elif budget is not None:
-        kind, whose = Kind.BUDGET_EXCEEDED, budget.title + _until(scope, budget)
-    else:
-        kind, whose = Kind.INSUFFICIENT_QUOTA, f"the account `{principal.account_name}`"
-    fits = f"; `max_tokens` up to {tokens} would fit" if tokens >= OUTPUT_TOKENS_MIN else ""
-    return FareboxError(
-        kind,
-        f"this call may cost up to ${need}, and {whose} has ${left} left of ${limit}: ${spent} is spent, "
-        f"${held} is only held by calls in flight{fits}",
-        should_retry=False,
-        details={
-            "scope": scope.id,
-            "needed_usd": need,
-            "available_usd": left,
-            "spent_usd": spent,
-            "held_usd": held,
-            "limit_usd": limit,
-            "affordable_output_tokens": tokens,
-        },
-    )
-
-
-def _until(scope: Scope, budget: Budget) -> str:
-    """For whom and for when a budget that is used up counts."""
-    whom = f" (end user `{scope.subject}`)" if scope.subject else ""
-    return f"{whom} for {scope.window} in {budget.zone}" if scope.window else whom
 
 
 def open_hold(

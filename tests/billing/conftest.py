@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from farebox.billing import allotments, customers, ledger, poster, recovery
+from farebox.billing import allotments, budget_commands, customers, ledger, poster, recovery
 from farebox.billing.allotments import ScopeRequest
-from farebox.billing.budgets import Scope, account_scope, key_scope
+from farebox.billing.budgets import Budget, Scope
 from farebox.billing.checks import Violation, check
+from farebox.billing.covering import Covering
 from farebox.billing.customers import NewKey
 from farebox.billing.journal import Journal, read_all
 from farebox.billing.records import Attempt, Closed, Hold, Opened, Settle
@@ -184,6 +185,7 @@ class World:
         self.journals = folder
         self.workers: list[Worker] = []
         self._keys: dict[str, tuple[str, str | None]] = {}
+        self._budgets: dict[str, list[Budget]] = {}
 
     def close(self) -> None:
         for worker in self.workers:
@@ -216,10 +218,15 @@ class World:
 
     def scopes(self, key: str) -> tuple[str, list[Scope]]:
         account, window = self._keys[key]
-        found = [account_scope(account)]
-        if window is not None:
-            found.append(key_scope(key, window, self.clock.us))  # pyright: ignore[reportArgumentType]
-        return account, found
+        covering = Covering(account, key, key_window=window, budgets=self._budgets.get(account, ()))  # pyright: ignore[reportArgumentType]
+        return account, list(covering.scopes(self.clock.us))
+
+    def budget(self, account: str, amount_nano: int, window: str = "none", **more: Any) -> str:
+        """A budget on the whole account, in force from now on."""
+        made = Budget(self.ids.new("bud"), "account", amount_nano, window, **more)  # pyright: ignore[reportArgumentType]
+        budget_commands.create_budget(self.database, account, made, now_us=self.clock.us)
+        self._budgets.setdefault(account, []).append(made)
+        return made.id
 
     def worker(self, slot: str = "w1") -> Worker:
         worker = Worker(self, slot)

@@ -1,10 +1,12 @@
 """Alerts that time brings about: pace, spikes, low balances; each told once, and again when its window or limit changes."""
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 from sqlalchemy import select, text
 
-from farebox.billing import alerts, customers
+from farebox.billing import alerts, budget_commands, customers
 from farebox.billing.alerts import AlertSettings, Watch, look
 from farebox.billing.customers import CommandRefused
 from farebox.storage.tables import outbox
@@ -65,6 +67,54 @@ def test_a_limit_that_is_reached_has_no_forecast(world):
     spend(world, world.worker(), key)
     posted = world.scope(f"key:{key}:2026-11-23").posted_nano
     customers.set_key_budget(world.database, key, posted, "day")
+    assert watch(world, forecast=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "window", "hours"),
+    [
+        # Hours into the day at 2026-11-23T04:00Z: in Kolkata it began at 18:30 UTC, in Los Angeles at 08:00 the day before.
+        ("Asia/Kolkata", "2026-11-23", 9.5),
+        ("America/Los_Angeles", "2026-11-22", 20),
+        ("UTC", "2026-11-23", 4),
+    ],
+)
+def test_a_budgets_pace_goes_by_its_own_day(world, zone, window, hours):
+    account = world.account(1_000 * DOLLAR)
+    key = world.key(account)
+    worker = world.worker()
+    world.clock.us += 4 * HOUR_US
+    # One and a half calls: too little for the day, unless most of it has passed.
+    budget = world.budget(account, 375_000_000, "day", zone=zone)
+    spend(world, worker, key)
+    posted = world.scope(f"budget:{budget}:{window}").posted_nano
+    expected = int(posted * 24 / hours)
+    assert watch(world, forecast=True) == (expected > 375_000_000)
+    if expected > 375_000_000:
+        (told,) = payloads(world, "budget_forecast")
+        assert (told["scope"], told["expected_nano"]) == (f"budget:{budget}:{window}", expected)
+    assert world.check() == []
+
+
+def test_a_day_of_25_hours_has_a_slower_pace(world):
+    account = world.account(1_000 * DOLLAR)
+    key = world.key(account)
+    budget = world.budget(account, 10 * DOLLAR, "day", zone="Europe/Berlin")
+    world.clock.us = int(datetime(2026, 10, 24, 22, tzinfo=UTC).timestamp()) * 1_000_000 + 5 * HOUR_US
+    spend(world, world.worker(), key, 9)
+    assert watch(world, forecast=True) == 1
+    (told,) = payloads(world, "budget_forecast")
+    assert told["scope"] == f"budget:{budget}:2026-10-25"
+    assert told["expected_nano"] == told["posted_nano"] * 5
+
+
+def test_a_removed_budget_has_no_forecast(world):
+    account = world.account(1_000 * DOLLAR)
+    key = world.key(account)
+    budget = world.budget(account, DOLLAR, "month", zone="Asia/Tokyo")
+    world.clock.us += 2 * DAY_US
+    spend(world, world.worker(), key, 3)
+    budget_commands.remove_budget(world.database, budget, now_us=world.clock.us)
     assert watch(world, forecast=True) == 0
 
 

@@ -28,6 +28,14 @@ KEYS: dict[tuple[str, ...], Any] = {
             "allowed_ips",
         },
     },
+    ("projects", "create", "web", "--account", "default"): {"id", "name", "account"},
+    ("projects", "list", "--account", "default"): {"projects": {"id", "name", "state", "created_at"}},
+    ("budgets", "create", "50", "--account", "default", "--end-user", "*"): {"id", "account", "kind", "subject", "amount"},
+    ("budgets", "list"): {
+        "budgets": {
+            "id", "account", "kind", "subject", "name", "amount", "spent", "window", "zone", "hard", "models", "providers",
+        },
+    },
     ("usage",): {"by", "since", "rows", "total", "until"},
     ("prices", "list"): {
         "models": {"slug", "name", "context_window", "max_output_tokens", "capabilities", "offers"},
@@ -43,6 +51,8 @@ KEYS: dict[tuple[str, ...], Any] = {
 
 @pytest.mark.parametrize("words", KEYS, ids=" ".join)
 def test_json_has_these_names_and_no_others(shell: Shell, words: tuple[str, ...]) -> None:
+    shell("projects", "create", "shop", "--account", "default")
+    shell("budgets", "create", "5", "--account", "default", "--project", "shop")
     said = shell.json(*words)
     wanted = KEYS[words]
     if isinstance(wanted, set):
@@ -101,7 +111,8 @@ def test_prices_show_a_real_model(shell: Shell) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("accounts", "list"), ("keys", "list"), ("usage",), ("usage", "--by", "day"), ("prices", "list"),
+        ("accounts", "list"), ("keys", "list"), ("usage",), ("usage", "--by", "day"), ("usage", "--by", "project,user,tag"),
+        ("prices", "list"), ("projects", "list", "--account", "default"), ("budgets", "list"),
         ("prices", "list", "--all"), ("prices", "show", "anthropic/claude-sonnet-4.5"), ("doctor",), ("ledger", "check"),
     ],
     ids=" ".join,
@@ -109,6 +120,9 @@ def test_prices_show_a_real_model(shell: Shell) -> None:
 def test_tables_fit_100_columns(shell: Shell, words: tuple[str, ...]) -> None:
     shell("accounts", "create", "a customer with a rather long name, such as companies have")
     shell("keys", "create", "--account", "default", "--name", "what this key is for, at length", "--budget", "12345.678901234")
+    shell("projects", "create", "the website, its search and everything about it", "--account", "default")
+    made = ("--account", "default", "--project", "the website, its search and everything about it")
+    shell("budgets", "create", "12345.678901234", *made, "--window", "week", "--zone", "America/Argentina/Buenos_Aires", "--soft")
     said = shell(*words)
     assert said.status == 0, said.err
     if words != ("doctor",):
@@ -251,6 +265,20 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("keys", "create", "--account", "default", "--scope", "manage", "--scope", "inference"), "make two keys"),
     (("keys", "update", "key-none", "--name", "x"), "`farebox keys list`"),
     (("keys", "revoke", "key-none"), "`farebox keys list`"),
+    (("projects", "create", "", "--account", "default"), "between 1 and 200 printable characters"),
+    (("projects", "create", "x", "--account", "nobody"), "`farebox accounts list`"),
+    (("projects", "disable", "x", "--account", "default"), "`farebox projects list"),
+    (("keys", "create", "--account", "default", "--project", "x"), "`farebox projects list"),
+    (("budgets", "create", "5", "--account", "default", "--project", "x"), "`farebox projects list"),
+    (("budgets", "create", "5", "--account", "default", "--key", "key-none"), "the key `key-none` does not exist"),
+    (("budgets", "create", "5", "--account", "default", "--tag", "a", "--end-user", "b"), "one budget for each"),
+    (("budgets", "create", "5", "--account", "default", "--zone", "Europe/Atlantis"), "an IANA name such as `Europe/Berlin`"),
+    (("budgets", "create", "5", "--account", "default", "--tag", ""), "says whom it limits"),
+    (("budgets", "create", "5", "--account", "default", "--tag", "*"), "only end users have budgets each"),
+    (("budgets", "create", "lots", "--account", "default"), "plain decimal"),
+    (("budgets", "update", "bud-none", "5"), "`farebox budgets list`"),
+    (("budgets", "remove", "bud-none"), "`farebox budgets list`"),
+    (("usage", "--project", "x"), "`farebox projects list"),
     (("usage", "--since", "yesterday"), "write 7d"),
     (("usage", "--account", "nobody"), "`farebox accounts list`"),
     (("prices", "show", "openai/gpt-99"), "`farebox prices list --all`"),

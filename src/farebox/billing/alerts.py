@@ -10,24 +10,29 @@ written by the transaction that posts the charge (`billing.outbox`).
 """
 
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from farebox.billing.budgets import Window, window_name
+from farebox.billing.budgets import Window, window_end_us, window_name, window_start_us
 from farebox.billing.customers import CommandRefused
 from farebox.billing.hours import US_PER_HOUR
 from farebox.billing.outbox import Message, put
+from farebox.billing.periods import format_second
 from farebox.ports import Ids
 from farebox.storage.database import Database
-from farebox.storage.tables import accounts, alert_settings
+from farebox.storage.tables import accounts, alert_settings, budgets
 
 ACCOUNTS_MAX = 10_000
 """Accounts, and scopes of a window, that one look considers."""
 FORECAST_WINDOWS: tuple[Window, ...] = ("day", "week", "month")
+ZONED_WINDOWS_MAX = 3 * 600
+"""Windows in different time zones that one look considers: there are not more than 600 zones' names in use."""
+_OF_ZONE = "JOIN budgets AS b ON b.id = s.budget_id WHERE b.\"window\" = ? AND b.zone = ?"
+_WITHOUT_ZONE = "WHERE s.budget_id IS NULL"
+"""Keys' own budgets and tiers go by UTC."""
 FORECAST_SHARE = 24
 """Part of a window that must have passed before its pace means something: one twenty-fourth, an hour of a day."""
 PACE_HOURS = 7 * 24
@@ -101,34 +106,49 @@ def look(database: Database, ids: Ids, watch: Watch, now_us: int) -> int:
 
 
 def forecasts(database: Database, connection: Connection, now_us: int) -> list[Message]:
-    """Budgets whose window's pace so far passes the limit before the window ends."""
+    """Budgets whose window's pace so far passes the limit before the window ends, each in its own time zone."""
+    zoned = connection.execute(
+        select(budgets.c.window, budgets.c.zone).where(budgets.c.removed_us.is_(None), budgets.c.window.in_(FORECAST_WINDOWS))
+        .distinct().order_by(budgets.c.window, budgets.c.zone).limit(ZONED_WINDOWS_MAX)
+    )  # fmt: skip
     found: list[Message] = []
     for window in FORECAST_WINDOWS:
-        start_us, end_us = window_bounds_us(window, now_us)
-        passed, whole = now_us - start_us, end_us - start_us
-        if passed * FORECAST_SHARE < whole:
+        found += _forecast(database, connection, now_us, window, "UTC", _WITHOUT_ZONE)
+    for window, zone in zoned.all():
+        found += _forecast(database, connection, now_us, window, zone, _OF_ZONE, window, zone)
+    return found
+
+
+def _forecast(
+    database: Database, connection: Connection, now_us: int, window: Window, zone: str, which: str, *marks: str
+) -> list[Message]:
+    start_us, end_us = window_start_us(window, now_us, zone), window_end_us(window, now_us, zone)
+    assert start_us is not None and end_us is not None, "budgets for life have no forecast"
+    passed, whole = now_us - start_us, end_us - start_us
+    if passed * FORECAST_SHARE < whole:
+        return []
+    # Only what is still to come is told of: a limit that is reached is the thresholds' news.
+    sql = (
+        "SELECT s.id, s.account_id, COALESCE(s.soft_limit_nano, s.wanted_limit_nano, s.limit_nano) AS limit_nano, "  # noqa: S608
+        f"s.posted_nano, s.epoch FROM scopes AS s {which} AND s.window_name = ? AND s.posted_nano > 0 "
+        "AND s.posted_nano < COALESCE(s.soft_limit_nano, s.wanted_limit_nano, s.limit_nano) "
+        "ORDER BY s.posted_nano DESC LIMIT ?"
+    )
+    name = window_name(window, now_us, zone)
+    found: list[Message] = []
+    for scope in database.rows(connection, sql, (*marks, name, ACCOUNTS_MAX)):
+        expected = scope.posted_nano * whole // passed
+        if expected <= scope.limit_nano:
             continue
-        # Only what is still to come is told of: a limit that is reached is the thresholds' news.
-        sql = (
-            "SELECT id, account_id, COALESCE(soft_limit_nano, wanted_limit_nano, limit_nano) AS limit_nano, posted_nano, epoch "
-            "FROM scopes WHERE window_name = ? AND posted_nano > 0 "
-            "AND posted_nano < COALESCE(soft_limit_nano, wanted_limit_nano, limit_nano) "
-            "ORDER BY posted_nano DESC LIMIT ?"
-        )
-        name = window_name(window, now_us)
-        for scope in database.rows(connection, sql, (name, ACCOUNTS_MAX)):
-            expected = scope.posted_nano * whole // passed
-            if expected <= scope.limit_nano:
-                continue
-            payload: dict[str, str | int] = {
-                "scope": scope.id,
-                "account": scope.account_id,
-                "limit_nano": scope.limit_nano,
-                "posted_nano": scope.posted_nano,
-                "expected_nano": expected,
-                "used_up_at": moment(start_us + passed * scope.limit_nano // scope.posted_nano),
-            }
-            found.append(Message("budget_forecast", scope.id, payload, name, 100, scope.epoch))
+        payload: dict[str, str | int] = {
+            "scope": scope.id,
+            "account": scope.account_id,
+            "limit_nano": scope.limit_nano,
+            "posted_nano": scope.posted_nano,
+            "expected_nano": expected,
+            "used_up_at": format_second(start_us + passed * scope.limit_nano // scope.posted_nano),
+        }
+        found.append(Message("budget_forecast", scope.id, payload, name, 100, scope.epoch))
     return found
 
 
@@ -198,34 +218,10 @@ def spikes(database: Database, connection: Connection, watch: Watch, now_us: int
             "hour_nano": row.charged_nano,
             "usual_nano": mean,
             "factor": factor,
-            "hour": moment(hour * US_PER_HOUR),
+            "hour": format_second(hour * US_PER_HOUR),
         }
         found.append(Message("spend_spike", f"account:{row.account_id}", payload, window_name("hour", now_us)))
     return found
-
-
-def window_bounds_us(window: Window, now_us: int) -> tuple[int, int]:
-    """When the current day, week (from Monday) or month began and ends, UTC. Microseconds since the epoch."""
-    day = datetime.fromtimestamp(now_us // 1_000_000, UTC).replace(hour=0, minute=0, second=0)
-    if window == "day":
-        start, end = day, day + timedelta(days=1)
-    elif window == "week":
-        start = day - timedelta(days=day.weekday())
-        end = start + timedelta(days=7)
-    else:
-        assert window == "month", "other windows have no forecast"
-        start = day.replace(day=1)
-        end = (start + timedelta(days=32)).replace(day=1)
-    return _us(start), _us(end)
-
-
-def _us(time: datetime) -> int:
-    return int(time.timestamp()) * 1_000_000
-
-
-def moment(us: int) -> str:
-    """Microseconds since the epoch → `2026-11-23T07:30:00Z`."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def has_listener(connection: Connection) -> bool:

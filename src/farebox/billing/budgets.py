@@ -154,8 +154,12 @@ class Budget(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """How its owner is told which budget it is."""
-        each = {"account": "the organisation", "project": "the project", "key": "the key"}
-        whose = each.get(self.kind) or {"end_user": "the end user", "tag": "the tag"}[self.kind] + f" `{self.subject}`"
+        if self.kind in ("end_user", "tag"):
+            return self.titled(f"the {self.kind.replace('_', ' ')} `{self.subject}`")
+        return self.titled("the organisation" if self.kind == "account" else f"the {self.kind}")
+
+    def titled(self, whose: str) -> str:
+        """The same, of somebody whose name is known."""
         return f"the budget `{self.name}` of {whose}" if self.name else f"the budget of {whose}"
 
 

@@ -32,8 +32,8 @@ class Covering:
     """One key's scopes."""
 
     __slots__ = (
-        "_account", "_by_call", "_daily_nano", "_fixed", "_fixed_until_us", "_key", "_key_window", "_steady",
-        "budgets", "steady",
+        "_account", "_daily_nano", "_each", "_filtered", "_fixed", "_fixed_until_us", "_key", "_key_window", "_steady", "_tags",
+        "_users", "budgets", "steady",
     )  # fmt: skip
 
     def __init__(
@@ -51,12 +51,23 @@ class Covering:
         self._key = key
         self._key_window: Window | None = key_window
         self._daily_nano = daily_nano
-        self._steady = [b for b in budgets if b.kind in ("account", "project", "key") and not b.models and not b.providers]
-        self._by_call = [b for b in budgets if b not in self._steady]
+        self._steady: list[Budget] = []
+        self._filtered: list[Budget] = []
+        self._each: list[Budget] = []
+        self._users: dict[str, list[Budget]] = {}
+        self._tags: dict[str, list[Budget]] = {}
+        for budget in budgets:
+            if budget.kind == "tag":
+                self._tags.setdefault(budget.subject, []).append(budget)
+            elif budget.kind == "end_user":
+                where = self._each if budget.subject == EACH else self._users.setdefault(budget.subject, [])
+                where.append(budget)
+            else:
+                (self._filtered if budget.models or budget.providers else self._steady).append(budget)
         self._fixed: tuple[Scope, ...] = ()
         self._fixed_until_us = 0
         self.budgets = {budget.id: budget for budget in budgets}
-        self.steady = not self._by_call
+        self.steady = len(self._steady) == len(budgets)
         """What a call is, and whom it is for, makes no difference."""
 
     def scopes(
@@ -66,21 +77,20 @@ class Covering:
         models: Collection[str] = (),
         providers: Collection[str] = (),
         end_user: str = "",
-        tags: Collection[str] = (),
+        tags: Sequence[str] = (),
     ) -> tuple[Scope, ...]:
         """Every scope of a call, the account's first. `models` and `providers` are those of its plan: a budget for one of them
-        counts the call, since that may be who answers."""
+        counts the call, since that may be who answers. Tags are each there once."""
         fixed = self._fixed if now_us < self._fixed_until_us else self._renew(now_us)
-        if not self._by_call:
+        if self.steady:
             return fixed
-        own_budget = any(b.kind == "end_user" and b.subject == end_user for b in self._by_call)
+        concerned = list(self._filtered)
+        if end_user:
+            concerned += self._users.get(end_user, self._each)
+        for tag in tags:
+            concerned += self._tags.get(tag, ())
         found = list(fixed)
-        for budget in self._by_call:
-            if budget.kind == "end_user":
-                if not end_user or (budget.subject != end_user and (budget.subject != EACH or own_budget)):
-                    continue
-            elif budget.kind == "tag" and budget.subject not in tags:
-                continue
+        for budget in concerned:
             if budget.models and not any(matches(model, budget.models) for model in models):
                 continue
             if budget.providers and set(budget.providers).isdisjoint(providers):
@@ -90,7 +100,7 @@ class Covering:
 
     def only(self, scopes: Sequence[Scope]) -> dict[str, tuple[str, ...]]:
         """Those of a call's scopes that count certain providers alone, with these."""
-        if not self._by_call:
+        if self.steady:
             return NOTHING
         found: dict[str, tuple[str, ...]] = {}
         for scope in scopes:

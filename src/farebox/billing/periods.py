@@ -31,6 +31,11 @@ def format_moment(us: int) -> str:
     return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def format_second(us: int) -> str:
+    """Microseconds since the epoch → the second `2026-11-23T07:30:00Z`."""
+    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def format_day(us: int) -> str:
     """The UTC day `2026-11-23` of a moment."""
     return window_name("day", us)

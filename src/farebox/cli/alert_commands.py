@@ -10,6 +10,7 @@ from farebox.app import read_pepper
 from farebox.billing import alerts as conditions
 from farebox.billing.alerts import AlertSettings
 from farebox.billing.customers import CommandRefused
+from farebox.billing.periods import format_second
 from farebox.cli.account_commands import find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError, Loaded
@@ -178,7 +179,7 @@ def test(channel_id: str, config_path: Path, as_json: bool) -> None:
     clock = SystemClock()
     with database_of(config_path) as (loaded, database):
         channel = _find(loaded, database, channel_id)
-    letter = Letter(TimeOrderedIds(clock).new("msg"), "test", conditions.moment(clock.now_us()), {"channel": channel.id})
+    letter = Letter(TimeOrderedIds(clock).new("msg"), "test", format_second(clock.now_us()), {"channel": channel.id})
 
     async def send() -> Outcome:
         senders = make_senders(loaded, clock)

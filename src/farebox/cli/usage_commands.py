@@ -19,6 +19,7 @@ from farebox.edge.statements import compared
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.storage import queries, reports
+from farebox.storage.database import Database
 from farebox.storage.reports import Group, Narrow, UsageLine
 
 
@@ -42,6 +43,17 @@ def _groups(text: str) -> tuple[Group, ...]:
     return cast("tuple[Group, ...]", found)
 
 
+def _project(database: Database, account_id: str | None, name: str) -> str:
+    """The id of a project by its id or name; of several accounts' with the name, one has to be chosen."""
+    projects = database.read(lambda connection: queries.list_projects(connection, account_id))
+    found = [one.id for one in projects if one.id == name] or [one.id for one in projects if one.name == name]
+    if not found:
+        raise CliError(f"there is no project `{name}`; `farebox projects list --account NAME` shows an account's")
+    if len(found) > 1:
+        raise CliError(f"{len(found)} accounts have a project `{name}`; say which with --account")
+    return found[0]
+
+
 @click.command()
 @click.option(
     "--by", default="model", show_default=True, help=f"One or more of {', '.join(reports.GROUPS)}, with commas: model,day."
@@ -49,7 +61,7 @@ def _groups(text: str) -> tuple[Group, ...]:
 @click.option("--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, a date, or a time (UTC).")
 @click.option("--until", help="Likewise; unset: now.")
 @click.option("--account", "account_name", help="Only this account's.")
-@click.option("--project", help="Only this project's.")
+@click.option("--project", help="Only this project's, by name or id.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @config_option
 @json_option
@@ -71,7 +83,8 @@ def usage(
         raise CliError("--csv and --json exclude each other")
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
-        narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id, project=project)
+        project_id = None if project is None else _project(database, account_id, project)
+        narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id, project=project_id)
         dearest_first = not {"day", "hour"} & set(groups)
 
         def ask(connection: Any) -> tuple[list[UsageLine], dict[str, dict[str, str]]]:
@@ -79,6 +92,8 @@ def usage(
             labels: dict[str, dict[str, str]] = {}
             if "key" in groups:
                 labels["key"] = {key.id: key.name or key.hint for key in queries.list_keys(connection)}
+            if "project" in groups:
+                labels["project"] = {one.id: one.name for one in queries.list_projects(connection, account_id)}
             if "account" in groups:
                 labels["account"] = {account.id: account.name for account in queries.list_accounts(connection)}
             return rows, labels

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select, text, update
 
-from farebox.billing.alerts import moment
 from farebox.billing.customers import CommandRefused
+from farebox.billing.periods import format_second
 from farebox.control.channels import Channel
 from farebox.control.messages import EVENTS, Letter, letter
 from farebox.storage.database import Database
@@ -130,7 +130,7 @@ def load_letter(connection: Connection, message_id: str) -> Letter:
         kind=row.kind,
         payload=payload,
         window=row.window_name,
-        created_at=moment(row.created_us),
+        created_at=format_second(row.created_us),
         names={found.id: found.name for found in connection.execute(named)},
     )
 

@@ -58,6 +58,7 @@ def principal_lookup(database: Database) -> Lookup:
             ),
             key_hint=row.key.hint if not row.previous else row.key.previous_hint or row.key.hint,
             project=row.key.project,
+            project_name=row.project.name if row.project is not None else "",
             budget_nano=row.key.budget_nano,
             window=row.key.budget_window,
             expires_us=expires_us,

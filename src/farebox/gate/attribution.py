@@ -1,4 +1,4 @@
-"""Attribution: for whom a call is made and what it is filed under, as its headers say. Pure.
+"""Attribution: for whom a call is made and what it is filed under, as its headers and its body say. Pure.
 
 The names are those of the clients that send them (compat.md §2, clients.md §1): ours, LiteLLM's, Open WebUI's.
 """
@@ -8,15 +8,13 @@ from collections.abc import Mapping
 import msgspec
 
 from farebox.errors import invalid
+from farebox.wires.call import END_USER_CHARS_MAX, TAG_CHARS_MAX, TAGS_MAX
 
 END_USER_HEADERS = (
     b"x-farebox-end-user", b"x-litellm-end-user-id", b"x-litellm-customer-id", b"x-openwebui-user-email", b"x-openwebui-user-id",
 )  # fmt: skip
 """The first that is there counts."""
 TAG_HEADERS = (b"x-farebox-tags", b"x-litellm-tags")
-END_USER_CHARS_MAX = 256
-TAGS_MAX = 16
-TAG_CHARS_MAX = 64
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -59,6 +57,17 @@ def attribution(headers: Mapping[bytes, bytes]) -> Attribution:
     if not end_user and not tags:
         return NOBODY
     return Attribution(end_user, tuple(tags))
+
+
+def completed(whom: Attribution, end_user: str, tags: tuple[str, ...]) -> Attribution:
+    """What the headers say, completed by the body: its end user counts before that of a header that the client sends with every
+    call; its tags come on top."""
+    if not end_user and not tags:
+        return whom
+    merged = tuple(dict.fromkeys((*whom.tags, *tags)))
+    if len(merged) > TAGS_MAX:
+        raise invalid(f"`metadata.tags` makes more than {TAGS_MAX} tags, with those of the headers", param="metadata.tags")
+    return Attribution(end_user or whom.end_user, merged)
 
 
 def _text(name: bytes, value: bytes) -> str:

@@ -36,6 +36,7 @@ class Principal(msgspec.Struct, frozen=True):
     covering: Covering
     """In which scopes its calls are held: the account, the key's own budget, and every other that concerns it."""
     project: str = ""
+    project_name: str = ""
     budget_nano: int | None = None
     window: Window = "none"
     expires_us: int | None = None

@@ -225,10 +225,12 @@ def project(connection: Connection, project_id: str) -> Project | None:
     return None if row is None else Project(**row)
 
 
-def list_projects(connection: Connection, account_id: str) -> list[Project]:
-    """An account's projects, by name."""
-    rows = connection.execute(select(projects).where(projects.c.account_id == account_id).order_by(projects.c.name)).mappings()
-    return [Project(**row) for row in rows]
+def list_projects(connection: Connection, account_id: str | None = None) -> list[Project]:
+    """Projects of one account or of all, by name."""
+    query = select(projects).order_by(projects.c.name, projects.c.id).limit(ROWS_MAX)
+    if account_id is not None:
+        query = query.where(projects.c.account_id == account_id)
+    return [Project(**row) for row in connection.execute(query).mappings()]
 
 
 def list_budgets(connection: Connection, account_id: str | None = None) -> list[Budget]:

@@ -19,9 +19,17 @@ BODY_DEPTH_MAX = 64
 MODEL_NAME_MAX = 256
 """Characters."""
 
+END_USER_CHARS_MAX = 512
+"""Of the end user's name, wherever it is said."""
+
+TAGS_MAX = 16
+TAG_CHARS_MAX = 64
+
 _decode_fields = msgspec.json.Decoder(Fields).decode
 _decode_str = msgspec.json.Decoder(str).decode
 _decode_int = msgspec.json.Decoder(int).decode
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_tags = msgspec.json.Decoder(list[str]).decode
 _decode_strings = msgspec.json.Decoder(list[str] | None).decode
 _encode = msgspec.json.Encoder().encode
 NULL = b"null"
@@ -58,6 +66,8 @@ class Call(msgspec.Struct, frozen=True):
     max_output_to_balance: bool = False
     """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
     end_user: str = ""
+    tags: tuple[str, ...] = ()
+    """What the call is filed under, as far as its body says so."""
     stream_recovery: bool | None = None
     """Whether a stream that breaks off may be continued by another provider; None = as configured."""
     messages: msgspec.Raw | None = None
@@ -124,6 +134,41 @@ def text(fields: Mapping[str, msgspec.Raw], name: str, *, length_max: int = 512,
     if len(value) > length_max:
         raise invalid(f"`{inside}{name}` is longer than {length_max} characters", param=inside + name)
     return value
+
+
+def metadata_tags(fields: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
+    """The list `metadata.tags`, which clients of LiteLLM send; each tag once. Words of another kind are the provider's."""
+    raw = fields.get("metadata")
+    if raw is None or b'"tags"' not in bytes(raw):
+        return ()
+    try:
+        listed = _decode_map(raw).get("tags")
+        if listed is None or not _is_list(listed):
+            return ()
+        found = tuple(dict.fromkeys(tag.strip() for tag in _decode_tags(listed)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise invalid("`metadata.tags` must be a list of strings", param="metadata.tags") from None
+    if len(found) > TAGS_MAX:
+        raise invalid(f"`metadata.tags` has more than {TAGS_MAX} tags", param="metadata.tags")
+    for tag in found:
+        if len(tag) > TAG_CHARS_MAX:
+            raise invalid(
+                f"`metadata.tags` has a tag of more than {TAG_CHARS_MAX} characters: `{tag[:TAG_CHARS_MAX]}…`",
+                param="metadata.tags",
+            )
+    return tuple(tag for tag in found if tag)
+
+
+def metadata_left(fields: Mapping[str, msgspec.Raw]) -> bytes | None:
+    """`metadata` without the tags that are ours, for the provider; None when nothing is left of it."""
+    inner = _decode_map(fields["metadata"])
+    if "tags" in inner and _is_list(inner["tags"]):
+        del inner["tags"]
+    return _encode(inner) if inner else None
+
+
+def _is_list(raw: msgspec.Raw) -> bool:
+    return memoryview(raw)[0] == 0x5B
 
 
 def flag(fields: Mapping[str, msgspec.Raw], name: str, *, inside: str = "") -> bool:

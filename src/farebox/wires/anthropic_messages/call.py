@@ -41,6 +41,7 @@ def read_call(body: bytes) -> Call:
     searches = 0
     tier = end_user = None
     to_balance = False
+    tags: tuple[str, ...] = ()
     recovery: bool | None = None
     if not _ROUTINE.issuperset(fields):
         searches = _tool_needs(fields, needs)
@@ -57,6 +58,7 @@ def read_call(body: bytes) -> Call:
         to_balance = calls.flag(fields, "max_output_to_balance")
         recovery = calls.switch(fields, "stream_recovery")
         end_user = _end_user(fields)
+        tags = calls.metadata_tags(fields)
     return Call(
         wire=WIRE,
         body=body,
@@ -72,6 +74,7 @@ def read_call(body: bytes) -> Call:
         service_tier=tier if tier not in ("auto", "standard_only") else None,
         max_output_to_balance=to_balance,
         end_user=end_user or "",
+        tags=tags,
         stream_recovery=recovery,
         layout=layout,
     )
@@ -117,7 +120,7 @@ def _end_user(fields: Fields) -> str | None:
     if raw is None or bytes(raw) == calls.NULL:
         return None
     try:
-        return calls.text(_decode_map(raw), "user_id", inside="metadata.")
+        return calls.text(_decode_map(raw), "user_id", length_max=calls.END_USER_CHARS_MAX, inside="metadata.")
     except msgspec.DecodeError:
         raise invalid("`metadata` must be an object", param="metadata") from None
 
@@ -131,6 +134,12 @@ def forward_body(
         replace["max_tokens"] = b"%d" % output_cap
     fields = call.fields
     remove: Collection[str] = EXTENSIONS.intersection(fields) if not fields.keys().isdisjoint(EXTENSIONS) else ()
+    if call.tags:
+        left = calls.metadata_left(fields)
+        if left is None:
+            remove = [*remove, "metadata"]
+        else:
+            replace["metadata"] = left
     for name, value in put:
         replace[name] = value
         remove = [other for other in remove if other != name]

@@ -145,7 +145,7 @@ def _tool_choice(value: Any) -> tuple[ToolChoice | None, bool | None]:
 
 def _params(values: dict[str, Any], config: dict[str, Any], parallel: bool | None) -> Params:
     metadata = reading.opt_obj(values, "metadata", "") or {}
-    others = {k: v for k, v in metadata.items() if k != "user_id" and v is not None}
+    others = {k: v for k, v in metadata.items() if k != "user_id" and v is not None and not (k == "tags" and isinstance(v, list))}
 
     def number(name: str) -> int | float | None:
         return None if values.get(name) is None else reading.number(values[name], name)

@@ -105,12 +105,14 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
     searches = 0
     tier = end_user = None
     to_balance = False
+    tags: tuple[str, ...] = ()
     recovery: bool | None = None
     include_usage = False
     if not _ROUTINE.issuperset(fields):
         choices = calls.integer(fields, "n", minimum=1, maximum=CHOICES_MAX) or 1
         tier = calls.text(fields, "service_tier", length_max=32)
-        end_user = calls.text(fields, "user")
+        end_user = calls.text(fields, "user", length_max=calls.END_USER_CHARS_MAX)
+        tags = calls.metadata_tags(fields)
         to_balance = calls.flag(fields, "max_output_to_balance")
         recovery = calls.switch(fields, "stream_recovery")
         needs |= _feature_needs(fields)
@@ -136,6 +138,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
         service_tier=tier if tier not in ("auto", "default") else None,
         max_output_to_balance=to_balance,
         end_user=end_user or "",
+        tags=tags,
         stream_recovery=recovery,
         layout=layout,
     )
@@ -240,6 +243,12 @@ def forward_body(
             remove += [other for other in ("max_tokens", "max_completion_tokens") if other != name and other in fields]
     if not fields.keys().isdisjoint(_GATEWAYS):
         remove += (ROUTING_FIELDS if dialect.extensions else _GATEWAYS).intersection(fields)
+    if call.tags:
+        left = calls.metadata_left(fields)
+        if left is None:
+            remove.append("metadata")
+        else:
+            replace["metadata"] = left
     for name, value in put:
         replace[name] = value
         remove = [other for other in remove if other != name]

@@ -222,6 +222,8 @@ def _params(values: dict[str, Any]) -> Params:
 
     cap_field = next((n for n in ("max_completion_tokens", "max_tokens") if values.get(n) is not None), None)
     metadata = taken("metadata", reading.obj)
+    if metadata and isinstance(metadata.get("tags"), list):
+        metadata = {name: value for name, value in metadata.items() if name != "tags"}  # the gateway's own (`call.metadata_tags`)
     bias = taken("logit_bias", reading.obj)
     return Params(
         output_cap=None if cap_field is None else reading.positive(values[cap_field], cap_field),
