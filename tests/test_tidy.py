@@ -93,12 +93,17 @@ ARROWS: dict[str, set[str]] = {
     "control": {"billing", "money", "ports", "storage", "transport"},
     # What a key may use is the router's to keep (`routing.allowance`).
     "gate": {"billing", "errors", "money", "ports", "routing", "wires"},
-    "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "wires"},
+    "quality": {"wires"},
+    "escalation": {"billing", "bridge", "errors", "quality", "routing", "verdict", "wires"},
+    "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "quality", "wires"},
     "bridge": {"errors", "routing", "wires"},
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
-    "attempts": {"billing", "bridge", "continuation", "errors", "exchange", "money", "routing", "transport", "verdict", "wires"},
+    "attempts": {
+        "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "transport", "verdict",
+        "wires",
+    },
     "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport", "wires"},
     "pipeline": {
         "attempts", "billing", "bridge", "continuation", "errors", "exchange", "gate", "gateway", "money", "routing", "wires",
@@ -134,7 +139,8 @@ def test_every_part_has_its_arrows() -> None:
 
 
 PURE = (
-    "wires", "providers", "catalog", "routing", "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
+    "wires", "providers", "catalog", "routing", "quality", "escalation",
+    "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.keys",
     "gate.permissions", "gate.addresses",
     "control.signing", "control.addresses", "control.messages",

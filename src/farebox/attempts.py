@@ -12,12 +12,14 @@ import msgspec
 
 from farebox import bridge, continuation
 from farebox.billing import seams
-from farebox.billing.meter import Ending, Seen, Verdict
+from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart, Settlement, cost_fields, cost_members
 from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError, Kind
+from farebox.escalation import Escalation
 from farebox.exchange import Exchange
 from farebox.money import format_amount
+from farebox.routing import explain
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.patience import NO_DEMAND, Demand
 from farebox.routing.plan import Candidate, Plan
@@ -35,7 +37,7 @@ from farebox.transport import (
 from farebox.verdict import Failure, barred, upstream_failure
 from farebox.wires.call import Call
 from farebox.wires.neutral import UpstreamError
-from farebox.wires.relay import MalformedStream, NotACompletion, Relay, with_members
+from farebox.wires.relay import MalformedStream, NotACompletion, Relay, Reply, with_members
 from farebox.wires.usage import Usage
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ class Flight:
     """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
 
     __slots__ = (
-        "call", "candidate", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "dropped", "exchange",
-        "first_token_us", "gateway", "gone_us", "interrupted", "plan", "recovery", "relay", "response", "sending_us",
-        "settlement", "started_us", "task",
+        "call", "candidate", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "dropped", "escalation",
+        "exchange", "first_token_us", "gateway", "gone_us", "interrupted", "plan", "recovery", "relay", "response",
+        "sending_us", "settlement", "started_us", "task",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,7 @@ class Flight:
         self.candidate = plan.candidates[0]
         self.recovery = recovery
         self.demand = demand
+        self.escalation = Escalation(call, plan) if plan.escalates(call) else None
         self.relay: Relay | None = None
         self.response: Response | None = None
         """Of the attempt under way, from its head on."""
@@ -112,13 +115,13 @@ class Flight:
             while True:
                 now_us = gateway.clock.monotonic_us()
                 rest = self.rest
+                will_not_do = None if self.escalation is None else self.escalation.barred(failure)
                 candidates = self.plan.candidates if rest is None else rest.candidates
                 tries.failed(
                     index,
                     now_us,
                     retry_after_s=failure.retry_after_s,
-                    # One that cannot go on with another's answer says nothing about the others.
-                    barred=barred(failure, index, candidates) if rest is None else (index,) if failure.bars != "nothing" else (),
+                    barred=self._barred(failure, index) if will_not_do is None else will_not_do,
                 )
                 following = tries.following(
                     range(len(candidates)) if rest is None else rest.able,
@@ -128,7 +131,9 @@ class Flight:
                     deadline_us=self.deadline_us,
                     chance=gateway.random.uniform(),
                 )
-                if following is None or self.exchange.answer.gone or not gateway.retries.take(now_us):
+                # A second opinion is no retry: it does not come out of what those may take.
+                left = will_not_do is not None or (following is not None and gateway.retries.take(now_us))
+                if following is None or self.exchange.answer.gone or not left:
                     self._give_up(failure.error)
                     return
                 if following.wait_s:
@@ -152,6 +157,13 @@ class Flight:
             if not self.settlement.done:
                 self.settlement.close(self.seen(), gone=self.exchange.answer.gone)
 
+    def _barred(self, failure: Failure, index: int) -> tuple[int, ...]:
+        """Whom a failure of the candidate at `index` rules out."""
+        if self.rest is None:
+            return barred(failure, index, self.plan.candidates)
+        # One that cannot go on with another's answer says nothing about the others.
+        return (index,) if failure.bars != "nothing" else ()
+
     @property
     def rest(self) -> Rest | None:
         """How the stream goes on that another attempt began; None while nobody has delivered anything."""
@@ -161,6 +173,12 @@ class Flight:
         if self.recovery is not None and self.recovery.broke is not None:
             # The client is told of the break, not of who could not mend it.
             self._break_off(self.recovery.broke, "not_continued")
+            return
+        kept = None if self.escalation is None else self.escalation.kept
+        if kept is not None:
+            # Nobody stronger had a better one.
+            self.candidate = kept.candidate
+            self._deliver(kept.candidate, kept.reply, kept.verdict, at_once=False)
             return
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
         error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
@@ -281,23 +299,43 @@ class Flight:
         # The answer is measured only where its usage is missing.
         observed = 0 if report is not None and report.usage is not None else reply.observed_output_tokens()
         seen = Seen(report, observed, None, self.plan.input_estimate)
-        settlement = self.settlement
-        verdict = settlement.end_attempt(
-            "complete", seen, outcome="ok", finish_reason=reply.finish_reason, native_finish_reason=reply.native_finish_reason
+        escalation = self.escalation
+        reason = "" if escalation is None or self.exchange.answer.gone else escalation.problem(candidate, body)
+        verdict = self.settlement.end_attempt(
+            "complete",
+            seen,
+            outcome="ok",
+            finish_reason=reply.finish_reason,
+            native_finish_reason=reply.native_finish_reason,
+            error=reason,
+            flags=(ESCALATED_FLAG,) if reason else (),
         )
-        settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=True)
+        if escalation is not None and reason:
+            return escalation.keep(candidate, reply, verdict, reason)
+        self._deliver(candidate, reply, verdict, at_once=True)
+        return None
+
+    def _deliver(self, candidate: Candidate, reply: Reply, verdict: Verdict, *, at_once: bool) -> None:
+        """Settle, and send a whole answer. `at_once`: its attempt has ended at this moment."""
+        gateway, settlement, escalation = self.gateway, self.settlement, self.escalation
+        settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=at_once)
         gateway.fail_point("settle.after_journal")
         usage = verdict.usage or Usage()
         cost = format_amount(settlement.charge_nano)
-        extra = cost_fields(settlement.last_bill, usage, cost, estimated=verdict.basis != "reported")
+        estimated = verdict.basis != "reported"
+        extra = cost_fields(settlement.last_bill, usage, cost, estimated=estimated)
+        told = b""
+        if escalation is not None and escalation.kept is not None:
+            # The usage is the answer's; the costs are of everything that was paid for it.
+            extra = cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated)
+            told = escalation.header(candidate)
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
         if gateway.tells(self.exchange):
             data = with_members(data, b'"farebox":%b' % self._metadata())
         shown = cost.encode()
         costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
-        self.exchange.answer.whole(200, _JSON + self._headers() + costs, data)
-        return None
+        self.exchange.answer.whole(200, _JSON + self._headers() + told + costs, data)
 
     def _garbage(self, problem: str) -> Failure:
         self.settlement.end_attempt("failed_before_content", self.seen(), outcome="garbage", error=problem)
@@ -311,19 +349,7 @@ class Flight:
         return msgspec.json.encode(
             {
                 "plan": self.gateway.explained(self.call, self.plan),
-                "attempts": [
-                    {
-                        "n": one.n,
-                        "provider": one.provider,
-                        "id": one.upstream_id,
-                        "outcome": one.outcome,
-                        "status": one.status,
-                        "ms": (one.ended_us - one.started_us) // 1_000,
-                        "cost_usd": None if one.cost_nano is None else format_amount(one.cost_nano),
-                        "charge_usd": format_amount(one.charge_nano),
-                    }
-                    for one in settlement.attempts
-                ],
+                "attempts": [explain.attempted(one) for one in settlement.attempts],
                 "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],
                 "hold_usd": format_amount(settlement.hold_nano),
             }

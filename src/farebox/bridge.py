@@ -15,7 +15,7 @@ from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
 from farebox.wires.delivered import Delivered, Transcript
-from farebox.wires.neutral import ModelTraits, UpstreamError
+from farebox.wires.neutral import Completion, ModelTraits, ResponseFormat, UpstreamError
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
 from farebox.wires.openai_chat import reply as chat_reply
@@ -173,6 +173,17 @@ def reply(call: Call, candidate: Candidate, body: bytes, *, created_s: int) -> R
     if wire == chat_call.WIRE:
         return chat_reply.Reply(body, dialect)
     return messages_reply.Reply(body, dialect)
+
+
+def completion(candidate: Candidate, body: bytes) -> Completion:
+    """A whole answer of this candidate's provider in the neutral form. Raises `UpstreamFailure` or `UpstreamGarbage`."""
+    target = candidate.target
+    return WIRES[target.wire].response.read(body, target.speaks.dialect)
+
+
+def response_format(call: Call) -> ResponseFormat | None:
+    """The format that the caller wants its answer in. Raises `FareboxError` (400) for a request that cannot be read."""
+    return WIRES[call.wire].request.to_neutral(call.fields).params.response_format
 
 
 def failure(

@@ -17,7 +17,7 @@ import msgspec
 
 from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
 from farebox.config_models import ModelSection, OfferSection, TierSection
-from farebox.config_routing import HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
+from farebox.config_routing import EscalationSection, HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
@@ -413,6 +413,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = TierSection
     elif "offers" in steps:
         found = OfferSection
+    elif steps[-1] == "escalation":
+        found = EscalationSection
     elif steps[-1] == "max_price":
         found = PriceCapSection
     elif steps[-1].startswith("preferred_"):

@@ -40,6 +40,26 @@ class PercentilesSection(_Section, frozen=True):
     """All but a hundredth."""
 
 
+class EscalationSection(_Section, frozen=True):
+    """The policy's models answer first; where that answer will not do, those of `to` answer instead. Both are billed. Only for
+    whole answers: a stream is never taken back."""
+
+    to: tuple[str, ...] = ()
+    """The strong models: the first, or, when it cannot answer, the next."""
+    refused: bool = True
+    """It declines, or says that it does not know."""
+    truncated: bool = True
+    """It was cut off, and not by a cap of the caller's that the strong model would meet as well."""
+    schema: bool = True
+    """The caller asked for JSON, and it is none, or not by its schema."""
+    confidence_percent: int | None = None
+    """Its tokens are less probable than this, on average; only where the caller asks for `logprobs`."""
+    must_match: str | None = None
+    """A regular expression that is not found in it; one that takes longer than 20 ms is given up."""
+    must_not_match: str | None = None
+    """A regular expression that is found in it."""
+
+
 class PolicySection(_Section, frozen=True):
     """Named preferences, called as the model `policy/NAME` or set as a default. Callers can narrow its filters, never widen them;
     their own `order` and `sort` come before its."""
@@ -96,6 +116,9 @@ class PolicySection(_Section, frozen=True):
     """A decision that chooses among `branches`, call by call."""
     branches: dict[str, tuple[str, ...]] = {}
     """Models by the decision's answers; an answer without any takes `models`."""
+
+    escalation: EscalationSection | None = None
+    """When a stronger model answers instead."""
 
     def provider(self) -> dict[str, Any]:
         """The settings that requests have, too, as a request's `provider` object."""

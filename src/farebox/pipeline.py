@@ -135,7 +135,7 @@ def route(
     for candidate in found.candidates:
         reason = inexpressible(gateway, exchange, call, candidate)
         if reason is None:
-            return without_first(found, reasons) if reasons else found
+            return without_first(found, reasons, streamed=call.stream) if reasons else found
         reasons.append(reason)
     # A call that no translation can express is the caller's error: told before any money is held.
     bridge.outgoing(call, found.candidates[0], drop_unsupported=False)

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from farebox.billing import recovery
 from farebox.billing.budgets import account_scope
 from farebox.billing.holds import Holds, Taken
 from farebox.billing.journal import JournalError
-from farebox.billing.meter import Seen
+from farebox.billing.meter import ESCALATED_FLAG, UNBILLED_FLAG, Seen
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Hold, Record, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
@@ -150,3 +151,41 @@ async def test_a_settlement_waits_in_memory_while_the_disk_is_full() -> None:
     paper.full = False
     assert books.retry_unwritten() and not books.unwritten
     assert isinstance(paper.lines[-1], Settle)
+
+
+async def escalated(amount_nano: int = 20_000) -> tuple[Settlement, Books, Paper]:
+    """A call whose first answer would not do, and whose second attempt is under way."""
+    settlement, books, paper = await opened(amount_nano)
+    settlement.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok", flags=(ESCALATED_FLAG,))
+    settlement.dispatch(AttemptStart(2, "lab", "y", "", QUOTE, 1))
+    return settlement, books, paper
+
+
+async def test_both_answers_of_an_escalated_call_are_billed_and_never_above_the_hold() -> None:
+    settlement, _, paper = await escalated()
+    settlement.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and [one.charge_nano for one in end.attempts] == [7_000, 7_000] and end.charge_nano == 14_000
+    scarce, books, paper = await escalated(10_000)
+    scarce.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok")
+    scarce.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 10_000 and end.attempts[1].loss_nano == 4_000 and books.losses == 1
+
+
+async def test_an_answer_that_would_not_do_and_that_nobody_got_is_free() -> None:
+    settlement, books, paper = await escalated()
+    settlement.close(Seen(None, estimated_input=5), gone=False)
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 0 and end.state == "voided"
+    assert [one.charge_nano for one in end.attempts] == [0, 0] and UNBILLED_FLAG in end.attempts[0].flags
+    assert end.attempts[0].cost_nano == 7_000, "we owe it all the same"
+    assert books.holds.open_nano == 0
+
+
+async def test_so_is_one_whose_worker_died_before_the_better_one_came() -> None:
+    _, _, paper = await escalated()
+    (settled,) = recovery.finish(paper.lines, cast("Any", Hand()))
+    assert settled.charge_nano == 0 and settled.state == "recovered"
+    assert [one.charge_nano for one in settled.attempts] == [0, 0] and UNBILLED_FLAG in settled.attempts[0].flags

@@ -49,6 +49,10 @@ SEAM_FLAG = "seam"
 """The attempt broke off, and what it had delivered stayed with the client: the next one went on from there."""
 CONTINUED_FLAG = "continued"
 """The attempt went on with another's answer: the customer pays its output only."""
+ESCALATED_FLAG = "escalated"
+"""The answer would not do, and a stronger model was asked: both are billed."""
+UNBILLED_FLAG = "unbilled"
+"""It ended well and is free all the same: nobody got its answer."""
 INPUT_ESTIMATED_FLAG = "estimated_input"
 _NOTHING = Usage()
 

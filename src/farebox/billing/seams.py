@@ -10,7 +10,7 @@ import msgspec
 
 from farebox.billing import pricing
 from farebox.billing.markup import Fees
-from farebox.billing.meter import CONTINUED_FLAG, INPUT_ESTIMATED_FLAG, SEAM_FLAG
+from farebox.billing.meter import CONTINUED_FLAG, ESCALATED_FLAG, INPUT_ESTIMATED_FLAG, SEAM_FLAG, UNBILLED_FLAG
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
@@ -97,6 +97,24 @@ def refined(first: Attempt, last: Attempt, quoted: Quote, *, prefill_tokens: int
         loss_nano=0,
         flags=(*first.flags, INPUT_FROM_CONTINUATION_FLAG),
     )
+
+
+def free(attempt: Attempt) -> Attempt:
+    """An attempt that was to be charged and is not."""
+    flags = (*attempt.flags, UNBILLED_FLAG) if ESCALATED_FLAG in attempt.flags else attempt.flags
+    return msgspec.structs.replace(attempt, charge_nano=0, loss_nano=0, flags=flags)
+
+
+def list_costs_nano(attempts: Sequence[Attempt]) -> tuple[int, int, int]:
+    """What the charged attempts cost at list price in all, and of that the prompts and the completions."""
+    upstream = prompt_pico = completion_pico = 0
+    for one in attempts:
+        if one.charge_nano and one.usage is not None and one.rates is not None:
+            upstream += one.cost_nano or 0
+            prompt, completion = pricing.side_costs_pico(one.usage, one.rates)
+            prompt_pico += prompt
+            completion_pico += completion
+    return upstream, divide_half_even(prompt_pico, PICO_PER_NANO), divide_half_even(completion_pico, PICO_PER_NANO)
 
 
 def shown(attempts: Sequence[Attempt]) -> Shown:

@@ -13,7 +13,7 @@ from farebox.billing import seams
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.markup import Terms
-from farebox.billing.meter import CONTINUED_FLAG, Ending, Seen, Verdict, judge
+from farebox.billing.meter import CONTINUED_FLAG, ESCALATED_FLAG, Ending, Seen, Verdict, judge
 from farebox.billing.pricing import (
     Bill,
     Quote,
@@ -218,6 +218,7 @@ class Settlement:
         native_finish_reason: str = "",
         error: str = "",
         n: int | None = None,
+        flags: tuple[str, ...] = (),
     ) -> Verdict:
         """Bill an attempt under way, the only one if `n` does not say; its record is written with the settlement, or with the
         next dispatch."""
@@ -229,7 +230,7 @@ class Settlement:
         rates = None
         cost: int | None = None
         charge = loss = 0
-        flags = verdict.flags
+        flags = (*verdict.flags, *flags) if flags else verdict.flags
         fees = current.quoted.fees
         if current.continues:
             flags = (*flags, CONTINUED_FLAG)
@@ -316,13 +317,12 @@ class Settlement:
             self.attempts[index] = better
 
     def forgive(self) -> None:
-        """The answer was not completed after all: what was delivered of it is free, unless partial answers are billed."""
-        if self._books.bill_partial:
-            return
+        """The answer was not completed after all: what was delivered of it is free, unless partial answers are billed. And so is
+        an answer that would not do, and that nobody got."""
         for index, one in enumerate(self.attempts):
-            if one.n in self._seam_quotes:
+            if ESCALATED_FLAG in one.flags or (one.n in self._seam_quotes and not self._books.bill_partial):
                 self.charge_nano -= one.charge_nano
-                self.attempts[index] = msgspec.structs.replace(one, charge_nano=0, loss_nano=0)
+                self.attempts[index] = seams.free(one)
 
     def settle(self, *, state: State = "settled", cancelled: bool = False, settled_at_once: bool = False) -> None:
         """Write the terminal record and free the rest of the hold. Exactly once; a second call is a bug and asserts.

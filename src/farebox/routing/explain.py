@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from farebox.billing.meter import ESCALATED_FLAG
+from farebox.billing.records import Attempt
 from farebox.money import BASIS_POINTS, format_amount
 from farebox.routing.auto import COMPLEXITY
 from farebox.routing.complexity.classify import assess
@@ -20,11 +22,13 @@ def explained(
     """The plan as JSON: money as decimal strings of USD, times in milliseconds. `tried` is how many attempts a call may make,
     `decision` what the called policy chooses its models by."""
     standing = found.standing
+    rules = None if standing is None else standing.escalation
     kept = [_kept(n, one, view(one.target), why(one, found)) for n, one in enumerate(found.candidates, 1)]
     return {
         "model": call.model,
         "policy": (standing.policy if standing is not None else "") or None,
         "complexity": _complexity(call) if decision == COMPLEXITY else None,
+        "escalates_to": [] if rules is None or not found.escalates(call) else list(rules.to),
         "sticky": found.sticky or None,
         "input_tokens_estimate": found.input_estimate,
         "output_tokens_max": call.output_cap,
@@ -42,6 +46,21 @@ def _complexity(call: Call) -> dict[str, Any]:
         "score": found.score,
         "tier": found.tier,
         "reasons": [{"feature": one.feature, "points": one.points, "words": list(one.words)} for one in found.reasons],
+    }
+
+
+def attempted(one: Attempt) -> dict[str, Any]:
+    """An attempt as whoever asks for the metadata of a call is told."""
+    return {
+        "n": one.n,
+        "provider": one.provider,
+        "id": one.upstream_id,
+        "outcome": one.outcome,
+        "status": one.status,
+        "escalated": one.error if ESCALATED_FLAG in one.flags else None,
+        "ms": (one.ended_us - one.started_us) // 1_000,
+        "cost_usd": None if one.cost_nano is None else format_amount(one.cost_nano),
+        "charge_usd": format_amount(one.charge_nano),
     }
 
 

@@ -55,10 +55,27 @@ class Plan(msgspec.Struct, frozen=True):
     later_turn: bool = False
     """The conversation has gone on since its opening, so its beginning may be cached where it was answered."""
 
+    def escalates(self, call: Call) -> bool:
+        """Whether the first answer is looked at, and a stronger model may answer instead."""
+        standing = self.standing
+        if standing is None or standing.escalation is None or call.stream:
+            return False
+        return any(one.target.model.slug in standing.strong for one in self.candidates)
+
     @property
     def left_out(self) -> tuple[Exclusion, ...]:
         """Every offer that was left out, and why."""
         return self.excluded if self.standing is None else (*self.standing.excluded, *self.excluded)
+
+
+def held_nano(candidates: Sequence[Candidate], standing: Standing | None, *, streamed: bool) -> int:
+    """What is held for a plan: the dearest candidate, or, where an answer may be followed by a stronger model's, the dearest of
+    each kind together."""
+    if standing is None or standing.escalation is None or streamed:
+        return max(one.hold_nano for one in candidates)
+    strong = max((one.hold_nano for one in candidates if one.target.model.slug in standing.strong), default=0)
+    weak = max((one.hold_nano for one in candidates if one.target.model.slug not in standing.strong), default=0)
+    return weak + strong
 
 
 def refusal(call: Call, excluded: Sequence[Exclusion]) -> FareboxError:
@@ -90,7 +107,7 @@ _REASONS_MAX = 8
 
 def affordable(call: Call, found: Plan, available_nano: int) -> int:
     """The largest output cap per choice that the money covers on every candidate."""
-    return min(
+    tokens = min(
         affordable_output_tokens(
             candidate.quoted,
             input_tokens=candidate.bound.input_tokens,
@@ -100,16 +117,27 @@ def affordable(call: Call, found: Plan, available_nano: int) -> int:
         )
         for candidate in found.candidates
     )
+    if found.standing is None or found.standing.escalation is None or call.stream:
+        return tokens
+    # Two answers out of one purse: no closed form, and rare.
+    least, most = 0, min(tokens, max(candidate.bound.cap for candidate in found.candidates))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if lowered(call, found, middle).hold_nano <= available_nano:
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
-def without_first(found: Plan, reasons: Sequence[str]) -> Plan:
+def without_first(found: Plan, reasons: Sequence[str], *, streamed: bool) -> Plan:
     """The plan without its first candidates, which cannot be spoken to: one reason for each."""
     left_out = tuple(
         Exclusion(item.target.model.slug, item.target.provider.name, item.target.offer.id, "translation", reason)
         for item, reason in zip(found.candidates, reasons, strict=False)
     )
     kept = found.candidates[len(reasons) :]
-    hold_nano = max(item.hold_nano for item in kept)
+    hold_nano = held_nano(kept, found.standing, streamed=streamed)
     return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
 
 
@@ -125,4 +153,5 @@ def lowered(call: Call, found: Plan, cap: int) -> Plan:
         candidates.append(
             msgspec.structs.replace(candidate, bound=Bound(limits.input_tokens, output, cap, False), hold_nano=hold)
         )
-    return msgspec.structs.replace(found, candidates=tuple(candidates), hold_nano=max(c.hold_nano for c in candidates))
+    hold_nano = held_nano(candidates, found.standing, streamed=call.stream)
+    return msgspec.structs.replace(found, candidates=tuple(candidates), hold_nano=hold_nano)

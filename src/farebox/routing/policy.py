@@ -14,6 +14,9 @@ import msgspec
 
 from farebox.catalog.model import CAPABILITIES
 from farebox.errors import FareboxError, Kind, invalid
+from farebox.quality.rules import RuleError, Rules
+from farebox.quality.rules import Section as EscalationSection
+from farebox.quality.rules import compiled as compile_rules
 from farebox.routing.patience import Patience, shorter
 from farebox.routing.preferences import (
     MODELS_MAX,
@@ -59,6 +62,7 @@ class Policy(msgspec.Struct, frozen=True):
     preferences: Preferences = NONE
     decision: str = ""
     branches: Mapping[str, tuple[str, ...]] = {}
+    escalation: Rules | None = None
 
     def names(self, branch: str) -> tuple[str, ...]:
         """The models to try, in order."""
@@ -66,7 +70,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     def named_models(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every list of models in it, by the setting that names them."""
-        return [("models", self.models), ("fallbacks", self.preferences.fallbacks), *_named(self.branches)]
+        found = [("models", self.models), ("fallbacks", self.preferences.fallbacks), *_named(self.branches)]
+        return found if self.escalation is None else [*found, ("escalation.to", self.escalation.to)]
 
     @property
     def callable(self) -> bool:
@@ -91,6 +96,8 @@ class Section(Protocol):
     @property
     def regions(self) -> tuple[str, ...]: ...
     @property
+    def partition(self) -> str: ...
+    @property
     def attempts_max(self) -> int | None: ...
     @property
     def headers_s(self) -> float | None: ...
@@ -104,6 +111,8 @@ class Section(Protocol):
     def decision(self) -> str | None: ...
     @property
     def branches(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def escalation(self) -> "EscalationSection | None": ...
     def provider(self) -> Mapping[str, Any]:
         """The settings that are also members of a request's `provider` object, by those names; null where unset."""
         ...
@@ -148,7 +157,31 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
         ),
         decision=section.decision or "",
         branches=dict(section.branches),
+        escalation=_escalation(at, section),
     )
+
+
+def _escalation(at: str, section: Section) -> Rules | None:
+    """The checked rules of a policy that escalates: there is somebody to answer first, and room for those who answer then."""
+    if section.escalation is None:
+        return None
+    at = f"{at}.escalation"
+    try:
+        rules = compile_rules(section.escalation)
+    except RuleError as error:
+        raise PolicyError(f"{at}.{error.setting}", error.problem) from None
+    first = [section.models, *section.branches.values()]
+    if not any(first):
+        raise PolicyError(at, "give the policy `models`, or a `decision` with branches, that answer first")
+    if section.partition == "none":
+        raise PolicyError(at, 'with `partition = "none"` nobody knows who answers first; sort by model')
+    together = max(map(len, first)) + len(rules.to)
+    if together > MODELS_MAX:
+        raise PolicyError(f"{at}.to", f"makes {together} models with those that answer first; at most {MODELS_MAX} are tried")
+    for model in rules.to:
+        if model.startswith(POLICY_PREFIX):
+            raise PolicyError(f"{at}.to", f"{model!r} is a policy; name models, so that no policy leads to itself")
+    return rules
 
 
 def _named(branches: Mapping[str, tuple[str, ...]]) -> list[tuple[str, tuple[str, ...]]]:

@@ -25,9 +25,9 @@ from farebox.routing.allowance import Allowance, model_refused, offers_refused
 from farebox.routing.caching import Caching
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
-from farebox.routing.plan import Candidate, Plan, refusal
+from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
-from farebox.routing.preferences import NONE, Preferences, Reader, session_of
+from farebox.routing.preferences import NONE, Preferences, Reader, session_of, split_suffix
 from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
@@ -151,6 +151,8 @@ class Router:
         if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
             called = self.policies.called(call.model)
             names = called.names(branch)
+            if called.escalation is not None:
+                names = (*names, *called.escalation.to)
         both = combined(combined(wanted, called), own)
         chain = resolve_chain(
             self.catalog, tuple(dict.fromkeys((*names, *both.fallbacks))), lenient=called is not NO_POLICY
@@ -161,7 +163,7 @@ class Router:
                 raise model_refused(chain[0][2].slug, allowance)
             if allowance.price_max is not None:
                 both = msgspec.structs.replace(both, price_max=lower_cap(both.price_max, allowance.price_max))
-        return prepare(
+        standing = prepare(
             chain,
             self.by_wire[call.wire],
             both,
@@ -176,6 +178,11 @@ class Router:
             day=day,
             allowance=allowance,
         )
+        if called.escalation is None:
+            return standing
+        named = {split_suffix(name)[0] for name in called.escalation.to}
+        strong = frozenset(meaning.slug for name, _, meaning in chain if name in named)
+        return msgspec.structs.replace(standing, escalation=called.escalation, strong=strong)
 
     def _choose(
         self,
@@ -220,8 +227,11 @@ class Router:
         if models > (attempts or self.attempts_max):
             attempts = models
         hold = 0
-        for candidate in candidates:
-            hold = max(hold, candidate.hold_nano)
+        if standing.escalation is not None:
+            hold = held_nano(candidates, standing, streamed=call.stream)
+        else:
+            for candidate in candidates:
+                hold = max(hold, candidate.hold_nano)
         return Plan(
             tuple(candidates),
             hold,

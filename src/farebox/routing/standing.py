@@ -15,6 +15,7 @@ from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.errors import FareboxError
 from farebox.money import BASIS_POINTS
+from farebox.quality.rules import Rules
 from farebox.routing import filters, fitness, sticky
 from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
@@ -113,6 +114,10 @@ class Standing(msgspec.Struct, frozen=True, eq=False):
     """Nothing in it has to be checked against a call's own price or parameters."""
     allowance: Allowance | None = None
     """What the caller's key may use; None: anything."""
+    escalation: Rules | None = None
+    """What is looked at in an answer of a model that is not strong."""
+    strong: frozenset[str] = frozenset()
+    """Slugs of the models that answer where another's answer will not do."""
 
 
 class Meaning(msgspec.Struct, frozen=True):
