@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 from sqlalchemy import Engine
 
 from farebox import app
+from farebox.catalog import loader
 from farebox.storage import migrate
 from farebox.storage.database import Database
 
@@ -45,7 +47,7 @@ class Shelf:
         shutil.copyfile(self._migrated, self.folder / "farebox.db")
         (self.folder / "pepper").write_text("5a" * 32)
         # The shipped catalog has no part in this: a world has models of its own.
-        app.loader.load = _no_models
+        app.loader = SimpleNamespace(**{**vars(loader), "load": _no_models})  # type: ignore[assignment]
         return self.folder
 
 
