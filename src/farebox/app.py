@@ -23,15 +23,18 @@ from farebox.catalog.catalog import Catalog
 from farebox.catalog.missing import ModelNotFound
 from farebox.catalog.model import Model, Offer
 from farebox.config import ConfigError, HealthSection, Loaded, ModelSection
+from farebox.config_limits import SHIPPED_TIERS
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.errors import FareboxError
 from farebox.failpoints import armed
 from farebox.gate.addresses import network
 from farebox.gate.keys import PEPPER_BYTES_MIN
+from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Limits
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
+from farebox.money import parse_amount
 from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrderedIds
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
@@ -168,6 +171,39 @@ def markup_plans(loaded: Loaded) -> dict[str, MarkupPlan]:
     usual = loaded.config.billing.markup
     found[""] = flat(loaded.markup_bp) if usual is None else found[usual]
     return found
+
+
+def make_ladder(loaded: Loaded) -> Ladder:
+    """The configuration's tiers, or the shipped ones."""
+    sections = loaded.config.tiers or SHIPPED_TIERS
+    tiers = [
+        Tier(
+            name,
+            Limits(
+                requests_per_minute=section.requests_per_minute,
+                concurrent_calls=section.concurrent_calls,
+                tokens_per_minute=section.tokens_per_minute,
+                tokens_per_day=section.tokens_per_day,
+            ),
+            tuple(
+                (
+                    pattern,
+                    Limits(
+                        requests_per_minute=one.requests_per_minute,
+                        tokens_per_minute=one.tokens_per_minute,
+                        tokens_per_day=one.tokens_per_day,
+                    ),
+                )
+                for pattern, one in section.classes.items()
+            ),
+            None if section.daily_spend is None else parse_amount(section.daily_spend),
+            section.models,
+            parse_amount(section.paid),
+            section.age_days * 86_400_000_000,
+        )
+        for name, section in sections.items()
+    ]
+    return Ladder(tiers, loaded.config.limits.tier)
 
 
 def invoice_terms(loaded: Loaded) -> Terms:
@@ -360,7 +396,8 @@ class Worker:
         self.books = Books(
             journal, Holds(self.store, clock, self.run_money, self._commit), clock, life, bill_partial=config.billing.bill_partial
         )
-        lookup = principal_lookup(self.database)
+        usual = Limits(requests_per_minute=config.limits.requests_per_minute, concurrent_calls=config.limits.concurrent_calls)
+        lookup = principal_lookup(self.database, usual, make_ladder(loaded))
         attempts = config.attempts
         self.gateway = Gateway(
             market=market,
@@ -372,7 +409,6 @@ class Worker:
             ),
             books=self.books,
             keyring=Keyring(lookup, read_pepper(loaded), run_reads),
-            limits=Limits(config.limits.requests_per_minute, config.limits.concurrent_calls),
             metrics=metrics,
             clock=clock,
             ids=outside.ids,

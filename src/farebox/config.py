@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
+from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_routing import EscalationSection, HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
@@ -165,15 +166,6 @@ class MarkupSection(_Section, frozen=True):
     """Other terms by model or provider."""
 
 
-class RateLimits(_Section, frozen=True):
-    """What each key may do, per worker."""
-
-    requests_per_minute: int = 60_000
-    """A minute's worth may come at once."""
-    concurrent_calls: int = 2_000
-    """Calls in flight."""
-
-
 class Attempts(_Section, frozen=True):
     """Time-outs and retries towards providers."""
 
@@ -280,6 +272,7 @@ class Config(_Section, frozen=True):
     billing: Billing = Billing()
     invoices: Invoices = Invoices()
     limits: RateLimits = RateLimits()
+    tiers: dict[str, RateTierSection] = {}
     attempts: Attempts = Attempts()
     local_model: LocalModel = LocalModel()
     alerts: Alerts = Alerts()
@@ -409,6 +402,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = VolumeSection if "volume" in steps else MarkupRuleSection if "rules" in steps else MarkupSection
     elif steps[0] == "alerts":
         found = ChannelSection if "channels" in steps else SmtpSection if "smtp" in steps else Alerts
+    elif steps[0] == "tiers":
+        found = ClassLimits if "classes" in steps else RateTierSection
     elif "tiers" in steps:
         found = TierSection
     elif "offers" in steps:
@@ -500,10 +495,7 @@ def _check(config: Config, path: Path) -> None:
             refuse(f"server.trusted_proxies[{index}]", f"{error}; write a network such as `10.0.0.0/8`")
     if not 1 <= config.attempts.attempts_max <= 6:
         refuse("attempts.attempts_max", f"{config.attempts.attempts_max} is not from 1 to 6")
-    limits = config.limits
-    for name, value in (("requests_per_minute", limits.requests_per_minute), ("concurrent_calls", limits.concurrent_calls)):
-        if value < 1:
-            refuse(f"limits.{name}", f"{value} must be at least 1")
+    check_tiers(config.limits, config.tiers, refuse)
     for section_name, ranges in _RANGES.items():
         section = getattr(config, section_name)
         for name, (lowest, highest) in ranges.items():

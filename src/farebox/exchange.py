@@ -19,6 +19,8 @@ class Surface(msgspec.Struct, frozen=True):
     """`(error, *, request_id) -> body` in the surface's own shape."""
     head: Callable[[bytes], bytes]
     """The request's id → the header lines that every answer of this surface carries."""
+    limits: Callable[[str, int, int, int, int], bytes]
+    """`(requests or tokens, limit, remaining, µs until all is back, now in µs)` → header lines."""
 
 
 class Answer(Protocol):
@@ -61,7 +63,7 @@ class Answer(Protocol):
 class Exchange:
     """What came in, and where the answer goes."""
 
-    __slots__ = ("answer", "body", "headers", "notes", "request_id", "surface")
+    __slots__ = ("answer", "body", "headers", "limits", "notes", "request_id", "surface")
 
     def __init__(
         self,
@@ -77,10 +79,12 @@ class Exchange:
         self.body = body
         self.answer = answer
         self.request_id = request_id
+        self.limits = b""
+        """Header lines that say what is left of the caller's rate limits."""
         self.notes = {} if notes is None else notes
         """What has been worked out of the headers; kept for requests that have the same."""
 
     @property
     def base(self) -> bytes:
         """The header lines that every answer of this exchange carries."""
-        return self.surface.head(self.request_id.encode())
+        return self.surface.head(self.request_id.encode()) + self.limits

@@ -13,7 +13,7 @@ from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
 from farebox.gate.addresses import Network
-from farebox.gate.limits import Limiter, Limits
+from farebox.gate.limits import Limiter
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import explain, retry
@@ -74,7 +74,6 @@ class Gateway:
         client: Client,
         books: Books,
         keyring: Keyring,
-        limits: Limits,
         metrics: Metrics,
         clock: Clock,
         ids: Ids,
@@ -93,7 +92,6 @@ class Gateway:
         self.books = books
         self.keyring = keyring
         self.limiter = Limiter()
-        self.limits = limits
         self.metrics = metrics
         self.clock = clock
         self.ids = ids

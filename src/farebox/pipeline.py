@@ -9,7 +9,7 @@ attempts    send, retry, fail over until the first content; stream, meter; settl
 telemetry   one record of it all
 """
 
-from farebox import bridge
+from farebox import bridge, metering
 from farebox.attempts import Flight
 from farebox.billing.budgets import Scope
 from farebox.billing.covering import NOTHING
@@ -23,7 +23,6 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, attribution, completed
-from farebox.gate.limits import Bucket, Limiter, Refusal
 from farebox.gate.principal import USUAL, Principal, check, credential, permitted
 from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
 from farebox.gateway import Gateway
@@ -43,21 +42,29 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
     now_us = gateway.clock.now_us()
     principal = await admit(gateway, exchange, now_us)
-    slot = enter(gateway, principal)
+    slot = metering.enter(gateway, principal)
+    used: int | None = 0
     try:
         call = exchange.surface.read_call(exchange.body)
         wanted = demanded(exchange)
         recovery = recover(gateway, exchange, call) if call.stream else None
         whom = attributed(exchange, call)
         found = route(gateway, exchange, principal, call, now_us)
+        if principal.tier is not None:
+            found = metering.within_tier(principal, found)
+        if principal.announced:
+            metering.meter(gateway, exchange, principal, slot, call, found)
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
-        await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
+        try:
+            await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
+        finally:
+            used = metering.used_tokens(settlement) if slot.counts_tokens else 0
     finally:
-        Limiter.release(slot)
+        slot.release(used)
 
 
 async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
@@ -78,20 +85,6 @@ async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
 def address_of(gateway: Gateway, exchange: Exchange) -> str:
     """Where the request comes from, as far as that can be believed."""
     return client_address(exchange.answer.peer, exchange.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
-
-
-def enter(gateway: Gateway, principal: Principal) -> Bucket:
-    """Pass the rate limits, all of them or none; the slot returns in a `finally`."""
-    decision = gateway.limiter.admit(principal.key, gateway.limits, gateway.clock.monotonic_us())
-    if isinstance(decision, Refusal):
-        gateway.metrics.rate_limited(decision.limit)
-        raise FareboxError(
-            Kind.RATE_LIMIT,
-            f"the key `{principal.key_hint}` has reached its limit of {decision.maximum} `{decision.limit}`",
-            retry_after_s=decision.retry_after_s,
-            details={"limit": decision.limit, "maximum": decision.maximum},
-        )
-    return decision
 
 
 def attributed(exchange: Exchange, call: Call) -> Attribution:

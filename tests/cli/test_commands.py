@@ -14,7 +14,9 @@ WIDTH = 100
 KEYS: dict[tuple[str, ...], Any] = {
     ("accounts", "create", "acme"): {"id", "name", "kind", "credit_limit"},
     ("accounts", "list"): {
-        "accounts": {"id", "name", "kind", "status", "credit_limit", "markup", "policy", "remaining", "charged", "allotted"},
+        "accounts": {
+            "id", "name", "kind", "status", "credit_limit", "markup", "policy", "tier", "remaining", "charged", "allotted",
+        },
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
     ("keys", "create", "--account", "default"): {
@@ -36,6 +38,7 @@ KEYS: dict[tuple[str, ...], Any] = {
             "id", "account", "kind", "subject", "name", "amount", "spent", "window", "zone", "hard", "models", "providers",
         },
     },
+    ("tiers",): {"first", "tiers"},
     ("usage",): {"by", "since", "rows", "total", "until"},
     ("prices", "list"): {
         "models": {"slug", "name", "context_window", "max_output_tokens", "capabilities", "offers"},

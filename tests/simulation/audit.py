@@ -63,9 +63,8 @@ def at_rest(world: "World") -> None:
         if worker is None:
             continue
         gateway = worker.gateway
-        for key, bucket in gateway.limiter._buckets.items():
-            if bucket.in_flight:
-                world.problem(f"{process.name}: {bucket.in_flight} concurrency slots of {key} are not given back")
+        for holder, in_flight in gateway.limiter.in_flight().items():
+            world.problem(f"{process.name}: {in_flight} concurrency slots of {holder} are not given back")
         if worker.books.holds.open_nano:
             world.problem(f"{process.name}: {worker.books.holds.open_nano} nano-dollars are held without a hold")
         for scope, purse in worker.books.holds._purses.items():

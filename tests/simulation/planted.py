@@ -19,7 +19,7 @@ from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
-from farebox.gate.limits import Bucket, Limiter
+from farebox.gate.limits import Admission
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
 from farebox.transport.connection import Connection
@@ -160,11 +160,12 @@ def answered_before_settled(patch: pytest.MonkeyPatch) -> None:
 def slots_leak(patch: pytest.MonkeyPatch) -> None:
     """A concurrency slot is not given back if another call of the key is still in flight."""
 
-    def release(bucket: Bucket) -> None:
-        if bucket.in_flight == 1:
-            bucket.in_flight = 0
+    def release(self: Admission, tokens: int | None = 0) -> None:
+        for state in self._states:
+            if state.in_flight == 1:
+                state.in_flight = 0
 
-    patch.setattr(Limiter, "release", staticmethod(release))
+    patch.setattr(Admission, "release", release)
 
 
 def holds_the_first_candidate(patch: pytest.MonkeyPatch) -> None:

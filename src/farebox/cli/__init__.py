@@ -15,6 +15,7 @@ from farebox.cli import (
     price_commands,
     route_commands,
     server_commands,
+    tier_commands,
     usage_commands,
 )
 from farebox.cli.output import CliError
@@ -31,6 +32,7 @@ for module in (
     account_commands,
     key_commands,
     budget_commands,
+    tier_commands,
     usage_commands,
     export_commands,
     invoice_commands,

@@ -99,6 +99,7 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
                         "credit_limit": format_amount(account.credit_limit_nano),
                         "markup": account.markup or None,
                         "policy": account.policy or None,
+                        "tier": account.tier or None,
                         "remaining": format_amount(balance.remaining_nano if balance else 0),
                         "charged": format_amount(balance.posted_nano if balance else 0),
                         "allotted": format_amount(balance.allotted_nano if balance else 0),

@@ -28,6 +28,8 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("markup.NAME.volume", config.VolumeSection),
     ("markup.NAME.rules", config.MarkupRuleSection),
     ("[limits]", config.RateLimits),
+    ("[tiers.NAME]", config.RateTierSection),
+    ("[tiers.NAME.classes.PATTERN]", config.ClassLimits),
     ("[attempts]", config.Attempts),
     ("[local_model]", config.LocalModel),
     ("[alerts]", config_control.Alerts),

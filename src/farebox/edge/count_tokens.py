@@ -2,12 +2,11 @@
 
 import msgspec
 
-from farebox import bridge, pipeline
+from farebox import bridge, metering, pipeline
 from farebox.attempts import ERROR_BYTES_MAX
 from farebox.billing.bounds import estimated_input
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
-from farebox.gate.limits import Limiter
 from farebox.gateway import Gateway
 from farebox.transport import TransportError
 from farebox.verdict import told
@@ -26,7 +25,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     call = msgspec.structs.replace(call, body=exchange.body, read=fields, layout=layout)
     now_us = gateway.clock.now_us()
     principal = await pipeline.admit(gateway, exchange, now_us)
-    slot = pipeline.enter(gateway, principal)
+    slot = metering.enter(gateway, principal)
     try:
         plan = pipeline.route(gateway, exchange, principal, call, now_us)
         for candidate in plan.candidates:
@@ -48,4 +47,4 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
             raise told(found, candidate)
         exchange.answer.whole(200, _JSON + target.head + exchange.base, answer)
     finally:
-        Limiter.release(slot)
+        slot.release()

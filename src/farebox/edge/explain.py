@@ -2,10 +2,9 @@
 
 import msgspec
 
-from farebox import pipeline
+from farebox import metering, pipeline
 from farebox.edge.surfaces import CHAT_COMPLETIONS, MESSAGES
 from farebox.exchange import Exchange
-from farebox.gate.limits import Limiter
 from farebox.gateway import Gateway
 
 _JSON = b"content-type: application/json\r\n"
@@ -16,11 +15,11 @@ async def explain(gateway: Gateway, exchange: Exchange) -> None:
     surface = MESSAGES if b"anthropic-version" in exchange.headers else CHAT_COMPLETIONS
     now_us = gateway.clock.now_us()
     principal = await pipeline.admit(gateway, exchange, now_us)
-    slot = pipeline.enter(gateway, principal)
+    slot = metering.enter(gateway, principal)
     try:
         call = surface.read_call(exchange.body)
         found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True)
         body = msgspec.json.encode(gateway.explained(call, found))
         exchange.answer.whole(200, _JSON + exchange.base, body)
     finally:
-        Limiter.release(slot)
+        slot.release()

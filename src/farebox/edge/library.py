@@ -14,6 +14,8 @@ from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
+from farebox.gate.ladder import Ladder, Tier
+from farebox.gate.limits import Holder, Limits
 from farebox.gate.permissions import permit
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
@@ -28,8 +30,8 @@ _RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "mo
 _decode_settle = msgspec.json.Decoder(Settle).decode
 
 
-def principal_lookup(database: Database) -> Lookup:
-    """A key's digest → its principal, for the keyring."""
+def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Lookup:
+    """A key's digest → its principal, for the keyring. `usual` is what a key may do that has no limits of its own."""
 
     def find(digest: bytes) -> Principal | None:
         row = database.read(lambda connection: queries.principal_by_digest(connection, digest))
@@ -43,6 +45,8 @@ def principal_lookup(database: Database) -> Lookup:
         if row.project is not None and row.project.disabled_us is not None:
             disabled = f"the project `{row.project.name}`"
         allowed = permit(row.key.permissions, row.key.restrictions)
+        tier = ladder.of(row.account.tier)
+        holders = _holders(row, usual, tier)
         return Principal(
             account=row.account.id,
             account_name=row.account.name,
@@ -54,6 +58,7 @@ def principal_lookup(database: Database) -> Lookup:
                 row.account.id,
                 row.key.id,
                 key_window=row.key.budget_window if row.key.budget_nano is not None else None,
+                daily_nano=None if tier is None else tier.daily_spend_nano,
                 budgets=[budget_commands.from_row(budget) for budget in row.budgets],
             ),
             key_hint=row.key.hint if not row.previous else row.key.previous_hint or row.key.hint,
@@ -65,6 +70,10 @@ def principal_lookup(database: Database) -> Lookup:
             disabled=disabled,
             revoked=row.key.revoked_us is not None,
             created_us=row.key.created_us,
+            holders=holders,
+            metered=any(holder.limits.counts_tokens or holder.classes for holder in holders),
+            announced=any(holder.told for holder in holders),
+            tier=tier,
             markup=row.account.markup,
             policy=row.key.policy or row.account.policy,
             month=row.month,
@@ -81,6 +90,21 @@ def _may_read(principal: Principal, row: queries.UsageRow) -> bool:
         return True
     reads = not principal.permit.scopes.isdisjoint(("read_usage", "manage"))
     return reads and principal.project in ("", row.project)
+
+
+def _holders(row: queries.Principal, usual: Limits, tier: Tier | None) -> tuple[Holder, ...]:
+    """Whose limits a key's calls count against: its account's by the tier, its project's, its own."""
+    found: list[Holder] = []
+    if tier is not None:
+        whose = f"the account `{row.account.name}` (tier `{tier.name}`)"
+        found.append(Holder(f"account:{row.account.id}", whose, tier.limits, tier.classes))
+    if row.project is not None and row.project.limits:
+        limits = msgspec.json.decode(row.project.limits, type=Limits)
+        found.append(Holder(f"project:{row.project.id}", f"the project `{row.project.name}`", limits))
+    own = row.key.limits
+    limits = msgspec.json.decode(own, type=Limits) if own else usual
+    found.append(Holder(f"key:{row.key.id}", f"the key `{row.key.hint}`", limits, told=bool(own)))
+    return tuple(found)
 
 
 def dollars(nano: int) -> msgspec.Raw:

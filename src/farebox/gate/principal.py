@@ -11,6 +11,8 @@ from farebox.billing.covering import Covering
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys
 from farebox.gate.addresses import within
+from farebox.gate.ladder import Tier
+from farebox.gate.limits import Holder
 from farebox.gate.permissions import Permit, address_refused, scope_missing
 
 REMEMBERED_MAX = 50_000
@@ -44,6 +46,14 @@ class Principal(msgspec.Struct, frozen=True):
     disabled: str = ""
     """What was disabled, the key or its project, in words; empty = nothing."""
     created_us: int = 0
+    holders: tuple[Holder, ...] = ()
+    """Whose rate limits its calls count against."""
+    metered: bool = False
+    """Some of them count tokens, or differ by model."""
+    announced: bool = False
+    """Some of them are more than the usual ones of every key: answers say what is left."""
+    tier: Tier | None = None
+    """Of its account."""
     markup: str = ""
     """The account's markup plan; empty for the usual one."""
     month: str = ""

@@ -13,8 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
-from farebox.app import Outside, invoice_terms, markup_plans, real_outside
-from farebox.billing import alerts, dunning, hours, ledger, poster, segments
+from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, real_outside
+from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, segments
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
@@ -28,6 +28,8 @@ IDLE_S = 0.1
 BATCH_RECORDS_MAX = 4_000
 RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
+TIERS_US = 5_000_000
+"""How soon who has paid finds itself in a higher tier."""
 COURIER_END_S = 30.0
 """For tries that are under way when the bookkeeper ends."""
 
@@ -43,7 +45,10 @@ class Bookkeeper:
         self._terms = invoice_terms(loaded)
         self._closer = MonthCloser(self._database, outside.ids, outside.clock, self._terms)
         self._watch = courier.watch_of(loaded)
-        self._tidied_us = 0
+        self._ladder = make_ladder(loaded)
+        self._looked_at = ""
+        """The last account whose tier was looked at, while a look over all of them is under way."""
+        self._tidied_us = self._promoted_us = 0
 
     def round(self) -> int:
         """Post what is new, and tidy when it is time. How many records there were: below `BATCH_RECORDS_MAX`, nothing is left.
@@ -66,6 +71,11 @@ class Bookkeeper:
         if posted.records:
             outside.fail_point("poster.after_commit")
         now_us = outside.clock.monotonic_us()
+        if self._ladder.climbs and now_us - self._promoted_us > TIERS_US:
+            self._promoted_us = now_us
+            self._looked_at = promotion.promote(
+                database, self._reached, now_us=outside.clock.now_us(), after=self._looked_at
+            )
         if now_us - self._tidied_us > HOUSEKEEPING_US:
             self._tidied_us = now_us
             ledger.expire(database, outside.ids, now_us=outside.clock.now_us())
@@ -78,6 +88,9 @@ class Bookkeeper:
         if loaded.config.invoices.close:
             self._close_months()
         return posted.records
+
+    def _reached(self, tier: str, paid_nano: int, age_us: int) -> str:
+        return self._ladder.reached(tier, paid_nano=paid_nano, age_us=age_us)
 
     def _close_months(self) -> None:
         """One account's month at a time, between two batches: posting does not wait for a whole month's end."""
