@@ -8,6 +8,8 @@ from farebox.billing import customers
 from farebox.billing.customers import KeyChange, NewKey
 from farebox.edge.library import principal_lookup
 from farebox.errors import FareboxError
+from farebox.gate.ladder import Ladder
+from farebox.gate.limits import Limits
 from farebox.gate.principal import Lookup, check
 from farebox.storage.database import Database
 
@@ -25,7 +27,7 @@ class Shop:
         customers.create_project(self.database, id="prj-1", account_id="acc-1", name="shop", now_us=NOW_US)
         key = NewKey(id="key-1", account_id="acc-1", name="k", digest=OLD, hint="fb-old", project="prj-1")
         customers.create_key(self.database, key, now_us=NOW_US)
-        self.find: Lookup = principal_lookup(self.database)
+        self.find: Lookup = principal_lookup(self.database, Limits(), Ladder([], ""))
 
     def rotate(self, overlap_us: int) -> None:
         customers.rotate_key(self.database, "key-1", digest=NEW, hint="fb-new", overlap_us=overlap_us, now_us=NOW_US)
