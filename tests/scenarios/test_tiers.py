@@ -111,7 +111,7 @@ def test_what_a_tier_lets_an_account_spend_in_a_day_is_exact(box: Farebox) -> No
     assert dear.status == 402, dear.body
     error = dear.json()["error"]
     assert error["farebox"]["scope"].startswith("tier:") and error["farebox"]["limit_usd"] == "0.30"
-    assert "the tier `free`" in error["message"] and ask(box, made.secret).status == 200
+    assert "the tier of the account `thrifty`" in error["message"] and ask(box, made.secret).status == 200
 
 
 def test_an_account_that_pays_moves_up_by_itself_and_a_pinned_one_does_not(box: Farebox) -> None:
