@@ -433,7 +433,8 @@ class Worker:
             ),
             fail_point=outside.fail_point,
         )
-        self.library = DatabaseLibrary(self.database, run_reads, run_dir, invoice_terms(loaded))
+        run_commands, self._command_thread = on_one_thread("commands")
+        self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded))
         self.app = App(self.gateway, self.library)
 
     def _commit(self) -> None:
@@ -480,4 +481,5 @@ class Worker:
         await self.gateway.client.aclose()
         self._money_thread.shutdown()
         self._read_thread.shutdown()
+        self._command_thread.shutdown()
         self.database.close()

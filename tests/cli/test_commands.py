@@ -47,6 +47,7 @@ KEYS: dict[tuple[str, ...], Any] = {
         "slug", "name", "context_window", "max_output_tokens", "capabilities", "offers",
     },
     ("ledger", "check"): {"ok", "violations"},
+    ("audit",): {"entries", "whole", "broken_at"},
     ("doctor",): {"ok", "findings"},
 }  # fmt: skip
 """Names are only ever added, and then here."""
@@ -217,7 +218,7 @@ def test_restrictions_are_set_kept_and_lifted(shell: Shell) -> None:
     words = ("--allow-model", "ECHO", "--allow-model", "openai/*", "--allow-provider", "lab", "--max-price", "10")
     made = shell.json("keys", "create", "--account", "default", *words, "--allow-ip", "::1", "--scope", "inference")
     assert made["allowed_models"] == ["lab/echo", "openai/*"], "names become slugs, patterns stay"
-    assert made["max_price"] == {"prompt": "10", "completion": "10"} and made["allowed_ips"] == ["::1/128"]
+    assert made["max_price"] == {"prompt": "10.00", "completion": "10.00"} and made["allowed_ips"] == ["::1/128"]
     assert made["scopes"] == ["inference"]
     changed = shell.json("keys", "update", made["id"], "--allow-any", "ip", "--max-price", "prompt=2.50", "--name", "b")
     assert changed["allowed_models"] == made["allowed_models"] and changed["allowed_providers"] == ["lab"]

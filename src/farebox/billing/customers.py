@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from farebox.billing import scopes
+from farebox.billing import audit, scopes
+from farebox.billing.audit import OPERATOR, Actor
 from farebox.billing.budgets import Window
 from farebox.billing.scopes import bump_version, retarget, shift_account_limit
 from farebox.storage.database import Database, RowRefused
@@ -74,7 +75,8 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_account(
-    database: Database, *, id: str, name: str, kind: AccountKind, credit_limit_nano: int = 0, tier: str = "", now_us: int
+    database: Database, *, id: str, name: str, kind: AccountKind, credit_limit_nano: int = 0, tier: str = "", now_us: int,
+    by: Actor = OPERATOR,
 ) -> None:
     """A new customer with its scope. A prepaid account starts with nothing, a postpaid one with its credit line.
 
@@ -90,6 +92,7 @@ def create_account(
         connection.execute(insert(accounts).values(**row, tier_pinned=bool(tier), created_us=now_us, version=version))
         scope = {"id": f"account:{id}", "kind": "account", "account_id": id, "limit_nano": credit_limit_nano}
         connection.execute(insert(scopes_table).values(**scope))
+        audit.note(connection, by, "account.create", account_id=id, subject=id, after=row, now_us=now_us)
 
     try:
         database.write(work)
@@ -133,7 +136,9 @@ def _set_account(database: Database, account_id: str, **values: str | bool) -> N
     database.write(work)
 
 
-def create_project(database: Database, *, id: str, account_id: str, name: str, limits: str = "", now_us: int) -> None:
+def create_project(
+    database: Database, *, id: str, account_id: str, name: str, limits: str = "", now_us: int, by: Actor = OPERATOR
+) -> None:
     """A new project of an account."""
     _check_name(name, "a project's")
 
@@ -145,6 +150,7 @@ def create_project(database: Database, *, id: str, account_id: str, name: str, l
             raise CommandRefused(f"an account has at most {PROJECTS_PER_ACCOUNT_MAX} projects")
         row = {"id": id, "account_id": account_id, "name": name, "limits": limits}
         connection.execute(insert(projects).values(**row, created_us=now_us, version=version))
+        audit.note(connection, by, "project.create", account_id=account_id, subject=id, after=row, now_us=now_us)
 
     try:
         database.write(work)
@@ -159,6 +165,7 @@ def change_project(
     limits: str | UnsetType = UNSET,
     disabled: bool | UnsetType = UNSET,
     now_us: int,
+    by: Actor = OPERATOR,
 ) -> None:
     """Set a project's limits, or switch its keys off and on."""
     values: dict[str, Any] = {} if limits is UNSET else {"limits": limits}
@@ -167,9 +174,21 @@ def change_project(
 
     def work(connection: Connection) -> None:
         version = bump_version(connection)
-        changed = connection.execute(update(projects).where(projects.c.id == project_id).values(**values, version=version))
-        if not changed.rowcount:
+        found = select(projects).where(projects.c.id == project_id).with_for_update()
+        before = connection.execute(found).mappings().one_or_none()
+        if before is None:
             raise NotFound(f"the project `{project_id}` does not exist")
+        connection.execute(update(projects).where(projects.c.id == project_id).values(**values, version=version))
+        audit.note(
+            connection,
+            by,
+            "project.change",
+            account_id=before["account_id"],
+            subject=project_id,
+            before=before,
+            after={**before, **values},
+            now_us=now_us,
+        )
 
     database.write(work)
 
@@ -190,7 +209,7 @@ def set_markup(database: Database, account_id: str, plan: str) -> None:
     database.write(work)
 
 
-def create_key(database: Database, key: NewKey, *, now_us: int) -> None:
+def create_key(database: Database, key: NewKey, *, now_us: int, by: Actor = OPERATOR) -> None:
     """Store a new key."""
     if key.budget_nano is not None and key.budget_nano < 0:
         raise CommandRefused("a budget is not negative")
@@ -205,7 +224,9 @@ def create_key(database: Database, key: NewKey, *, now_us: int) -> None:
         if connection.execute(alive).scalar_one() >= KEYS_PER_ACCOUNT_MAX:
             raise CommandRefused(f"an account has at most {KEYS_PER_ACCOUNT_MAX} keys; revoke those that are not used")
         _check_project(connection, key.account_id, key.project)
-        connection.execute(insert(keys).values(**msgspec.structs.asdict(key), created_us=now_us, version=version))
+        row = msgspec.structs.asdict(key)
+        connection.execute(insert(keys).values(**row, created_us=now_us, version=version))
+        audit.note(connection, by, "key.create", account_id=key.account_id, subject=key.id, after=row, now_us=now_us)
 
     try:
         database.write(work)
@@ -213,7 +234,9 @@ def create_key(database: Database, key: NewKey, *, now_us: int) -> None:
         raise CommandRefused(f"the key `{key.id}` exists already") from error
 
 
-def change_key(database: Database, key_id: str, change: KeyChange, *, now_us: int, within: str | None = None) -> None:
+def change_key(
+    database: Database, key_id: str, change: KeyChange, *, now_us: int, within: str | None = None, by: Actor = OPERATOR
+) -> None:
     """Change a key that is not revoked."""
     if isinstance(change.name, str) and change.name:
         _check_name(change.name, "a key's")
@@ -235,6 +258,7 @@ def change_key(database: Database, key_id: str, change: KeyChange, *, now_us: in
         connection.execute(update(keys).where(keys.c.id == key_id).values(**values, version=version))
         if change.budget is not UNSET:
             _set_budget(connection, key_id, *change.budget)
+        _note_key(connection, by, "key.change", row, now_us)
 
     database.write(work)
 
@@ -248,6 +272,7 @@ def rotate_key(
     overlap_us: int,
     now_us: int,
     within: str | None = None,
+    by: Actor = OPERATOR,
 ) -> None:
     """Give a key a new secret; the one before works on for the overlap. Budgets, limits and usage go on."""
     if not 0 <= overlap_us <= OVERLAP_US_MAX:
@@ -264,18 +289,22 @@ def rotate_key(
         connection.execute(
             update(keys).where(keys.c.id == key_id).values(digest=digest, hint=hint, version=version, **before)
         )
+        _note_key(connection, by, "key.rotate", row, now_us)
 
     database.write(work)
 
 
-def revoke_key(database: Database, key_id: str, *, now_us: int, within: str | None = None) -> None:
+def revoke_key(
+    database: Database, key_id: str, *, now_us: int, within: str | None = None, by: Actor = OPERATOR
+) -> None:
     """A revoked key admits no new call, for ever. The first revocation's time stays."""
 
     def work(connection: Connection) -> None:
         version = bump_version(connection)
-        revoked = _lock_key(connection, key_id, within).revoked_us
-        if revoked is None:
+        row = _lock_key(connection, key_id, within)
+        if row.revoked_us is None:
             connection.execute(update(keys).where(keys.c.id == key_id).values(revoked_us=now_us, version=version))
+            _note_key(connection, by, "key.revoke", row, now_us)
 
     database.write(work)
 
@@ -323,6 +352,15 @@ def _lock_key(connection: Connection, key_id: str, within: str | None) -> Row[An
     if found is None or (within is not None and found.account_id != within):
         raise NotFound(f"the key `{key_id}` does not exist")
     return found
+
+
+def _note_key(connection: Connection, by: Actor, action: str, before: Row[Any], now_us: int) -> None:
+    """What a command has changed about a key that was locked before."""
+    after = connection.execute(select(keys).where(keys.c.id == before.id)).mappings().one()
+    was = dict(zip(after.keys(), before, strict=True))
+    audit.note(
+        connection, by, action, account_id=before.account_id, subject=before.id, before=was, after=after, now_us=now_us
+    )
 
 
 def _check_project(connection: Connection, account_id: str, project_id: str) -> None:

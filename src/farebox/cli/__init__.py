@@ -7,6 +7,7 @@ import click
 from farebox.cli import (
     account_commands,
     alert_commands,
+    audit_commands,
     budget_commands,
     code_commands,
     export_commands,
@@ -40,6 +41,7 @@ for module in (
     code_commands,
     price_commands,
     route_commands,
+    audit_commands,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

@@ -20,6 +20,7 @@ from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
 from farebox.gateway import Gateway
 from farebox.routing.target import Target
+from farebox.storage.database import Database
 from farebox.telemetry import TEXT_TYPE
 
 _encode = msgspec.json.Encoder().encode
@@ -41,6 +42,10 @@ class Library(Protocol):
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Ask the database on one snapshot."""
+        ...
+
+    async def command(self, work: Callable[[Database], T]) -> T:
+        """Change something, on a thread of its own."""
         ...
 
     async def ready(self) -> str | None:
@@ -84,10 +89,14 @@ async def identified(gateway: Gateway, request: Question) -> Principal:
     principal = await gateway.keyring.find(secret)
     now_us = gateway.clock.now_us()
     check(principal, now_us)
-    address = client_address(request.peer, request.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
-    permitted(principal, "" if request.needs in ("public", "key") else request.needs, address)
+    permitted(principal, "" if request.needs in ("public", "key") else request.needs, address_of(gateway, request))
     gateway.keyring.used[principal.key] = now_us
     return principal
+
+
+def address_of(gateway: Gateway, request: Question) -> str:
+    """Where the request comes from, as far as that can be believed."""
+    return client_address(request.peer, request.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
 
 
 async def whole_account(gateway: Gateway, request: Question) -> Principal:

@@ -26,7 +26,7 @@ from farebox.wires.usage import Usage
 
 T = TypeVar("T")
 US_PER_DAY = 86_400_000_000
-_RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly"}
+RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly"}
 _decode_settle = msgspec.json.Decoder(Settle).decode
 
 
@@ -119,14 +119,25 @@ def _time(us: int) -> str:
 class DatabaseLibrary:
     """See `farebox.edge.info.Library`."""
 
-    def __init__(self, database: Database, run: Callable[..., "asyncio.Future[Any]"], run_dir: Path, terms: Terms) -> None:
+    def __init__(
+        self,
+        database: Database,
+        run: Callable[..., "asyncio.Future[Any]"],
+        run_commands: Callable[..., "asyncio.Future[Any]"],
+        run_dir: Path,
+        terms: Terms,
+    ) -> None:
         self._database = database
         self._run = run
+        self._run_commands = run_commands
         self._run_dir = run_dir
         self.terms = terms
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._run(self._database.read, work)
+
+    async def command(self, work: Callable[[Database], T]) -> T:
+        return await self._run_commands(work, self._database)
 
     async def version(self) -> int:
         """Grows with every change to keys and accounts."""
@@ -134,7 +145,7 @@ class DatabaseLibrary:
 
     async def note_use(self, used: dict[str, int]) -> None:
         """When keys were used; see `billing.customers.note_use`."""
-        await self._run(customers.note_use, self._database, used)
+        await self._run_commands(customers.note_use, self._database, used)
 
     async def generation(self, principal: Principal, generation: str) -> dict[str, Any] | None:
         rows: list[queries.UsageRow] = await self.read(
@@ -217,7 +228,7 @@ class DatabaseLibrary:
             "name": principal.key_name,
             "limit": None if budget is None else dollars(budget),
             "limit_remaining": remaining,
-            "limit_reset": _RESETS[principal.window],
+            "limit_reset": RESETS[principal.window],
             "include_byok_in_limit": False,
             "usage": dollars(spent.total_nano),
             "usage_daily": dollars(spent.day_nano),

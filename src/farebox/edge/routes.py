@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.edge import info, statements
+from farebox.edge import info, litellm_keys, newapi, openrouter_keys, statements
 from farebox.gateway import Gateway
 
 Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
@@ -41,6 +41,23 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/compare", statements.compare, "read_usage"),
     Route("GET", "/invoices", statements.invoices, "read_usage"),
     Route("GET", "/invoices/*", statements.invoice, "read_usage"),
+    Route("GET", "/keys", openrouter_keys.list_keys, "manage"),
+    Route("POST", "/keys", openrouter_keys.create_key, "manage"),
+    Route("GET", "/keys/*", openrouter_keys.get_key, "manage"),
+    Route("PATCH", "/keys/*", openrouter_keys.change_key, "manage"),
+    Route("DELETE", "/keys/*", openrouter_keys.delete_key, "manage"),
+    Route("POST", "/key/generate", litellm_keys.generate, "manage"),
+    Route("GET", "/key/info", litellm_keys.info, "key"),
+    Route("GET", "/key/list", litellm_keys.list_keys, "manage"),
+    Route("POST", "/key/update", litellm_keys.update, "manage"),
+    Route("POST", "/key/delete", litellm_keys.delete, "manage"),
+    Route("POST", "/key/block", litellm_keys.block, "manage"),
+    Route("POST", "/key/unblock", litellm_keys.unblock, "manage"),
+    Route("POST", "/key/regenerate", litellm_keys.regenerate, "manage"),
+    Route("POST", "/key/*", litellm_keys.regenerate, "manage"),
+    Route("GET", "/dashboard/billing/subscription", newapi.subscription, "key"),
+    Route("GET", "/dashboard/billing/usage", newapi.usage, "key"),
+    Route("GET", "/usage/token", newapi.token, "key"),
 )
 
 

@@ -7,13 +7,13 @@ models, providers and prices a call may have, and from which addresses it may co
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
 
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import Network, network
+from farebox.money import format_rate, format_unit_rate
 from farebox.routing.allowance import Allowance, means
 from farebox.routing.preferences import PRICE_CLASSES, price_cap
 
@@ -155,13 +155,13 @@ def prices(value: Any, path: str) -> dict[str, str]:
     if value is None:
         return {}
     given = cast("dict[str, Any]", value) if isinstance(value, dict) else {"prompt": value, "completion": value}
-    price_cap(given, path)  # refuses what is no price
-    return {name: _plain(given[name]) for name in PRICE_CLASSES if given.get(name) is not None}
-
-
-def _plain(value: Any) -> str:
-    # `str` of a number is the shortest decimal that means it; never an exponent in what is stored and shown.
-    return format(Decimal(str(value)), "f")
+    cap = price_cap(given, path)
+    found: dict[str, str] = {}
+    for name in PRICE_CLASSES:
+        most = None if cap is None else getattr(cap, name)
+        if most is not None:
+            found[name] = format_unit_rate(most) if name == "request" else format_rate(most)
+    return found
 
 
 # --- held against a request -------------------------------------------------------------------------------------------------

@@ -123,6 +123,10 @@ class Keyring:
         self._known.clear()
         self._unknown.clear()
 
+    def digest(self, secret: str) -> bytes:
+        """What the database stores of a secret."""
+        return keys.digest(secret, self._pepper)
+
     @staticmethod
     def mark(secret: bytes) -> bytes:
         """What stands for a credential in memory."""

@@ -2,7 +2,7 @@
 
 Three kinds of data live here:
 
-- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`;
+- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
 - **settings**: `accounts`, `projects`, `keys`, `budgets`, and `control_version`, which every change to them bumps.
@@ -38,7 +38,7 @@ METADATA = MetaData(
     }
 )
 
-IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions")
+IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
 
 accounts = Table(
@@ -524,3 +524,21 @@ redemptions = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 """Who took which code, once each, and the credit that it gave."""
+
+audit = Table(
+    "audit",
+    METADATA,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Index(None, "account_id", "seq"),
+    Index(None, "subject", "seq"),
+)
+"""Who changed what about customers, projects and keys (`billing.audit`): append-only and chained by digests."""
