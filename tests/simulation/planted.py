@@ -250,7 +250,7 @@ def given_back_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
     """Money is returned to its scope first and taken from memory after: a call between them spends it twice."""
 
     async def give_back(self: Holds, purse: Purse) -> None:
-        async with purse.lock:
+        async with purse.asking:
             free = purse.free
             if free <= 0:
                 return

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from farebox.billing import holds as holds_module
 from farebox.billing.budgets import Scope, account_scope
-from farebox.billing.holds import IDLE_RETURN_US, REFUSED_MEMORY_US, Holds, Insufficient, Taken
+from farebox.billing.holds import IDLE_RETURN_US, REFUSED_MEMORY_US, Holds, Insufficient, Reserved, Taken
 
 
 class Counting:
@@ -97,3 +98,103 @@ async def test_money_that_comes_back_ends_a_refusal() -> None:
         await holds.reserve((SCOPE,), 600)
     holds.settle(held, 100)
     holds.settle(await holds.reserve((SCOPE,), 600), 0)
+
+
+# --- two processes ----------------------------------------------------------------------------------------------------------
+
+
+class Shared:
+    """Several scopes that two processes hold slices of."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = limits
+        self.grants: dict[tuple[str, str], int] = {}
+        self.wishes: set[str] = set()
+
+    def allotted(self, scope: str) -> int:
+        return sum(amount for (_, one), amount in self.grants.items() if one == scope)
+
+
+class Side:
+    """One process's view of it."""
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        self.name, self.shared = name, shared
+
+    def take(self, scope: Scope, need_nano: int, wish_nano: int) -> Taken:
+        allotted, limit = self.shared.allotted(scope.id), self.shared.limits[scope.id]
+        got = need_nano if allotted + need_nano <= limit else 0
+        if got:
+            self.shared.grants[self.name, scope.id] = self.shared.grants.get((self.name, scope.id), 0) + got
+        return Taken(got, limit, 0, allotted + got)
+
+    def give_back(self, scope_id: str, granted_nano: int) -> None:
+        self.shared.grants[self.name, scope_id] = min(self.shared.grants.get((self.name, scope_id), 0), granted_nano)
+
+    def want(self, scope_id: str, until_us: int) -> None:
+        self.shared.wishes.add(scope_id)
+
+    def wanted(self) -> Sequence[str]:
+        return sorted(scope for name, scope in self.shared.grants if name == self.name and scope in self.shared.wishes)
+
+
+class LoopClock:
+    def now_us(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1_000_000)
+
+    monotonic_us = now_us
+
+
+async def at_once(function: Callable[..., object], *arguments: object) -> object:
+    return function(*arguments)
+
+
+async def both(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Holds], "asyncio.Task[None]"]:
+    """Two processes that return what is wanted, as workers do."""
+    monkeypatch.setattr(holds_module, "RECLAIM_POLL_S", 0.002)
+    monkeypatch.setattr(holds_module, "RECLAIM_WAIT_S", 0.2)
+    sides = [Holds(Side(name, shared), LoopClock(), at_once) for name in ("a", "b")]  # pyright: ignore[reportArgumentType]
+
+    async def keep_house() -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            for side in sides:
+                await side.return_wanted()
+
+    return sides, asyncio.create_task(keep_house())
+
+
+async def left_with(side: Holds, scope: Scope, free: int) -> None:
+    """Let a process sit on a slice of so much."""
+    side.settle(await side.reserve((scope,), free), 0)
+
+
+async def test_of_two_that_wait_for_each_others_slices_one_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has too little for a call, both together have enough: both used to wait with their own slice in hand, and refuse."""
+    scope = Scope("s", "account", "s")
+    (a, b), house = await both(Shared(s=1_200), monkeypatch)
+    await left_with(a, scope, 600)
+    await left_with(b, scope, 600)
+    await a.close()
+    await b.close()
+    answers = await asyncio.gather(a.reserve((scope,), 1_000), b.reserve((scope,), 1_000), return_exceptions=True)
+    assert sum(isinstance(answer, Reserved) for answer in answers) == 1, answers
+    assert sum(isinstance(answer, Insufficient) for answer in answers) == 1, answers
+    house.cancel()
+
+
+async def test_waiting_in_one_scope_keeps_no_other_from_being_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a process waits for more of one scope, what it has of another goes to who asks for it."""
+    empty, other = Scope("empty", "account", "empty"), Scope("other", "budget", "other")
+    (a, b), house = await both(Shared(empty=1_100, other=1_000), monkeypatch)
+    held = await b.reserve((empty,), 1_000)
+    await left_with(a, empty, 100)
+    await left_with(a, other, 1_000)
+    await a.close()
+    waiting = asyncio.create_task(a.reserve((empty,), 600))
+    await asyncio.sleep(0)
+    reserved = await asyncio.wait_for(b.reserve((other,), 1_000), 0.1)
+    assert reserved.open and not waiting.done(), "it did not have to wait for the other to give up"
+    b.settle(held, 0)
+    assert (await waiting).open
+    house.cancel()

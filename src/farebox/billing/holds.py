@@ -80,7 +80,7 @@ class Purse:
     """This process's allotment of one scope."""
 
     __slots__ = (
-        "granted", "held", "lock", "refill_after_us", "refilled_us", "refilling", "refusal", "refused_missing",
+        "asking", "filling", "granted", "held", "refill_after_us", "refilled_us", "refilling", "refusal", "refused_missing",
         "refused_until_us", "scope", "spent", "touched_us", "wish_holds",
     )  # fmt: skip
 
@@ -98,7 +98,11 @@ class Purse:
         """What the database said when it last refused; stands until `refused_until_us` for calls that lack as much."""
         self.refused_missing = 0
         self.refused_until_us = 0
-        self.lock = asyncio.Lock()
+        self.filling = asyncio.Lock()
+        """One call at a time looks for more money; the others wait for what it finds."""
+        self.asking = asyncio.Lock()
+        """One statement at a time changes the grant. Not held while a call waits for what other processes return: of two that
+        wait for each other's slices each must be able to return its own."""
 
     @property
     def free(self) -> int:
@@ -190,7 +194,7 @@ class Holds:
 
     async def _fill(self, purse: Purse, need_nano: int) -> None:
         """Bring a purse's free money up to the need, or raise `Insufficient`."""
-        async with purse.lock:
+        async with purse.filling:
             missing = need_nano - purse.free
             if missing <= 0:
                 return
@@ -201,14 +205,14 @@ class Holds:
                 and self._clock.monotonic_us() < purse.refused_until_us
             ):
                 raise Insufficient(purse.scope, need_nano, stands.limit_nano, stands.posted_nano, stands.allotted_nano)
-            taken = await self._take(purse, missing, need_nano)
-            if taken.granted_nano:
+            taken = await self._take(purse, need_nano)
+            if taken is None or taken.granted_nano:
                 return
             ours = purse.granted - purse.spent
             elsewhere = taken.allotted_nano - ours
             if elsewhere > 0 and taken.posted_nano + need_nano <= taken.limit_nano:
                 taken = await self._reclaim(purse, need_nano)
-                if taken.granted_nano:
+                if taken is None or taken.granted_nano:
                     return
             missing = need_nano - purse.free
             if missing <= 0:
@@ -218,30 +222,31 @@ class Holds:
             purse.refused_until_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
             raise Insufficient(purse.scope, need_nano, taken.limit_nano, taken.posted_nano, taken.allotted_nano)
 
-    async def _take(self, purse: Purse, missing_nano: int, need_nano: int) -> Taken:
-        now_us = self._clock.monotonic_us()
-        quick = now_us - purse.refilled_us < QUICK_US
-        purse.wish_holds = min(purse.wish_holds * 2, WISH_HOLDS_MAX) if quick else WISH_HOLDS
-        purse.refilled_us = now_us
-        wish = max(missing_nano, need_nano * purse.wish_holds)
-        taken = await self._run(self._store.take, purse.scope, missing_nano, wish)
-        assert isinstance(taken, Taken)
-        purse.granted += taken.granted_nano
-        purse.touched_us = self._clock.monotonic_us()
-        return taken
+    async def _take(self, purse: Purse, need_nano: int, *, on_top: bool = False) -> Taken | None:
+        """Ask the database for what is missing to the need (`on_top`: for all of it). None: nothing is missing any more."""
+        async with purse.asking:
+            missing = need_nano if on_top else need_nano - purse.free
+            if missing <= 0:
+                return None
+            now_us = self._clock.monotonic_us()
+            quick = now_us - purse.refilled_us < QUICK_US
+            purse.wish_holds = min(purse.wish_holds * 2, WISH_HOLDS_MAX) if quick else WISH_HOLDS
+            purse.refilled_us = now_us
+            taken = await self._run(self._store.take, purse.scope, missing, max(missing, need_nano * purse.wish_holds))
+            assert isinstance(taken, Taken)
+            purse.granted += taken.granted_nano
+            purse.touched_us = self._clock.monotonic_us()
+            return taken
 
-    async def _reclaim(self, purse: Purse, need_nano: int) -> Taken:
+    async def _reclaim(self, purse: Purse, need_nano: int) -> Taken | None:
         """Ask other processes for their unused slices and wait a little for them."""
         deadline_us = self._clock.monotonic_us() + int(RECLAIM_WAIT_S * 1_000_000)
         while True:
             until_us = self._clock.now_us() + int(2 * RECLAIM_WAIT_S * 1_000_000)
             await self._run(self._store.want, purse.scope.id, until_us)
             await asyncio.sleep(RECLAIM_POLL_S)
-            missing = need_nano - purse.free
-            if missing <= 0:
-                return Taken(0, 0, 0, 0)
-            taken = await self._take(purse, missing, missing)
-            if taken.granted_nano or self._clock.monotonic_us() >= deadline_us:
+            taken = await self._take(purse, need_nano)
+            if taken is None or taken.granted_nano or self._clock.monotonic_us() >= deadline_us:
                 return taken
 
     def _refill(self, purse: Purse, size_nano: int) -> None:
@@ -252,10 +257,9 @@ class Holds:
 
         async def refill() -> None:
             try:
-                async with purse.lock:
-                    taken = await self._take(purse, size_nano, size_nano)
-                    if not taken.granted_nano:
-                        purse.refill_after_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
+                taken = await self._take(purse, size_nano, on_top=True)
+                if taken is None or not taken.granted_nano:
+                    purse.refill_after_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
             except Exception:
                 # A background refill only saves time: the call that needs the money asks again and reports the failure.
                 purse.refill_after_us = self._clock.monotonic_us() + REFUSED_MEMORY_US
@@ -284,13 +288,14 @@ class Holds:
             if not everything and purse.touched_us > before_us:
                 continue
             await self._return(purse)
-            if not purse.held and not purse.free and not purse.lock.locked() and not purse.refilling:
+            idle = not purse.refilling and not purse.filling.locked() and not purse.asking.locked()
+            if idle and not purse.held and not purse.free:
                 if purse.spent:
                     self._spent[scope_id] = purse.spent
                 del self._purses[scope_id]
 
     async def _return(self, purse: Purse) -> None:
-        async with purse.lock:
+        async with purse.asking:
             free = purse.free
             if free <= 0:
                 return
