@@ -14,6 +14,7 @@ from farebox.cli import (
     invoice_commands,
     key_commands,
     price_commands,
+    provider_commands,
     route_commands,
     server_commands,
     tier_commands,
@@ -40,6 +41,7 @@ for module in (
     alert_commands,
     code_commands,
     price_commands,
+    provider_commands,
     route_commands,
     audit_commands,
 ):

@@ -15,10 +15,12 @@ from sqlalchemy import Connection
 from farebox.billing.invoices import Terms
 from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
+from farebox.edge.providers import endpoints_page, providers_page
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
 from farebox.gateway import Gateway
+from farebox.routing.shown import Overview
 from farebox.routing.target import Target
 from farebox.storage.database import Database
 from farebox.telemetry import TEXT_TYPE
@@ -50,6 +52,10 @@ class Library(Protocol):
 
     async def ready(self) -> str | None:
         """None when calls can be served, else why not."""
+        ...
+
+    async def health(self) -> Overview:
+        """What all gateway workers of this machine know of their providers."""
         ...
 
     async def metrics(self) -> bytes:
@@ -140,16 +146,26 @@ async def models(gateway: Gateway, request: Question) -> Page:
 
 
 async def model(gateway: Gateway, request: Question) -> Page:
-    """`GET /v1/models/{slug}`; any name that resolves in a call resolves here."""
+    """`GET /v1/models/{slug}`, and its offers below `/endpoints`; any name that resolves in a call resolves here."""
     allowed = await _targets(gateway, request)
     name = unquote(request.path.partition("/models/")[2]).rstrip("/")
+    endpoints = name.endswith("/endpoints")
+    name = name.removesuffix("/endpoints")
     found = gateway.market.catalog.resolve(name).model
     day = gateway.today(gateway.clock.now_us())
     targets = allowed.get(found.slug, ())
     if not targets:
         raise unknown(name, ())
+    if endpoints:
+        return Page(200, _encode(endpoints_page(found, targets, day, await request.library.health())))
     make = anthropic_model if b"anthropic-version" in request.headers else openai_model
     return Page(200, _encode(make(found, targets, day)))
+
+
+async def providers(gateway: Gateway, request: Question) -> Page:
+    """`GET /v1/providers`: who can be called, and how they have done lately."""
+    await identified(gateway, request)
+    return Page(200, _encode(providers_page(await _targets(gateway, request), await request.library.health())))
 
 
 async def generation(gateway: Gateway, request: Question) -> Page:

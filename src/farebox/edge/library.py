@@ -14,11 +14,13 @@ from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
+from farebox.edge import health_files
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Holder, Limits
 from farebox.gate.permissions import permit
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
+from farebox.routing.shown import Overview
 from farebox.storage import queries
 from farebox.storage.database import Database, StoreError
 from farebox.telemetry import exposition
@@ -267,5 +269,9 @@ class DatabaseLibrary:
             return f"the database does not answer: {error}"
         return None
 
+    async def health(self) -> Overview:
+        return await self._run(health_files.read, self._run_dir)
+
     async def metrics(self) -> bytes:
-        return await self._run(exposition, self._run_dir)
+        calls = await self._run(exposition, self._run_dir)
+        return calls + await self._run(health_files.exposition, await self.health())

@@ -48,7 +48,7 @@ def _created(model: Model) -> int:
     return int(datetime(year, month, day, tzinfo=UTC).timestamp())
 
 
-def _pricing(rates: Rates, terms: Terms) -> dict[str, str]:
+def pricing(rates: Rates, terms: Terms) -> dict[str, str]:
     markup_bp = terms.bp
     per_call_pico = terms.fees.per_call_nano * PICO_PER_NANO if terms.fees is not None else 0
     return {
@@ -75,7 +75,7 @@ def _cheapest(targets: Sequence[Target], day: str) -> tuple[Target, Rates, list[
             continue
         rates = price.standard.rates
         overrides = [
-            {"min_prompt_tokens": tier.above + 1, **_pricing(tier.rates, target.listed)} for tier in price.standard.tiers
+            {"min_prompt_tokens": tier.above + 1, **pricing(tier.rates, target.listed)} for tier in price.standard.tiers
         ]
         if best is None or rates.input + rates.output < best[0]:
             best = (rates.input + rates.output, target, rates, overrides)
@@ -111,7 +111,7 @@ def openai_model(model: Model, targets: Sequence[Target], day: str) -> dict[str,
     }
     if shown is not None:
         target, rates, overrides = shown
-        item["pricing"] = {**_pricing(rates, target.listed), **({"overrides": overrides} if overrides else {})}
+        item["pricing"] = {**pricing(rates, target.listed), **({"overrides": overrides} if overrides else {})}
         item["top_provider"] = {
             "context_length": target.offer.context_window,
             "max_completion_tokens": target.offer.max_output_tokens,

@@ -33,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", info.metrics, "public", root=True),
     Route("GET", "/models", info.models, "public"),
     Route("GET", "/models/*", info.model, "public"),
+    Route("GET", "/providers", info.providers, "key"),
     Route("GET", "/generation", info.generation, "key"),
     Route("GET", "/key", info.key, "key"),
     Route("GET", "/credits", info.credits, "read_usage"),

@@ -19,6 +19,7 @@ from farebox.billing import recovery
 from farebox.billing.journal import Journal
 from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded, load
+from farebox.edge import health_files
 from farebox.edge.server import HttpServer
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
@@ -97,6 +98,7 @@ async def serve(
     journal.write(Closed(life=life, at_us=worker.gateway.clock.now_us()))
     journal.close()
     (run_dir / f"w{number}.metrics").unlink(missing_ok=True)
+    (run_dir / f"w{number}{health_files.SUFFIX}").unlink(missing_ok=True)
 
 
 def calm_collector(_: Worker) -> None:
@@ -129,6 +131,8 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
                 counts.holds_open, counts.hold_nano = holds.open_count, holds.open_nano
                 counts.unwritten = len(worker.books.unwritten)
                 save(counts, metrics_path)
+                report = gateway.health.report(gateway.clock.monotonic_us())
+                health_files.save(report, metrics_path.with_suffix(health_files.SUFFIX))
             if ticks % TICKS_PER_NOTE == 0:
                 await worker.note_use()
         except Exception as error:

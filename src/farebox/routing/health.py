@@ -9,6 +9,8 @@ benches the key for all its models; `caller` and `unknown` say nothing.
 """
 
 from collections.abc import Iterable
+from heapq import nlargest
+from itertools import islice
 from typing import Literal, NamedTuple, assert_never
 
 import msgspec
@@ -24,6 +26,8 @@ Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "unkn
 
 PLACES_MAX = 20_000
 """Places that are remembered; beyond it the one not used for the longest time is forgotten."""
+REPORTED_MAX = 2_000
+"""Places, and keys, of a report."""
 EJECTED_SHARE_MAX = 2
 """At most one in so many of a model's offers is kept out: when more fail, the fault is rather ours, or the model's."""
 HALF_HOUR_US = 1_800_000_000
@@ -324,7 +328,8 @@ class Health:
         return [Place(target.provider.name, ref, target.model.slug) for ref in target.key_refs or ("",)]
 
     def report(self, now_us: int) -> "Report":
-        """Everything, for other processes to show."""
+        """What other processes may show: of the places, those used last."""
+        shown = nlargest(REPORTED_MAX, self._places.items(), key=lambda item: item[1].used_us)
         return Report(
             [
                 PlaceReport(
@@ -341,7 +346,7 @@ class Health:
                     first_token_ms=record.first_token.bins(now_us),
                     tokens_per_s=record.tokens_per_s.bins(now_us),
                 )
-                for place, record in self._places.items()
+                for place, record in shown
             ],
             [
                 KeyReport(
@@ -352,7 +357,7 @@ class Health:
                     in_flight=key.load.in_flight,
                     limit=key.load.limit,
                 )
-                for (provider, ref), key in self._keys.items()
+                for (provider, ref), key in islice(self._keys.items(), REPORTED_MAX)
             ],
         )
 
