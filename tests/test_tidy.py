@@ -80,7 +80,8 @@ ARROWS: dict[str, set[str]] = {
     "wires": {"errors"},
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
-    "config": {"config_control", "config_limits", "config_models", "config_routing", "money"},
+    "config": {"config_control", "config_limits", "config_models", "config_overlay", "config_routing", "money"},
+    "config_overlay": set(),
     "config_limits": {"money"},
     "config_control": {"money"},
     "config_models": set(),
@@ -95,6 +96,7 @@ ARROWS: dict[str, set[str]] = {
     # What a key may use is the router's to keep (`routing.allowance`).
     "gate": {"billing", "errors", "money", "ports", "routing", "wires"},
     "quality": {"wires"},
+    "replay": {"billing", "catalog", "errors", "routing", "storage", "wires"},
     "escalation": {"billing", "bridge", "errors", "quality", "routing", "verdict", "wires"},
     "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "quality", "wires"},
     "bridge": {"errors", "routing", "wires"},
@@ -143,7 +145,7 @@ def test_every_part_has_its_arrows() -> None:
 
 
 PURE = (
-    "wires", "providers", "catalog", "routing", "quality", "escalation",
+    "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.keys",
     "gate.permissions", "gate.addresses",

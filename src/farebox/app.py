@@ -44,7 +44,7 @@ from farebox.routing.circuit import Rules
 from farebox.routing.health import Health, OfferHealth
 from farebox.routing.measured import Measured
 from farebox.routing.patience import Patience
-from farebox.routing.policy import Policies, Policy, PolicyError, compiled
+from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
@@ -288,7 +288,9 @@ class MonotonicHealth:
         return self._health.view(target, self._clock.monotonic_us())
 
 
-def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
+def make_router(
+    loaded: Loaded, market: Market, health: Measured, decisions: Mapping[str, Decisions] = DECISIONS
+) -> Router:
     """Routing over a market, under the configuration's policies, every one of them checked."""
     sections = loaded.config.providers
     titles = {name: row.title for name, row in PROVIDERS.items()} | {name: s.title or name for name, s in sections.items()}
@@ -297,7 +299,7 @@ def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
     sections_of_policies = loaded.config.policies
     for name, section in sections_of_policies.items():
         try:
-            policy = compiled(name, section, providers, DECISIONS)
+            policy = compiled(name, section, providers, decisions)
             for setting, models in policy.named_models():
                 for index, model in enumerate(models):
                     _check_model(market, model, f"policies.{name}.{setting}[{index}]")
@@ -313,7 +315,7 @@ def make_router(loaded: Loaded, market: Market, health: Measured) -> Router:
     return Router(
         market.catalog,
         market.by_wire,
-        policies=Policies(policies, DECISIONS),
+        policies=Policies(policies, decisions),
         reader=Reader(providers),
         health=health,
         attempts_max=loaded.config.attempts.attempts_max,

@@ -18,6 +18,7 @@ import msgspec
 from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
 from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
+from farebox.config_overlay import laid_over
 from farebox.config_routing import EscalationSection, HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
@@ -331,22 +332,13 @@ def _percent_bp(text: str) -> int:
     return points
 
 
-def load(path: Path, environment: Mapping[str, str] | None = None) -> Loaded:
-    """Read, fill in `${NAME}` from the environment, validate. Raises `ConfigError`."""
+def load(path: Path, environment: Mapping[str, str] | None = None, *, over: Path | None = None) -> Loaded:
+    """Read, fill in `${NAME}` from the environment, validate. Raises `ConfigError`. `over`: a file whose settings come before
+    this one's."""
     environment = os.environ if environment is None else environment
-    try:
-        with path.open("rb") as file:
-            data = file.read(CONFIG_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `farebox init --data {path.parent or '.'}` makes one") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > CONFIG_BYTES_MAX:
-        raise ConfigError(f"{path}: larger than {CONFIG_BYTES_MAX} bytes")
-    try:
-        raw = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    raw = _read(path)
+    if over is not None:
+        raw = laid_over(raw, _read(over))
     filled = _fill(raw, environment, str(path), "")
     for table, kind in (("providers", ProviderSection), ("policies", PolicySection)):
         sections = cast("dict[str, Any]", filled).get(table)
@@ -362,6 +354,23 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Loaded:
         raise ConfigError(_explain(path, error)) from None
     _check(config, path)
     return Loaded(config, path.resolve(), environment)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A TOML file of bounded size."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `farebox init --data {path.parent or '.'}` makes one") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > CONFIG_BYTES_MAX:
+        raise ConfigError(f"{path}: larger than {CONFIG_BYTES_MAX} bytes")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _fill(value: Any, environment: Mapping[str, str], path: str, place: str) -> Any:

@@ -133,14 +133,15 @@ class Worker:
         }  # fmt: skip
         return Attempt(**(values | more))  # pyright: ignore[reportArgumentType]
 
-    def settle(self, hold: Hold, *attempts: Attempt, state: str = "settled") -> Settle:
+    def settle(self, hold: Hold, *attempts: Attempt, state: str = "settled", **more: object) -> Settle:
         """End a hold: the terminal record, and the purse."""
         charge = sum(one.charge_nano for one in attempts)
-        settle = Settle(
+        values: dict[str, object] = dict(
             id=hold.id, state=state, at_us=self.world.clock.us, account=hold.account, key=hold.key, scopes=hold.scopes,
             hold_nano=hold.amount_nano, charge_nano=charge, surface=hold.surface, model=hold.model, attempts=attempts,
             created_us=hold.at_us, life=self.life, project=hold.project, streamed=True,
         )  # fmt: skip
+        settle = Settle(**(values | more))  # pyright: ignore[reportArgumentType]
         self.journal.write(settle)
         del self.open[hold.id]
         for scope in hold.scopes:

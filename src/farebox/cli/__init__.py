@@ -15,6 +15,7 @@ from farebox.cli import (
     key_commands,
     price_commands,
     provider_commands,
+    replay_commands,
     route_commands,
     server_commands,
     tier_commands,
@@ -44,6 +45,7 @@ for module in (
     provider_commands,
     route_commands,
     audit_commands,
+    replay_commands,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)
