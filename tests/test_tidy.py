@@ -103,18 +103,19 @@ ARROWS: dict[str, set[str]] = {
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
-    "attempts": {
-        "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "transport", "verdict",
+    "attempt": {"billing", "bridge", "errors", "money", "routing", "transport", "verdict", "wires"},
+    "flight": {
+        "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
         "wires",
     },
-    "gateway": {"attempts", "billing", "catalog", "exchange", "gate", "ports", "routing", "telemetry", "transport", "wires"},
+    "gateway": {"billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "telemetry", "transport", "wires"},
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "pipeline": {
-        "attempts", "billing", "bridge", "continuation", "errors", "exchange", "gate", "gateway", "metering", "money", "routing",
+        "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "routing",
         "wires",
     },
     "edge": {
-        "attempts", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "metering", "money", "pipeline",
+        "attempt", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "metering", "money", "pipeline",
         "ports",
         "routing", "storage", "telemetry", "transport", "turn", "verdict", "wires",
     },
@@ -188,7 +189,7 @@ def test_only_the_transport_opens_connections_to_providers() -> None:
 
 
 def test_the_way_of_a_call_touches_no_database() -> None:
-    for name in ("pipeline", "attempts", "bridge", "gateway", "billing.settlement", "billing.holds", "billing.journal"):
+    for name in ("pipeline", "flight", "attempt", "bridge", "gateway", "billing.settlement", "billing.holds", "billing.journal"):
         for imported, line in imports(name):
             assert not imported.startswith(("sqlalchemy", "farebox.storage")), (
                 f"farebox.{name}, line {line}: the way of a call touches no database; the bookkeeper does"

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from farebox.attempts import Flight
 from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
+from farebox.flight import Flight
 from farebox.gate.addresses import Network
 from farebox.gate.limits import Limiter
 from farebox.gate.principal import Keyring
@@ -64,7 +64,7 @@ class Market(msgspec.Struct, frozen=True, eq=False):
 
 
 class Gateway:
-    """Everything that `pipeline` and `attempts` reach for."""
+    """Everything that `pipeline` and `flight` reach for."""
 
     def __init__(
         self,

@@ -5,12 +5,11 @@ read_call   what routing and money need of it; every other byte stays as it came
 admit       credential → principal; rate limits
 plan        an ordered list of offers to try, each with its frozen price
 reserve     the worst case of the dearest attempt is held in every scope; nothing has been sent yet
-attempts    send, retry, fail over until the first content; stream, meter; settle before the last bytes
+flight      attempts: send, retry, fail over until the first content; stream, meter; settle before the last bytes
 telemetry   one record of it all
 """
 
 from farebox import bridge, metering
-from farebox.attempts import Flight
 from farebox.billing.budgets import Scope
 from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
@@ -21,6 +20,7 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
+from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, attribution, completed
 from farebox.gate.principal import USUAL, Principal, check, credential, permitted

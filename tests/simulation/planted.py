@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from farebox import pipeline
-from farebox.attempts import Flight
+from farebox.attempt import Try
 from farebox.billing import allotments, journal, meter, poster, pricing, recovery, settlement
 from farebox.billing.holds import Holds, Purse, Reserved
 from farebox.billing.journal import JournalError, Position
@@ -133,13 +133,13 @@ def priced_when_it_settles(patch: pytest.MonkeyPatch) -> None:
 
 def fails_over_behind_content(patch: pytest.MonkeyPatch) -> None:
     """Another provider answers although the caller already has the beginning of an answer."""
-    honest = Flight._broken
+    honest = Try._broken
 
-    def broken(self: Flight, candidate: Any, relay: Any, response: Any, error: Any) -> Any:
+    def broken(self: Try, relay: Any, response: Any, error: Any) -> Any:
         relay.content_started = False
-        return honest(self, candidate, relay, response, error)
+        return honest(self, relay, response, error)
 
-    patch.setattr(Flight, "_broken", broken)
+    patch.setattr(Try, "_broken", broken)
 
 
 def settlement_lost_on_cancel(patch: pytest.MonkeyPatch) -> None:

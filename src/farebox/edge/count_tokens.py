@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox import bridge, metering, pipeline
-from farebox.attempts import ERROR_BYTES_MAX
+from farebox.attempt import ERROR_BYTES_MAX
 from farebox.billing.bounds import estimated_input
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange

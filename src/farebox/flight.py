@@ -1,0 +1,343 @@
+"""Flights: a call from its first attempt to its settlement. Try, retry and fail over until the first content byte reaches the
+client; go on with a stream that broke off; settle.
+
+Whatever ends a flight (an answer, an error, a vanished client, a cancelled task), its settlement is closed in a `finally`. Two
+endings need care: a client that hangs up where the provider honours that is cut and billed by what was seen; where it does not,
+the stream is read on, unsent, to its usage. What one attempt does is in `attempt`, what its failure means in `verdict`, who is
+next in `routing.retry`.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farebox import bridge, continuation
+from farebox.attempt import Try
+from farebox.billing import seams
+from farebox.billing.meter import Verdict
+from farebox.billing.settlement import Settlement, cost_fields, cost_members
+from farebox.continuation import Recovery, Rest
+from farebox.errors import FareboxError
+from farebox.escalation import Escalation
+from farebox.exchange import Exchange
+from farebox.money import format_amount
+from farebox.routing import explain
+from farebox.routing.patience import NO_DEMAND, Demand
+from farebox.routing.plan import Candidate, Plan
+from farebox.routing.retry import Next, Tries
+from farebox.verdict import Failure, barred
+from farebox.wires.call import Call
+from farebox.wires.relay import Relay, Reply, with_members
+from farebox.wires.usage import Usage
+
+if TYPE_CHECKING:
+    from farebox.gateway import Gateway
+
+CHECKPOINT_US = 2_000_000
+CHECKPOINT_TOKENS = 256
+SEND_STALL_US = 30_000_000
+"""A client that takes no bytes for this long counts as gone."""
+
+_JSON = b"content-type: application/json\r\n"
+_EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+
+
+class Flight:
+    """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
+
+    __slots__ = (
+        "call", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "escalation", "exchange", "gateway", "gone_us",
+        "interrupted", "plan", "recovery", "sending_us", "settlement", "started_us", "task", "trying",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        gateway: "Gateway",
+        exchange: Exchange,
+        call: Call,
+        plan: Plan,
+        settlement: Settlement,
+        recovery: Recovery | None = None,
+        demand: Demand = NO_DEMAND,
+    ) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.call = call
+        self.plan = plan
+        self.settlement = settlement
+        self.recovery = recovery
+        self.demand = demand
+        self.escalation = Escalation(call, plan) if plan.escalates(call) else None
+        first = settlement.current
+        assert first is not None, "the hold has opened the first attempt"
+        self.trying = Try(self, plan.candidates[0], first)
+        """The attempt under way, or the last one."""
+        self.started_us = self.checkpoint_us = first.chosen_us
+        self.deadline_us = self.started_us + gateway.total_us(plan, demand)
+        self.checkpoint_tokens = 0
+        self.sending_us = 0
+        self.gone_us = 0
+        self.interrupted = False
+        self.task = asyncio.current_task()
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who is asked, or was last."""
+        return self.trying.candidate
+
+    @property
+    def rest(self) -> Rest | None:
+        """How the stream goes on that another attempt began; None while nobody has delivered anything."""
+        return None if self.recovery is None else self.recovery.rest
+
+    # --- the loop over attempts -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns."""
+        gateway = self.gateway
+        gateway.flights[self] = None
+        gateway.retries.called(self.started_us)
+        try:
+            failure = await self.trying.run()
+            if failure is None:
+                return
+            index, tries = 0, Tries()
+            while True:
+                following = self._following(failure, index, tries)
+                if following is None:
+                    self._give_up(failure.error)
+                    return
+                if following.wait_s:
+                    await asyncio.sleep(following.wait_s)
+                index = following.candidate
+                self.trying = self._next_try(index)
+                failure = await self.trying.run()
+                if failure is None:
+                    return
+        finally:
+            gateway.flights.pop(self, None)
+            self.exchange.answer.on_gone = None
+            if not self.settlement.done:
+                self.settlement.close(self.trying.seen(), gone=self.exchange.answer.gone)
+            # The two know each other; memory is free at once when one forgets.
+            del self.trying
+
+    def _following(self, failure: Failure, index: int, tries: Tries) -> Next | None:
+        """Who is asked after the candidate at `index` has failed, and when; None to give up."""
+        gateway, rest = self.gateway, self.rest
+        now_us = gateway.clock.monotonic_us()
+        will_not_do = None if self.escalation is None else self.escalation.barred(failure)
+        bars = self._barred(failure, index) if will_not_do is None else will_not_do
+        tries.failed(index, now_us, retry_after_s=failure.retry_after_s, barred=bars)
+        following = tries.following(
+            range(len(self.plan.candidates)) if rest is None else rest.able,
+            gateway.retry_policy_for(self.plan, self.demand),
+            attempts=len(self.settlement.attempts),
+            now_us=now_us,
+            deadline_us=self.deadline_us,
+            chance=gateway.random.uniform(),
+        )
+        if following is None or self.exchange.answer.gone:
+            return None
+        # A second opinion is no retry: it does not come out of what those may take.
+        return following if will_not_do is not None or gateway.retries.take(now_us) else None
+
+    def _barred(self, failure: Failure, index: int) -> tuple[int, ...]:
+        """Whom a failure of the candidate at `index` rules out."""
+        if self.rest is None:
+            return barred(failure, index, self.plan.candidates)
+        # One that cannot go on with another's answer says nothing about the others.
+        return () if failure.bars == "nothing" else (index,)
+
+    def _next_try(self, index: int) -> Try:
+        """Another attempt, written down before its first byte."""
+        candidate = self.plan.candidates[index]
+        start = self.gateway.start_attempt(
+            candidate,
+            len(self.settlement.attempts) + 1,
+            streamed=self.call.stream,
+            continues=self.rest is not None,
+            tried=self.settlement.attempts,
+        )
+        self.settlement.dispatch(start)
+        self.checkpoint_tokens = 0
+        return Try(self, candidate if self.rest is None else self.rest.candidates[index], start)
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def deliver(self, reply: Reply, verdict: Verdict, *, at_once: bool) -> None:
+        """Settle, and send a whole answer of the candidate at hand. `at_once`: its attempt has ended at this moment."""
+        gateway, settlement, escalation, candidate = self.gateway, self.settlement, self.escalation, self.candidate
+        settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=at_once)
+        gateway.fail_point("settle.after_journal")
+        usage = verdict.usage or Usage()
+        cost = format_amount(settlement.charge_nano)
+        estimated = verdict.basis != "reported"
+        extra = cost_fields(settlement.last_bill, usage, cost, estimated=estimated)
+        told = b""
+        if escalation is not None and escalation.kept is not None:
+            # The usage is the answer's; the costs are of everything that was paid for it.
+            extra = cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated)
+            told = escalation.header(candidate)
+        data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
+        if gateway.tells(self.exchange):
+            data = with_members(data, b'"farebox":%b' % self.metadata())
+        shown = cost.encode()
+        costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
+        gateway.finished(self, "ok", 200)
+        self.exchange.answer.whole(200, _JSON + self.headers() + told + costs, data)
+
+    def _give_up(self, error: FareboxError) -> None:
+        if self.recovery is not None and self.recovery.broke is not None:
+            # The client is told of the break, not of who could not mend it.
+            self.break_off(self.recovery.broke, "not_continued")
+            return
+        kept = None if self.escalation is None else self.escalation.kept
+        if kept is not None:
+            # Nobody stronger had a better one.
+            self.trying.candidate = kept.candidate
+            self.deliver(kept.reply, kept.verdict, at_once=False)
+            return
+        self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
+        error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
+        self.gateway.finished(self, "failed", error.status)
+        if self.exchange.answer.started:
+            # Only keep-alives were sent so far, but the status line is out: the error has to travel in the stream.
+            self.exchange.answer.end(self._relay().fail(error))
+            return
+        raise error
+
+    def _attempt_summary(self, n: int) -> dict[str, object]:
+        attempt = self.settlement.attempts[n]
+        return {"provider": attempt.provider, "outcome": attempt.outcome, "status": attempt.status}
+
+    def take_over(self, broken: Try, error: FareboxError) -> bool:
+        """Whether somebody may go on with the stream that just broke off with `error`."""
+        recovery, answer = self.recovery, self.exchange.answer
+        if recovery is None or answer.gone:
+            return False
+        seen = broken.seen()
+        delivered = seams.delivered_tokens(self.settlement.attempts)
+        reported = seen.report.usage.completion_tokens if seen.report is not None and seen.report.usage is not None else 0
+        return recovery.take_over(
+            self.plan,
+            attempt=broken.start.n,
+            output_tokens=delivered + max(seen.output_tokens, reported),
+            room_nano=self.settlement.room_nano(seen),
+            told=error,
+        )
+
+    def break_off(self, error: FareboxError, outcome: str) -> None:
+        """A stream ends in the middle: the client is told why, and gets no mark of success."""
+        if not self.exchange.answer.gone:
+            self.settlement.forgive()
+        self.settlement.settle()
+        self.gateway.finished(self, "client_gone" if self.exchange.answer.gone else outcome, 200)
+        if self.recovery is not None:
+            told = self.recovery.problem or continuation.NOT_CONTINUED
+            error.details = {**error.details, "stream_recovery": told}
+        self.exchange.answer.start(self.stream_headers())
+        self.exchange.answer.end(self._relay().fail(error))
+
+    def _relay(self) -> Relay:
+        """The relay of the attempt under way, or one that can at least tell an error."""
+        return self.trying.relay or bridge.relay(
+            self.call, self.candidate, id=self.settlement.id, created_s=self.created_s()
+        )
+
+    # --- what the client is told of the call ------------------------------------------------------------------------
+
+    def created_s(self) -> int:
+        return self.gateway.clock.now_us() // 1_000_000
+
+    def metadata(self) -> bytes:
+        """The plan, and what became of it, as JSON."""
+        settlement = self.settlement
+        return msgspec.json.encode(
+            {
+                "plan": self.gateway.explained(self.call, self.plan),
+                "attempts": [explain.attempted(one) for one in settlement.attempts],
+                "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],
+                "hold_usd": format_amount(settlement.hold_nano),
+            }
+        )
+
+    def headers(self) -> bytes:
+        """Who answered, after how many attempts, and what was left out, as header lines."""
+        settlement, trying = self.settlement, self.trying
+        lines = b"%b%bx-farebox-attempts: %d\r\nx-generation-id: %b\r\n" % (
+            self.exchange.base,
+            trying.candidate.target.head,
+            len(settlement.attempts) + len(settlement.under_way),
+            settlement.id.encode(),
+        )
+        if trying.dropped:
+            lines += b"x-farebox-dropped: %b\r\n" % ", ".join(trying.dropped).encode("ascii", "replace")
+        return lines
+
+    def stream_headers(self) -> bytes:
+        return _EVENT_STREAM + self.headers()
+
+    # --- the client hangs up ----------------------------------------------------------------------------------------
+
+    def client_left(self) -> None:
+        """The client hung up. Where that stops the provider's billing we hang up, too; else we read on to the usage."""
+        if self.gone_us:
+            return
+        self.gone_us = self.gateway.clock.monotonic_us()
+        self.exchange.answer.gone = True
+        if self.candidate.target.provider.abort_stops_billing or not self.gateway.may_drain():
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Break into whatever the flight is waiting for."""
+        if not self.interrupted and self.task is not None and not self.settlement.done:
+            self.interrupted = True
+            self.task.cancel()
+
+    # --- the ticker's visits ----------------------------------------------------------------------------------------
+
+    def tick(self, now_us: int) -> bool:
+        """A few times a second: checkpoints, stalled clients, overlong drains. True when a keep-alive is due."""
+        trying = self.trying
+        relay = trying.relay
+        settings = self.gateway.settings
+        if relay is None:
+            return False
+        if trying.first_token_us and now_us > trying.first_token_us and not relay.content_started:
+            trying.first_token_us = 0
+            if trying.response is not None:
+                trying.response.give_up("no content within the time-out for the first token")
+            return False
+        if self.gone_us and now_us - self.gone_us > settings.drain_us:
+            self.interrupt()
+            return False
+        if self.sending_us and now_us - self.sending_us > SEND_STALL_US:
+            self.client_left()
+            self.interrupt()
+            return False
+        if relay.content_started:
+            tokens = relay.observed_output_tokens()
+            if tokens - self.checkpoint_tokens >= CHECKPOINT_TOKENS or now_us - self.checkpoint_us >= CHECKPOINT_US:
+                self.checkpoint(relay, tokens, now_us)
+            return False
+        return now_us - self.checkpoint_us >= settings.keepalive_us
+
+    def checkpoint(self, relay: Relay, tokens: int, now_us: int) -> None:
+        self.checkpoint_us = now_us
+        self.checkpoint_tokens = tokens
+        known = relay.observed_input()
+        base = known if known is not None else Usage(input=self.plan.input_estimate)
+        usage = msgspec.structs.replace(base, output=tokens)
+        self.settlement.progress(usage, exact_input=known is not None, n=self.trying.start.n)
+        self.gateway.fail_point("stream.after_checkpoint")
+
+    def keepalive(self, now_us: int) -> None:
+        """Tell the client and what stands between that the answer is still coming."""
+        relay = self.trying.relay
+        if relay is None or self.exchange.answer.gone:
+            return
+        self.checkpoint_us = now_us
+        self.exchange.answer.start(self.stream_headers())
+        self.exchange.answer.send(relay.keepalive())
