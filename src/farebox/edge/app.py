@@ -126,7 +126,7 @@ class App:
         if route is not None:
             await self._run(request, answer, surface, route)
             return
-        refusal = _no_such_route(path, method, routes, generates=short in CALLS)
+        refusal = _no_such_route(path, method, routes, generates=short in CALLS and method != b"POST")
         self._tell(answer, surface, refusal, self._gateway.ids.new("req"))
 
 
