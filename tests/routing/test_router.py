@@ -338,6 +338,18 @@ def test_without_a_prompt_cache_there_is_nothing_to_come_back_to() -> None:
     assert planned(made, call()).sticky == ""
 
 
+def test_marks_of_the_prompt_cache_do_not_move_a_conversation() -> None:
+    """Clients mark the newest message: the first one is marked in the first turn only."""
+    first = {"type": "text", "text": "hello"}
+    mark = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    plain = sticky.opening(call(messages=[{"role": "user", "content": [first]}]))[0]
+    assert sticky.opening(call(messages=[{"role": "user", "content": [{**first, **mark}]}]))[0] == plain
+    assert sticky.opening(call(messages=[{"role": "user", "content": [{**mark, **first}]}]))[0] == plain
+    long = [{"role": "user", "content": [first]}, {"role": "assistant", "content": "y" * 20_000}]
+    marked = [{"role": "user", "content": [{**first, **mark}]}, long[1]]
+    assert sticky.opening(call(messages=marked))[0] == sticky.opening(call(messages=long))[0]
+
+
 def test_the_opening_is_the_same_however_long_the_conversation_grows() -> None:
     for first in ("short", "x" * 20_000, "x" * 100_000, 'quotes " and } brackets', "é" * 3000):
         opening: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": first}]

@@ -8,6 +8,7 @@ conversations spread over offers by their weights, and when an offer is lost onl
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -22,6 +23,7 @@ SHORT_BYTES_MAX = 8 * 1024
 """Up to here all messages are split at once; in longer ones only the first are looked at."""
 OPENING_MESSAGES_MAX = 16
 INSTRUCTIONS = ("system", "developer")
+_MARK = re.compile(rb'\s*,\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,\s*')
 _MASK = 2**64 - 1
 _UNIT = 2.0**-64
 
@@ -55,7 +57,7 @@ def opening(call: Call) -> tuple[int, bool]:
     try:
         messages = _split(raw)
         for message in messages[:OPENING_MESSAGES_MAX]:
-            found = crc32(message, found)
+            found = crc32(_unmarked(bytes(message)), found)
             count += 1
             if _decode_message(message).role not in INSTRUCTIONS:
                 break
@@ -75,12 +77,17 @@ def _opening_of_long(view: memoryview) -> tuple[int, bool]:
             message, end = _scan(text, begin)
         except (ValueError, RecursionError):
             return crc32(view[begin:], found), False
-        found = crc32(view[begin:end], found)
+        found = crc32(_unmarked(bytes(view[begin:end])), found)
         end = _past_space(text, end)
         if not (isinstance(message, dict) and message.get("role") in INSTRUCTIONS):  # pyright: ignore[reportUnknownMemberType]
             break
         end = _past_space(text, end + 1)
     return found, text.startswith(",", end)
+
+
+def _unmarked(message: bytes) -> bytes:
+    """A message without the marks of the prompt cache: clients move them to the newest message with every turn."""
+    return _MARK.sub(b"", message) if b'"cache_control"' in message else message
 
 
 def _past_space(text: str, place: int) -> int:
