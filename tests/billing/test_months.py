@@ -2,8 +2,10 @@
 
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import func, select, text
@@ -16,7 +18,7 @@ from farebox.billing.markup import Fees
 from farebox.billing.months import MonthCloser, close, stored
 from farebox.billing.periods import month_bounds, month_of
 from farebox.billing.pricing import charge_nano, cost_pico
-from farebox.storage.tables import closed_months, invoice_parts, usage
+from farebox.storage.tables import budgets, closed_months, invoice_parts, scopes, usage
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000
@@ -332,17 +334,60 @@ def test_what_is_posted_while_an_invoice_is_made_is_on_it_or_on_the_next(busy, m
 # --- a thousand months ------------------------------------------------------------------------------------------------------
 
 
+ZONES = ("Europe/Berlin", "America/Santiago", "Australia/Lord_Howe")
+"""Clocks that change: by an hour in either half of the year, by half an hour, and Santiago's at midnight."""
+
+
+def turns(start, end):
+    """Moments around the changes of the clocks in a month, and around the end of a leap day."""
+    found = []
+    for zone in map(ZoneInfo, ZONES):
+        offsets = [datetime.fromtimestamp(us // 1_000_000, zone).utcoffset() for us in range(start, end, HOUR_US // 2)]
+        changes = [start + n * HOUR_US // 2 for n in range(1, len(offsets)) if offsets[n] != offsets[n - 1]]
+        found += [moment + shift for moment in changes for shift in (-1, 0, HOUR_US)]
+    leap = datetime.fromtimestamp(start // 1_000_000, UTC)
+    if leap.month == 2 and end - start == 29 * DAY_US:
+        found += [end - DAY_US, end - 1]
+    return found
+
+
+def windows(world, account):
+    """What is posted in each window of each budget."""
+    query = select(scopes.c.budget_id, scopes.c.window_name, scopes.c.posted_nano).where(
+        scopes.c.account_id == account, scopes.c.kind == "budget", scopes.c.posted_nano > 0
+    )
+    return {(row.budget_id, row.window_name): row.posted_nano for row in world.database.read(lambda c: c.execute(query).all())}
+
+
+def windows_by_hand(world, account):
+    """The same from the usage rows and a wall calendar."""
+    query = select(usage.c.created_us, usage.c.charge_nano).where(usage.c.account_id == account)
+    limits = world.database.read(lambda c: c.execute(select(budgets).where(budgets.c.account_id == account)).all())
+    forms = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+    found = Counter()
+    for row in world.database.read(lambda c: c.execute(query).all()):
+        for limit in limits:
+            local = datetime.fromtimestamp(row.created_us // 1_000_000, ZoneInfo(limit.zone))
+            found[limit.id, local.strftime(forms[limit.window])] += row.charge_nano
+    return {window: amount for window, amount in found.items() if amount}
+
+
 def live(world, chance, months):
-    """Accounts over some months: calls at the edges of days and months, late settlements, corrections, credit notes,
-    changed plans and lines, credit that expires, payments. Every document balances, none is ever changed."""
+    """Accounts over some months: calls at the edges of days and months, of leap days and of changes of the clocks; late
+    settlements, corrections, credit notes, changed plans and lines, credit that expires, payments. Every document balances,
+    none is ever changed; and every window of a budget, by its own clock, has the charges of the calls that were held in it."""
     accounts = [world.account(50 * DOLLAR), world.account(kind="postpaid", line_nano=50 * DOLLAR)]
     keys = [world.key(account) for account in accounts]
+    for account in accounts:
+        for zone in ZONES:
+            for window in ("day", chance.choice(("week", "month"))):
+                world.budget(account, 1_000_000 * DOLLAR, window, zone=zone, hard=chance.random() < 0.5)
     worker, month = world.worker(), month_of(world.clock.us)
     frozen, late, past = {}, [], []
     for _ in range(months):
         start, end = month_bounds(month)
         plan = (chance.choice((0, 550, -200)), chance.choice((None, Fees(per_call_nano=1_234), Fees(min_nano=999_999))))
-        edges = (start, start + 1, end - 1, chance.randrange(start, end))
+        edges = (start, start + 1, end - 1, chance.randrange(start, end), *turns(start, end))
         for moment in sorted(chance.choice(edges) for _ in range(chance.randrange(1, 5))):
             world.clock.us = max(world.clock.us, moment)
             key = chance.choice(keys)
@@ -391,6 +436,8 @@ def live(world, chance, months):
     world.post()
     for document in documents(world):
         assert frozen.setdefault(document.number, invoices.encode(document)) == invoices.encode(document)
+    for account in accounts:
+        assert windows(world, account) == windows_by_hand(world, account)
     parts = world.database.read(lambda c: c.execute(select(func.count()).select_from(invoice_parts)).scalar_one())
     assert parts and world.check() == []
     worker.close()

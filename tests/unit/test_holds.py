@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from farebox.billing import holds as holds_module
-from farebox.billing.budgets import Scope, account_scope
+from farebox.billing.budgets import Scope, account_scope, tier_scope
 from farebox.billing.holds import IDLE_RETURN_US, REFUSED_MEMORY_US, Holds, Insufficient, Reserved, Taken
 
 
@@ -49,8 +49,8 @@ class StandingClock:
 SCOPE = account_scope("acc-1")
 
 
-def made(limit: int) -> tuple[Holds, Counting, StandingClock]:
-    store, clock = Counting(limit), StandingClock()
+def made(limit: int, kind: type[Counting] = Counting) -> tuple[Holds, Counting, StandingClock]:
+    store, clock = kind(limit), StandingClock()
 
     def run(function: Callable[..., object], *arguments: object) -> "asyncio.Future[object]":
         future = asyncio.get_running_loop().create_future()
@@ -98,6 +98,25 @@ async def test_money_that_comes_back_ends_a_refusal() -> None:
         await holds.reserve((SCOPE,), 600)
     holds.settle(held, 100)
     holds.settle(await holds.reserve((SCOPE,), 600), 0)
+
+
+async def test_who_comes_to_a_higher_tier_may_spend_more_on_the_same_day() -> None:
+    """The limit of a tier comes with the scope, and a purse kept the one that it was made with."""
+
+    class Tiers(Counting):
+        def take(self, scope: Scope, need_nano: int, wish_nano: int) -> Taken:
+            assert scope.limit_nano is not None
+            self.limit = scope.limit_nano
+            return super().take(scope, need_nano, wish_nano)
+
+    holds, store, _ = made(0, Tiers)
+    free, paying = (tier_scope("acc-1", daily, 0) for daily in (1_000, 5_000))
+    assert free.id == paying.id
+    holds.settle(await holds.reserve((free,), 900), 900)
+    store.posted = 900
+    with pytest.raises(Insufficient):
+        await holds.reserve((free,), 900)
+    holds.settle(await holds.reserve((paying,), 900), 900)
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------------

@@ -190,6 +190,10 @@ class Holds:
             assert len(self._purses) < PURSES_MAX, "idle purses are dropped by `return_idle`"
             purse = self._purses[scope.id] = Purse(scope)
             purse.granted = purse.spent = self._spent.pop(scope.id, 0)
+        elif purse.scope.limit_nano != scope.limit_nano:
+            # The account has come to another tier: the database hears of it with the next question.
+            purse.scope = scope
+            purse.refused_until_us = purse.refill_after_us = 0
         return purse
 
     async def _fill(self, purse: Purse, need_nano: int) -> None:
