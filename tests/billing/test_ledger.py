@@ -74,7 +74,7 @@ def test_commands_that_cannot_be(world):
     with pytest.raises(CommandRefused, match="expired already"):
         give(world, prepaid, expires_us=world.clock.us)
     with pytest.raises(CommandRefused, match="prepaid"):
-        customers.set_credit_limit(world.database, prepaid, 5)
+        customers.set_credit_limit(world.database, prepaid, 5, now_us=0)
     with pytest.raises(CommandRefused, match="exists already"):
         customers.create_account(world.database, id="acc-new", name=prepaid, kind="prepaid", now_us=1)
     with pytest.raises(CommandRefused, match="does not exist"):
@@ -131,7 +131,7 @@ def test_a_postpaid_account_stays_within_its_line_and_payments_free_it(world):
     assert world.sums()[f"receivable:{account}"] == 7_500_002
     assert pay(world, account, 5_000_000) == pay(world, account, 5_000_000)
     assert worker.call(key, Usage(input=2_000))
-    customers.set_credit_limit(world.database, account, 1_000_000)
+    customers.set_credit_limit(world.database, account, 1_000_000, now_us=0)
     assert worker.hold(key, 1) is None
     world.post()
     assert world.sums()[f"receivable:{account}"] == 7_500_004
@@ -158,8 +158,8 @@ def test_every_change_to_customers_and_limits_bumps_the_control_version(world):
     for change in (
         lambda: customers.set_key_budget(world.database, key, 5, "day"),
         lambda: customers.revoke_key(world.database, key, now_us=9),
-        lambda: customers.set_credit_limit(world.database, account, 6),
-        lambda: customers.set_account_status(world.database, account, "suspended"),
+        lambda: customers.set_credit_limit(world.database, account, 6, now_us=0),
+        lambda: customers.set_account_status(world.database, account, "suspended", now_us=0),
         lambda: pay(world, account, 1),
         lambda: world.top_up(account, 1, promo=True),
     ):

@@ -355,7 +355,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(line=st.one_of(st.just(0), amounts))
     def set_line(self, line):
-        customers.set_credit_limit(self.world.database, self.accounts[1], line)
+        customers.set_credit_limit(self.world.database, self.accounts[1], line, now_us=0)
 
     @precondition(lambda self: self.posted)
     @rule(data=st.data(), used=usages, may_raise=st.booleans())

@@ -125,7 +125,7 @@ def test_closing_again_gives_the_same_bytes(busy):
     for day in range(10):
         busy.clock.us += day * DAY_US
         assert [invoices.encode(one) for one in shut(busy, busy.postpaid, "2026-11", Terms(seller="Renamed"))] == first
-    customers.set_credit_limit(busy.database, busy.postpaid, 20 * DOLLAR)
+    customers.set_credit_limit(busy.database, busy.postpaid, 20 * DOLLAR, now_us=0)
     assert [invoices.encode(one) for one in documents(busy, account_id=busy.postpaid)] == first
 
 
@@ -263,7 +263,7 @@ def test_who_does_not_pay_is_reminded_and_paused_and_works_again_when_it_has_pai
 def test_an_operators_own_suspension_stays(busy):
     to_december(busy)
     (made,) = shut(busy, busy.postpaid, "2026-11")
-    customers.set_account_status(busy.database, busy.postpaid, "suspended")
+    customers.set_account_status(busy.database, busy.postpaid, "suspended", now_us=0)
     busy.clock.us += 60 * DAY_US
     remind(busy)
     pay(busy, busy.postpaid, nano(made.due))
@@ -413,7 +413,7 @@ def live(world, chance, months):
         if chance.random() < 0.1:
             world.top_up(accounts[1], 3 * CENT + 1, promo=True)
         if chance.random() < 0.2:
-            customers.set_credit_limit(world.database, accounts[1], chance.randrange(1, 80) * DOLLAR)
+            customers.set_credit_limit(world.database, accounts[1], chance.randrange(1, 80) * DOLLAR, now_us=0)
         world.clock.us = max(world.clock.us, end + DAY_US + chance.randrange(3 * DAY_US))
         ledger.expire(world.database, world.ids, now_us=world.clock.us)
         for account in accounts:

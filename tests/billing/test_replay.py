@@ -202,7 +202,7 @@ def test_what_cannot_be_replayed_is_counted_and_named(past: Past) -> None:
 def test_accounts_keep_their_policy_and_markup_and_can_be_looked_at_alone(past: Past) -> None:
     other = past.world.account(DOLLAR)
     key = past.world.key(other)
-    customers.set_policy(past.world.database, other, "cheap-first")
+    customers.set_policy(past.world.database, other, "cheap-first", now_us=0)
     past.served("x-dear")
     past.served("x-cheap", key=key, times=2)
     proposal = '[policies.cheap-first]\norder = ["dear"]\n'

@@ -25,7 +25,7 @@ def volume(world, account):
 
 def test_charges_count_to_their_month_and_a_step_is_told_once(world):
     account = world.account(DOLLAR)
-    customers.set_markup(world.database, account, "steps")
+    customers.set_markup(world.database, account, "steps", now_us=0)
     key = world.key(account)
     worker = world.worker()
     before = version(world)

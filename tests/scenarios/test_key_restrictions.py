@@ -52,6 +52,8 @@ def test_a_key_calls_only_its_models(box: Farebox, simulator: SimulatorProcess) 
     assert told["type"] == "error" and told["error"]["type"] == "permission_error"
     assert len(simulator.requests()) == seen, "nobody was asked"
     assert ask(box, key).status == 200
+    about = box.get("/v1/key", key=key).json()["data"]
+    assert about["allowed_models"] == ["k/one"] and about["scopes"] == ["inference", "read_usage"]
     assert [item["id"] for item in box.get("/v1/models", key=key).json()["data"]] == ["k/one"]
     assert box.get("/v1/models/k/two", key=key).status == 404 and box.get("/v1/models/k/one", key=key).status == 200
 

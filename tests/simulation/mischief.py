@@ -128,5 +128,5 @@ def suspend(world: "World", draw: float) -> None:
     if account == world.secrets[0][0]:
         return
     status = "suspended" if draw * 1000 % 1 < 0.5 else "active"
-    commands.set_account_status(world.database(), account, status)
+    commands.set_account_status(world.database(), account, status, now_us=world.now_us())
     world.log(f"{account} is {status}")

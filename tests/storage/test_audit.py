@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
-from farebox.billing import audit, customers
+from farebox.billing import audit, budget_commands, customers
 from farebox.billing.audit import Actor, Entry
+from farebox.billing.budgets import Budget
 from farebox.billing.customers import CommandRefused, KeyChange, NewKey
 from farebox.storage.database import Database, StoreError
 
@@ -53,6 +54,28 @@ def test_every_change_leaves_one_entry(database: Database) -> None:
     }  # fmt: skip
     assert msgspec.json.decode(found[3].after)["budget_nano"] == 5 and found[3].address == BY.address
     assert database.read(audit.verify) is None
+
+
+def test_settings_of_accounts_and_budgets_are_logged_too(database: Database) -> None:
+    customers.set_tier(database, "acc-1", "gold", pinned=True, now_us=NOW_US, by=BY)
+    customers.set_policy(database, "acc-1", "cheap", now_us=NOW_US)
+    customers.set_markup(database, "acc-1", "steps", now_us=NOW_US)
+    customers.set_account_status(database, "acc-1", "suspended", now_us=NOW_US)
+    budget = Budget(id="bud-1", kind="project", amount_nano=5, window="day", subject="prj-1")
+    budget_commands.create_budget(database, "acc-1", budget, now_us=NOW_US)
+    budget_commands.set_budget_amount(database, "bud-1", 7, now_us=NOW_US, by=BY)
+    budget_commands.remove_budget(database, "bud-1", now_us=NOW_US)
+    decode = msgspec.json.decode
+    changes = [(one.action, decode(one.before or "null"), decode(one.after)) for one in entries(database)]
+    assert changes[3:7] == [
+        ("account.change", {"tier": None, "tier_pinned": False}, {"tier": "gold", "tier_pinned": True}),
+        ("account.change", {"policy": None}, {"policy": "cheap"}),
+        ("account.change", {"markup": None}, {"markup": "steps"}),
+        ("account.change", {"status": "active"}, {"status": "suspended"}),
+    ]
+    assert [action for action, _, _ in changes[7:]] == ["budget.create", "budget.change", "budget.remove"]
+    assert changes[8][1:] == ({"amount_nano": 5}, {"amount_nano": 7})
+    assert {one.account_id for one in entries(database)} == {"acc-1"} and database.read(audit.verify) is None
 
 
 def test_entries_have_no_digest(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The audit log: who changed which customer, project or key, when, from where; in the transaction of the change itself.
+"""The audit log: who changed which customer, project, key or budget, when, from where; in the transaction of the change itself.
 
 Append-only, numbered without gaps, and chained: each entry's digest covers the one before it, so that an entry that was changed,
 removed or put in later shows (`verify`). Entries hold no secret: of a key they have its hint, and of settings what changed.
@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True):
     actor: str
     address: str
     action: str
-    """`key.create`, `key.change`, `key.rotate`, `key.revoke`, `project.create`…"""
+    """`key.create`, `key.change`, `key.rotate`, `key.revoke`, `account.change`, `budget.create`…"""
     subject: str
     """The id of what was changed."""
     before: str

@@ -1,9 +1,12 @@
 """Commands on budgets: create, change, remove. `billing.covering` says which of them a call counts against."""
 
-import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from typing import Any
 
-from farebox.billing import scopes
+import msgspec
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from farebox.billing import audit, scopes
+from farebox.billing.audit import OPERATOR, Actor
 from farebox.billing.budgets import EACH, Budget, UnknownZone, zone_named
 from farebox.billing.customers import NAME_MAX, CommandRefused, NotFound, lock_account
 from farebox.billing.scopes import bump_version, retarget
@@ -18,7 +21,9 @@ BUDGETS_PER_SUBJECT_MAX = 8
 PATTERNS_MAX = 50
 
 
-def create_budget(database: Database, account_id: str, budget: Budget, *, now_us: int) -> None:
+def create_budget(
+    database: Database, account_id: str, budget: Budget, *, now_us: int, by: Actor = OPERATOR
+) -> None:
     """A new budget of an account, or of what belongs to it. It counts the calls that are held from now on."""
     if budget.amount_nano < 0:
         raise CommandRefused("a budget is not negative")
@@ -50,6 +55,7 @@ def create_budget(database: Database, account_id: str, budget: Budget, *, now_us
         for name in ("models", "providers"):
             row[name] = msgspec.json.encode(row[name]).decode() if row[name] else ""
         connection.execute(insert(budgets).values(**row, account_id=account_id, created_us=now_us, version=version))
+        audit.note(connection, by, "budget.create", account_id=account_id, subject=budget.id, after=row, now_us=now_us)
 
     database.write(work)
 
@@ -63,39 +69,58 @@ def _check_subject(connection: Connection, account_id: str, budget: Budget) -> N
         raise NotFound(f"the {budget.kind} `{budget.subject}` does not exist in this account")
 
 
-def set_budget_amount(database: Database, budget_id: str, amount_nano: int, *, within: str | None = None) -> None:
+def set_budget_amount(
+    database: Database,
+    budget_id: str,
+    amount_nano: int,
+    *,
+    now_us: int,
+    within: str | None = None,
+    by: Actor = OPERATOR,
+) -> None:
     """Change how much a budget allows. Windows already begun follow, as far as what is spent and held lets them."""
     if amount_nano < 0:
         raise CommandRefused("a budget is not negative")
 
     def work(connection: Connection) -> None:
         version = bump_version(connection)
-        hard = _lock_budget(connection, budget_id, within)
+        found = _lock_budget(connection, budget_id, within)
         connection.execute(update(budgets).where(budgets.c.id == budget_id).values(amount_nano=amount_nano, version=version))
-        _retarget(connection, budget_id, amount_nano if hard else None, None if hard else amount_nano)
+        _retarget(connection, budget_id, amount_nano if found.hard else None, None if found.hard else amount_nano)
+        _note(connection, by, "budget.change", found, {"amount_nano": amount_nano}, now_us)
 
     database.write(work)
 
 
-def remove_budget(database: Database, budget_id: str, *, now_us: int, within: str | None = None) -> None:
+def remove_budget(
+    database: Database, budget_id: str, *, now_us: int, within: str | None = None, by: Actor = OPERATOR
+) -> None:
     """From now on the budget limits nothing. Calls in flight end in its scopes as they were held."""
 
     def work(connection: Connection) -> None:
         version = bump_version(connection)
-        _lock_budget(connection, budget_id, within)
+        found = _lock_budget(connection, budget_id, within)
         connection.execute(update(budgets).where(budgets.c.id == budget_id).values(removed_us=now_us, version=version))
         _retarget(connection, budget_id, None, None)
+        _note(connection, by, "budget.remove", found, {"removed_us": now_us}, now_us)
 
     database.write(work)
 
 
-def _lock_budget(connection: Connection, budget_id: str, within: str | None) -> bool:
-    """Lock a budget that is in force; whether it is a hard one."""
-    query = select(budgets.c.account_id, budgets.c.hard).where(budgets.c.id == budget_id, budgets.c.removed_us.is_(None))
+def _lock_budget(connection: Connection, budget_id: str, within: str | None) -> Row[Any]:
+    """The row of a budget that is in force, locked."""
+    query = select(budgets).where(budgets.c.id == budget_id, budgets.c.removed_us.is_(None))
     found = connection.execute(query.with_for_update()).one_or_none()
     if found is None or (within is not None and found.account_id != within):
         raise NotFound(f"the budget `{budget_id}` does not exist")
-    return found.hard
+    return found
+
+
+def _note(connection: Connection, by: Actor, action: str, before: Row[Any], values: dict[str, Any], now_us: int) -> None:
+    was = {name: getattr(before, name) for name in values}
+    audit.note(
+        connection, by, action, account_id=before.account_id, subject=before.id, before=was, after=values, now_us=now_us
+    )
 
 
 def _retarget(connection: Connection, budget_id: str, limit_nano: int | None, soft_nano: int | None) -> None:

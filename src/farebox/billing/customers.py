@@ -100,7 +100,9 @@ def create_account(
         raise CommandRefused(f"an account named `{name}` (or with the id `{id}`) exists already") from error
 
 
-def set_credit_limit(database: Database, account_id: str, credit_limit_nano: int) -> None:
+def set_credit_limit(
+    database: Database, account_id: str, credit_limit_nano: int, *, now_us: int, by: Actor = OPERATOR
+) -> None:
     """Change a postpaid account's credit line; a lower one takes hold as far as charges and calls in flight allow."""
     if credit_limit_nano < 0:
         raise CommandRefused("a credit line is not negative")
@@ -113,27 +115,55 @@ def set_credit_limit(database: Database, account_id: str, credit_limit_nano: int
         values = {"credit_limit_nano": credit_limit_nano, "version": version}
         connection.execute(update(accounts).where(accounts.c.id == account_id).values(**values))
         shift_account_limit(connection, account_id, credit_limit_nano - account.credit_limit_nano)
+        _note_account(connection, by, account, values, now_us)
 
     database.write(work)
 
 
-def set_account_status(database: Database, account_id: str, status: Literal["active", "suspended"]) -> None:
+def set_account_status(
+    database: Database,
+    account_id: str,
+    status: Literal["active", "suspended"],
+    *,
+    now_us: int,
+    by: Actor = OPERATOR,
+) -> None:
     """Suspend an account, or let it work again. Calls in flight end as usual."""
-    _set_account(database, account_id, status=status)
+    _set_account(database, account_id, {"status": status}, now_us, by)
 
 
-def set_tier(database: Database, account_id: str, tier: str, *, pinned: bool) -> None:
+def set_tier(
+    database: Database, account_id: str, tier: str, *, pinned: bool, now_us: int, by: Actor = OPERATOR
+) -> None:
     """Move an account to a tier. A pinned one stays there until the next command."""
-    _set_account(database, account_id, tier=tier, tier_pinned=pinned)
+    _set_account(database, account_id, {"tier": tier, "tier_pinned": pinned}, now_us, by)
 
 
-def _set_account(database: Database, account_id: str, **values: str | bool) -> None:
+def set_policy(database: Database, account_id: str, policy: str, *, now_us: int, by: Actor = OPERATOR) -> None:
+    """Give an account a routing policy by name, or none of its own (empty)."""
+    _set_account(database, account_id, {"policy": policy}, now_us, by)
+
+
+def set_markup(database: Database, account_id: str, plan: str, *, now_us: int, by: Actor = OPERATOR) -> None:
+    """Give an account a markup plan by name, or the usual one (empty). Calls in flight keep theirs."""
+    _set_account(database, account_id, {"markup": plan}, now_us, by)
+
+
+def _set_account(database: Database, account_id: str, values: dict[str, Any], now_us: int, by: Actor) -> None:
     def work(connection: Connection) -> None:
         version = bump_version(connection)
-        lock_account(connection, account_id)
+        account = lock_account(connection, account_id)
         connection.execute(update(accounts).where(accounts.c.id == account_id).values(**values, version=version))
+        _note_account(connection, by, account, values, now_us)
 
     database.write(work)
+
+
+def _note_account(connection: Connection, by: Actor, before: Row[Any], values: dict[str, Any], now_us: int) -> None:
+    was = {name: getattr(before, name) for name in values}
+    audit.note(
+        connection, by, "account.change", account_id=before.id, subject=before.id, before=was, after=values, now_us=now_us
+    )
 
 
 def create_project(
@@ -189,22 +219,6 @@ def change_project(
             after={**before, **values},
             now_us=now_us,
         )
-
-    database.write(work)
-
-
-def set_policy(database: Database, account_id: str, policy: str) -> None:
-    """Give an account a routing policy by name, or none of its own (empty)."""
-    _set_account(database, account_id, policy=policy)
-
-
-def set_markup(database: Database, account_id: str, plan: str) -> None:
-    """Give an account a markup plan by name, or the usual one (empty). Calls in flight keep theirs."""
-
-    def work(connection: Connection) -> None:
-        version = bump_version(connection)
-        lock_account(connection, account_id)
-        connection.execute(update(accounts).where(accounts.c.id == account_id).values(markup=plan, version=version))
 
     database.write(work)
 

@@ -142,7 +142,7 @@ def set_markup(account: str, plan: str | None, usual: bool, config_path: Path, a
             known = ", ".join(sorted(loaded.config.markup)) or "none yet"
             raise CliError(f"the configuration has no `[markup.{plan}]`; plans: {known}")
         found = find_account(database, account)
-        customers.set_markup(database, found.id, plan or "")
+        customers.set_markup(database, found.id, plan or "", now_us=SystemClock().now_us())
     if as_json:
         print_json({"id": found.id, "name": found.name, "markup": plan})
         return
@@ -169,7 +169,7 @@ def set_policy(account: str, policy: str | None, unset: bool, config_path: Path,
     with database_of(config_path) as (loaded, database):
         check_policy(loaded, policy or "")
         found = find_account(database, account)
-        customers.set_policy(database, found.id, policy or "")
+        customers.set_policy(database, found.id, policy or "", now_us=SystemClock().now_us())
     if as_json:
         print_json({"id": found.id, "name": found.name, "policy": policy})
         return

@@ -1,4 +1,4 @@
-"""`audit`: who changed which customer, project or key, and whether the log is whole."""
+"""`audit`: who changed which customer, project, key or budget, and whether the log is whole."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ SHOWN_MAX = 60
 
 @click.command()
 @click.option("--account", "account_name", help="Only changes of this account, by name or id.")
-@click.option("--subject", help="Only changes of this key, project or account, by id.")
+@click.option("--subject", help="Only changes of this key, project, account or budget, by id.")
 @click.option("--limit", type=click.IntRange(1, log.ENTRIES_MAX), default=100, show_default=True, help="The newest so many.")
 @config_option
 @json_option
 def audit(account_name: str | None, subject: str | None, limit: int, config_path: Path, as_json: bool) -> None:
-    """Who changed accounts, projects and keys, newest first. Checks that no entry was altered or removed."""
+    """Who changed accounts, projects, keys and budgets, newest first. Checks that no entry was altered or removed."""
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
 

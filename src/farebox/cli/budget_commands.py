@@ -240,7 +240,7 @@ def update_budget(budget_id: str, usd: str, config_path: Path, as_json: bool) ->
     nano = amount(usd, "the amount")
     with database_of(config_path) as (_, database):
         try:
-            budget_commands.set_budget_amount(database, budget_id, nano)
+            budget_commands.set_budget_amount(database, budget_id, nano, now_us=SystemClock().now_us())
         except CommandRefused as error:
             raise CliError(f"{error}; `farebox budgets list` shows them") from None
     if as_json:

@@ -9,6 +9,7 @@ from farebox.billing import customers
 from farebox.cli.account_commands import accounts, find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table
 from farebox.money import format_amount
+from farebox.ports import SystemClock
 
 US_PER_DAY = 86_400_000_000
 
@@ -78,7 +79,7 @@ def set_tier(account: str, tier: str, pin: bool, config_path: Path, as_json: boo
         if tier not in known:
             raise CliError(f"there is no tier `{tier}`; `farebox tiers` lists them: {', '.join(known)}")
         found = find_account(database, account)
-        customers.set_tier(database, found.id, tier, pinned=pin)
+        customers.set_tier(database, found.id, tier, pinned=pin, now_us=SystemClock().now_us())
     if as_json:
         print_json({"id": found.id, "name": found.name, "tier": tier, "pinned": pin})
         return

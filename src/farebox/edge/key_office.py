@@ -20,7 +20,7 @@ from farebox.billing.customers import CommandRefused, KeyChange, NewKey, NotFoun
 from farebox.edge.info import Question, address_of, identified
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys as secrets
-from farebox.gate.permissions import UNRESTRICTED, Restrictions, restored, scope_words
+from farebox.gate.permissions import UNRESTRICTED, Restrictions, permit, restored, scope_words, shown
 from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
 from farebox.storage import key_queries
@@ -38,10 +38,6 @@ class Seen(msgspec.Struct, frozen=True):
     usage: KeyUsage
     balance: Balance | None
     """Of its own budget's current window; None when no call has used that yet."""
-
-    @property
-    def restrictions(self) -> Restrictions:
-        return restored(self.key.restrictions)
 
     @property
     def remaining_nano(self) -> int | None:
@@ -218,14 +214,7 @@ def _absent(shown: str, param: str) -> FareboxError:
 
 def shared(seen: Seen) -> dict[str, Any]:
     """What every API shows beside its own fields."""
-    key, restrictions = seen.key, seen.restrictions
-    return {
-        "scopes": [scope for scope in ("inference", "read_usage", "manage") if scope in scope_words(key.permissions)],
-        "allowed_models": restrictions.models,
-        "allowed_providers": restrictions.providers,
-        "max_price": restrictions.max_price or None,
-        "allowed_ips": restrictions.ips,
-    }
+    return shown(permit(seen.key.permissions, seen.key.restrictions))
 
 
 def restrictions_before(key: Key | None) -> Restrictions:

@@ -17,7 +17,7 @@ from farebox.billing.records import Settle
 from farebox.edge import health_files
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Holder, Limits
-from farebox.gate.permissions import permit
+from farebox.gate.permissions import permit, shown
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
 from farebox.routing.shown import Overview
@@ -245,6 +245,7 @@ class DatabaseLibrary:
             "is_provisioning_key": "manage" in principal.permit.scopes,
             "expires_at": None if principal.expires_us is None else _time(principal.expires_us),
             "creator_user_id": None,
+            **shown(principal.permit),
             "rate_limit": {"requests": -1, "interval": "10s", "note": "deprecated"},
         }
 

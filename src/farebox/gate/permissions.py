@@ -15,7 +15,7 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import Network, network
 from farebox.money import format_rate, format_unit_rate
 from farebox.routing.allowance import Allowance, means
-from farebox.routing.preferences import PRICE_CLASSES, price_cap
+from farebox.routing.preferences import PRICE_CLASSES, PriceCap, price_cap
 
 SCOPES = ("inference", "read_usage", "manage")
 USUAL_SCOPES = frozenset({"inference", "read_usage"})
@@ -74,6 +74,18 @@ def permit(permissions: str, restrictions: str) -> Permit:
     if found.models or found.providers or found.max_price:
         allowance = Allowance(found.models, found.providers, price_cap(found.max_price, "max_price"))
     return Permit(scope_words(permissions), allowance, tuple(network(text, "ips") for text in found.ips))
+
+
+def shown(permit: Permit) -> dict[str, Any]:
+    """What a key may do, as its owner is told."""
+    allowance = permit.allowance or Allowance()
+    return {
+        "scopes": [scope for scope in SCOPES if scope in permit.scopes],
+        "allowed_models": allowance.models,
+        "allowed_providers": allowance.providers,
+        "max_price": _prices(allowance.price_max) or None,
+        "allowed_ips": [str(one) for one in permit.networks],
+    }
 
 
 # --- what people write ------------------------------------------------------------------------------------------------------
@@ -155,7 +167,10 @@ def prices(value: Any, path: str) -> dict[str, str]:
     if value is None:
         return {}
     given = cast("dict[str, Any]", value) if isinstance(value, dict) else {"prompt": value, "completion": value}
-    cap = price_cap(given, path)
+    return _prices(price_cap(given, path))
+
+
+def _prices(cap: PriceCap | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in PRICE_CLASSES:
         most = None if cap is None else getattr(cap, name)
