@@ -148,7 +148,7 @@ def test_every_part_has_its_arrows() -> None:
 PURE = (
     "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
-    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.keys",
+    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.limit_table", "gate.keys",
     "gate.permissions", "gate.addresses",
     "control.signing", "control.addresses", "control.messages",
 )  # fmt: skip

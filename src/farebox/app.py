@@ -31,7 +31,7 @@ from farebox.failpoints import armed
 from farebox.gate.addresses import network
 from farebox.gate.keys import PEPPER_BYTES_MIN
 from farebox.gate.ladder import Ladder, Tier
-from farebox.gate.limits import Limits
+from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
 from farebox.money import parse_amount
@@ -378,8 +378,17 @@ class Worker:
     """One gateway worker's services, to be used on a running event loop."""
 
     def __init__(
-        self, loaded: Loaded, outside: Outside, journal: Journal, life: str, *, local_url: str | None, run_dir: Path
+        self,
+        loaded: Loaded,
+        outside: Outside,
+        journal: Journal,
+        life: str,
+        *,
+        local_url: str | None,
+        run_dir: Path,
+        limiter: Limiter | None = None,
     ) -> None:
+        """`limiter` is the one that all workers of the machine share; without it this one counts alone."""
         config = loaded.config
         clock = outside.clock
         self.database = outside.open_database(loaded)
@@ -411,6 +420,7 @@ class Worker:
             ),
             books=self.books,
             keyring=Keyring(lookup, read_pepper(loaded), run_reads),
+            limiter=Limiter() if limiter is None else limiter,
             metrics=metrics,
             clock=clock,
             ids=outside.ids,

@@ -42,7 +42,7 @@ class Server(_Section, frozen=True):
     port: int = 8080
     """0 takes any free one, which the banner names."""
     workers: int = 1
-    """Gateway processes, 1 to 64. Each has a journal of its own; budgets hold over all of them, rate limits per worker."""
+    """Gateway processes, 1 to 64. Each has a journal of its own; budgets and rate limits hold over all of them."""
     body_bytes_max: int = 10 * 2**20
     """Larger request bodies are a 413, compressed ones by their size when unpacked."""
     keepalive_comment_s: float = 15.0

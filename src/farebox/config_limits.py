@@ -6,7 +6,8 @@ import msgspec
 
 from farebox.money import MoneyError, parse_amount
 
-LIMIT_MAX = 10**12
+LIMIT_MAX = 10**10
+"""As in `gate.limits`: the cells of larger ones would not fit into 64 bits."""
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -14,7 +15,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class RateLimits(_Section, frozen=True):
-    """What each key may do, per worker, and which tier accounts begin in."""
+    """What each key may do that has no limits of its own, over all workers, and which tier accounts begin in."""
 
     requests_per_minute: int = 60_000
     """A minute's worth may come at once."""
@@ -36,8 +37,8 @@ class ClassLimits(_Section, frozen=True):
 
 
 class RateTierSection(_Section, frozen=True):
-    """A tier: limits of an account, per worker, and what leads to it. The sections stand in the order of the ladder. Without any,
-    the shipped ladder holds: `free`, `tier-1` to `tier-5`."""
+    """A tier: limits of an account, over all workers, and what leads to it. The sections stand in the order of the ladder;
+    without any, the shipped ladder holds: `free`, `tier-1` to `tier-5`."""
 
     requests_per_minute: int | None = None
     """Unset: no limit, here and below."""
@@ -89,8 +90,8 @@ SHIPPED_TIERS: dict[str, RateTierSection] = {
 def check_tiers(limits: RateLimits, tiers: dict[str, RateTierSection], refuse: Callable[[str, str], None]) -> None:
     """What types alone cannot say."""
     for name in ("requests_per_minute", "concurrent_calls"):
-        if getattr(limits, name) < 1:
-            refuse(f"limits.{name}", f"{getattr(limits, name)} must be at least 1")
+        if not 1 <= getattr(limits, name) <= LIMIT_MAX:
+            refuse(f"limits.{name}", f"{getattr(limits, name)} is not from 1 to {LIMIT_MAX}")
     known = tiers or SHIPPED_TIERS
     if limits.tier and limits.tier not in known:
         refuse("limits.tier", f"there is no tier {limits.tier!r}; known: {', '.join(known)}")

@@ -1,11 +1,14 @@
 """One HTTP exchange as the pipeline sees it: what the client sent, and how to answer. `edge` makes these; no HTTP here."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from farebox.wires.call import Call
+
+if TYPE_CHECKING:
+    from farebox.gate.limits import Standing
 
 
 class Surface(msgspec.Struct, frozen=True):
@@ -19,8 +22,8 @@ class Surface(msgspec.Struct, frozen=True):
     """`(error, *, request_id) -> body` in the surface's own shape."""
     head: Callable[[bytes], bytes]
     """The request's id → the header lines that every answer of this surface carries."""
-    limits: Callable[[str, int, int, int, int], bytes]
-    """`(requests or tokens, limit, remaining, µs until all is back, now in µs)` → header lines."""
+    limits: Callable[["Standing", int], bytes]
+    """`(how the rate limits stand, now in µs)` → header lines."""
 
 
 class Answer(Protocol):
@@ -31,8 +34,14 @@ class Answer(Protocol):
     started: bool
     """A status line has been sent: from here on an error can only be told inside the body."""
     ended: bool
-    on_gone: Callable[[], None] | None
-    """Called at once when the client hangs up before the end."""
+
+    @property
+    def on_gone(self) -> Callable[[], None] | None:
+        """Called at once when the client hangs up before the end, or has done so already."""
+        ...
+
+    @on_gone.setter
+    def on_gone(self, told: Callable[[], None] | None) -> None: ...
 
     @property
     def peer(self) -> str:

@@ -74,6 +74,7 @@ class Gateway:
         client: Client,
         books: Books,
         keyring: Keyring,
+        limiter: Limiter,
         metrics: Metrics,
         clock: Clock,
         ids: Ids,
@@ -91,7 +92,7 @@ class Gateway:
         self.client = client
         self.books = books
         self.keyring = keyring
-        self.limiter = Limiter()
+        self.limiter = limiter
         self.metrics = metrics
         self.clock = clock
         self.ids = ids

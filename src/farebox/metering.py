@@ -1,11 +1,15 @@
 """Metering: what a call takes from the rate limits of its account, project and key, and what its caller is told of them."""
 
+from collections.abc import Sequence
+
 import msgspec
 
+from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.settlement import Settlement
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
-from farebox.gate.limits import Admission, Refusal
+from farebox.gate.limit_table import TableFull
+from farebox.gate.limits import Admission, Holder, Refusal, concerned
 from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
 from farebox.routing.plan import Plan
@@ -13,27 +17,62 @@ from farebox.routing.router import EXPECTED_OUTPUT_TOKENS
 from farebox.wires.call import Call
 
 
-def enter(gateway: Gateway, principal: Principal) -> Admission:
-    """Pass the limits of requests and calls in flight, all of them or none; the slot returns in a `finally`."""
-    decision = gateway.limiter.admit(principal.holders, gateway.clock.monotonic_us())
+def knock(gateway: Gateway, principal: Principal) -> None:
+    """Refuse who has reached a limit before the request is read; takes nothing."""
+    refused = gateway.limiter.refusal(principal.holders, gateway.clock.monotonic_us())
+    if refused is not None:
+        raise limited(gateway, refused)
+
+
+def enter(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> Admission:
+    """Pass every limit, with the tokens that the call will probably use, or none; what is left stands in the answer's head. The
+    place is given back in a `finally`, by `leave`."""
+    holders, tokens = principal.holders, 0
+    if principal.metered:
+        tokens = probable_tokens(call, found)
+        holders = concerned(holders, {candidate.target.model.slug for candidate in found.candidates})
+    return _enter(gateway, exchange, holders, tokens)
+
+
+def enter_without_tokens(gateway: Gateway, exchange: Exchange, principal: Principal) -> Admission:
+    """The same for what generates nothing."""
+    return _enter(gateway, exchange, principal.holders, 0)
+
+
+def _enter(gateway: Gateway, exchange: Exchange, holders: Sequence[Holder], tokens: int) -> Admission:
+    try:
+        decision = gateway.limiter.admit(holders, tokens, gateway.clock.monotonic_us())
+    except TableFull:
+        raise FareboxError(
+            Kind.UNAVAILABLE, "more callers are active than the gateway can count; try again later", retry_after_s=60
+        ) from None
     if isinstance(decision, Refusal):
         raise limited(gateway, decision)
+    exchange.limits = exchange.surface.limits(decision.standing, gateway.clock.now_us())
     return decision
 
 
-def meter(gateway: Gateway, exchange: Exchange, principal: Principal, slot: Admission, call: Call, found: Plan) -> None:
-    """Reserve the tokens that the call will probably use; and say in the answer's head what is left of every limit."""
-    now_us = gateway.clock.monotonic_us()
-    if principal.metered:
-        models = {candidate.target.model.slug for candidate in found.candidates}
-        refused = slot.take_tokens(probable_tokens(call, found), models, now_us)
-        if refused is not None:
-            raise limited(gateway, refused)
-    requests, tokens = slot.left(now_us)
-    limits, wall_us = exchange.surface.limits, gateway.clock.now_us()
-    for what, left in (("requests", requests), ("tokens", tokens)):
-        if left is not None:
-            exchange.limits += limits(what, left.maximum, left.remaining, left.reset_us, wall_us)
+def leave(gateway: Gateway, slot: Admission, settlement: Settlement | None = None, found: Plan | None = None) -> None:
+    """The call is over: its place is free, and its tokens are those that it used. Nonsense that a provider reports is bounded by
+    what was possible: nobody is kept out for years."""
+    used = 0
+    if settlement is not None and found is not None and slot.tokens:
+        most = max(candidate.bound.input_tokens + candidate.bound.output_tokens for candidate in found.candidates)
+        used = min(used_tokens(settlement), most * len(settlement.attempts))
+    slot.release(used, gateway.clock.monotonic_us())
+
+
+def standing(gateway: Gateway, exchange: Exchange) -> bytes:
+    """Header lines on what is left, for an error; empty when nobody knows whose request it is."""
+    mark = exchange.notes.get("key")
+    principal = gateway.keyring.remembered(mark) if isinstance(mark, bytes) else None
+    if exchange.limits or principal is None:
+        return exchange.limits
+    try:
+        found = gateway.limiter.standing(principal.holders, gateway.clock.monotonic_us())
+    except TableFull:
+        return b""
+    return exchange.surface.limits(found, gateway.clock.now_us())
 
 
 def probable_tokens(call: Call, found: Plan) -> int:
@@ -73,11 +112,12 @@ def within_tier(principal: Principal, found: Plan) -> Plan:
     return msgspec.structs.replace(found, candidates=kept, hold_nano=max(candidate.hold_nano for candidate in kept))
 
 
-def used_tokens(settlement: Settlement) -> int | None:
-    """What a call really used, by all its attempts; None when nobody knows."""
+def used_tokens(settlement: Settlement) -> int:
+    """What a call used, cached prompts included, by the attempts of which usage was reported or estimated. One that failed before
+    any content used nothing of the caller's; one that goes on with another's answer adds its output, as on the bill."""
     total = 0
     for attempt in settlement.attempts:
-        if attempt.usage is None:
-            return None
-        total += attempt.usage.prompt_tokens + attempt.usage.completion_tokens
+        usage = attempt.usage
+        if usage is not None:
+            total += usage.completion_tokens + (0 if CONTINUED_FLAG in attempt.flags else usage.prompt_tokens)
     return total

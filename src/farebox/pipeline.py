@@ -42,29 +42,25 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
     now_us = gateway.clock.now_us()
     principal = await admit(gateway, exchange, now_us)
-    slot = metering.enter(gateway, principal)
-    used: int | None = 0
+    metering.knock(gateway, principal)
+    call = exchange.surface.read_call(exchange.body)
+    wanted = demanded(exchange)
+    recovery = recover(gateway, exchange, call) if call.stream else None
+    whom = attributed(exchange, call)
+    found = route(gateway, exchange, principal, call, now_us)
+    if principal.tier is not None:
+        found = metering.within_tier(principal, found)
+    slot = metering.enter(gateway, exchange, principal, call, found)
+    settlement: Settlement | None = None
     try:
-        call = exchange.surface.read_call(exchange.body)
-        wanted = demanded(exchange)
-        recovery = recover(gateway, exchange, call) if call.stream else None
-        whom = attributed(exchange, call)
-        found = route(gateway, exchange, principal, call, now_us)
-        if principal.tier is not None:
-            found = metering.within_tier(principal, found)
-        if principal.announced:
-            metering.meter(gateway, exchange, principal, slot, call, found)
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
-        try:
-            await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
-        finally:
-            used = metering.used_tokens(settlement) if slot.counts_tokens else 0
+        await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
     finally:
-        slot.release(used)
+        metering.leave(gateway, slot, settlement, found)
 
 
 async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:

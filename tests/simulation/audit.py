@@ -63,8 +63,8 @@ def at_rest(world: "World") -> None:
         if worker is None:
             continue
         gateway = worker.gateway
-        for holder, in_flight in gateway.limiter.in_flight().items():
-            world.problem(f"{process.name}: {in_flight} concurrency slots of {holder} are not given back")
+        for mark, in_flight in gateway.limiter.in_flight().items():
+            world.problem(f"{process.name}: {in_flight} concurrency slots of a holder ({mark}) are not given back")
         if worker.books.holds.open_nano:
             world.problem(f"{process.name}: {worker.books.holds.open_nano} nano-dollars are held without a hold")
         for scope, purse in worker.books.holds._purses.items():

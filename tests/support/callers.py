@@ -122,12 +122,21 @@ async def _chunks(reader: asyncio.StreamReader, fate: Fate) -> bool:
 
 
 def together(
-    port: int, key: str, calls: list[tuple[Fate, dict[str, Any]]], headers: Mapping[str, str] | None = None
+    port: int,
+    key: str,
+    calls: list[tuple[Fate, dict[str, Any]]],
+    headers: Mapping[str, str] | None = None,
+    *,
+    beside: Callable[[], None] | None = None,
 ) -> list[Fate]:
-    """All calls at once."""
+    """All calls at once, and what is done in a thread meanwhile."""
 
     async def run() -> list[Fate]:
-        return list(await asyncio.gather(*(call(port, key, fate, body, headers) for fate, body in calls)))
+        meanwhile = asyncio.create_task(asyncio.to_thread(beside)) if beside is not None else None
+        fates = list(await asyncio.gather(*(call(port, key, fate, body, headers) for fate, body in calls)))
+        if meanwhile is not None:
+            await meanwhile
+        return fates
 
     return asyncio.run(run())
 

@@ -170,6 +170,12 @@ class Farebox:
                     found[word.rpartition(b".")[2].decode()] = int(pid)
         return found
 
+    def worker_pids(self) -> list[int]:
+        """Process ids of all gateway workers."""
+        assert self.process is not None
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in listed if b"farebox.processes.worker" in _command_line(pid)]
+
     # --- calls ----------------------------------------------------------------------------------------------------------
 
     def request(
@@ -272,6 +278,13 @@ def model(slug: str, *offers: str, context: int = 128_000, output: int = 4096) -
 def offer(name: str, id: str, *, input: str = "2.50", output: str = "10.00", **more: str) -> str:
     rest = "".join(f', {key} = "{value}"' for key, value in more.items())
     return f'{{ provider = "{name}", id = "{id}", input = "{input}", output = "{output}"{rest} }}'
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # it ended between the list and the look
 
 
 def read_line(stream: Any, timeout_s: float) -> bytes:

@@ -28,7 +28,7 @@ def status_line(status: int) -> bytes:
 class HttpAnswer:
     """`farebox.exchange.Answer` over a connection."""
 
-    __slots__ = ("_chunked", "_connection", "ended", "gone", "keep_alive", "on_gone", "request", "started")
+    __slots__ = ("_chunked", "_connection", "_on_gone", "ended", "gone", "keep_alive", "request", "started")
 
     def __init__(self, connection: "HttpConnection", request: Request) -> None:
         self._connection = connection
@@ -38,12 +38,23 @@ class HttpAnswer:
         self.gone = False
         self.started = False
         self.ended = False
-        self.on_gone: Callable[[], None] | None = None
+        self._on_gone: Callable[[], None] | None = None
 
     @property
     def peer(self) -> str:
         """The address at the other end of the connection; empty when it has none."""
         return self._connection.peer
+
+    @property
+    def on_gone(self) -> Callable[[], None] | None:
+        """Called when the client hangs up; at once, when it has done so before anybody listened."""
+        return self._on_gone
+
+    @on_gone.setter
+    def on_gone(self, told: Callable[[], None] | None) -> None:
+        self._on_gone = told
+        if told is not None and self.gone:
+            told()
 
     def whole(self, status: int, headers: bytes, body: bytes) -> None:
         """The complete answer; `headers` are encoded lines, each ended by CR LF."""
@@ -98,5 +109,5 @@ class HttpAnswer:
     def leave(self) -> None:
         """The client has hung up before the end."""
         self.gone = True
-        if self.on_gone is not None:
-            self.on_gone()
+        if self._on_gone is not None:
+            self._on_gone()

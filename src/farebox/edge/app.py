@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from farebox import pipeline
+from farebox import metering, pipeline
 from farebox.billing.journal import JournalError
 from farebox.edge import info
 from farebox.edge.compression import decompress
@@ -53,6 +53,7 @@ class App:
     async def _run(self, request: Request, answer: HttpAnswer, surface: Surface, route: Route | None) -> None:
         gateway = self._gateway
         request_id = gateway.ids.new("req")
+        exchange: Exchange | None = None
         try:
             body = request.body
             encoding = request.headers.get(b"content-encoding")
@@ -73,7 +74,7 @@ class App:
             else:
                 await pipeline.answer(gateway, exchange)
         except FareboxError as error:
-            self._tell(answer, surface, error, request_id)
+            self._tell(answer, surface, error, request_id, exchange)
         except asyncio.CancelledError:
             # Only the end of the server cancels a call. What is told of a stream that has begun is its early end.
             if not answer.started and not answer.gone:
@@ -89,13 +90,18 @@ class App:
             internal = FareboxError(Kind.INTERNAL, f"an internal error; quote `{request_id}` when you report it")
             self._tell(answer, surface, internal, request_id)
 
-    def _tell(self, answer: HttpAnswer, surface: Surface, error: FareboxError, request_id: str) -> None:
+    def _tell(
+        self, answer: HttpAnswer, surface: Surface, error: FareboxError, request_id: str, exchange: Exchange | None = None
+    ) -> None:
         self._gateway.metrics.refused(surface.name, error.code)
         if answer.started:
             if not answer.ended:
                 answer.end()
             return
-        answer.whole(error.status, error_head(error) + surface.head(request_id.encode()), _body(surface, error, request_id))
+        head = error_head(error) + surface.head(request_id.encode())
+        if exchange is not None:
+            head += metering.standing(self._gateway, exchange)
+        answer.whole(error.status, head, _body(surface, error, request_id))
 
     def refuse(self, status: int, problem: str, request: Request) -> tuple[bytes, bytes]:
         """What the server tells a client whose request could not be read."""

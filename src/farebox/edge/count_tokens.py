@@ -25,7 +25,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     call = msgspec.structs.replace(call, body=exchange.body, read=fields, layout=layout)
     now_us = gateway.clock.now_us()
     principal = await pipeline.admit(gateway, exchange, now_us)
-    slot = metering.enter(gateway, principal)
+    slot = metering.enter_without_tokens(gateway, exchange, principal)
     try:
         plan = pipeline.route(gateway, exchange, principal, call, now_us)
         for candidate in plan.candidates:
@@ -47,4 +47,4 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
             raise told(found, candidate)
         exchange.answer.whole(200, _JSON + target.head + exchange.base, answer)
     finally:
-        slot.release()
+        metering.leave(gateway, slot)

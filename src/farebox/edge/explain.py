@@ -15,11 +15,11 @@ async def explain(gateway: Gateway, exchange: Exchange) -> None:
     surface = MESSAGES if b"anthropic-version" in exchange.headers else CHAT_COMPLETIONS
     now_us = gateway.clock.now_us()
     principal = await pipeline.admit(gateway, exchange, now_us)
-    slot = metering.enter(gateway, principal)
+    slot = metering.enter_without_tokens(gateway, exchange, principal)
     try:
         call = surface.read_call(exchange.body)
         found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True)
         body = msgspec.json.encode(gateway.explained(call, found))
         exchange.answer.whole(200, _JSON + exchange.base, body)
     finally:
-        slot.release()
+        metering.leave(gateway, slot)

@@ -73,8 +73,7 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Looku
             revoked=row.key.revoked_us is not None,
             created_us=row.key.created_us,
             holders=holders,
-            metered=any(holder.limits.counts_tokens or holder.classes for holder in holders),
-            announced=any(holder.told for holder in holders),
+            metered=any(holder.most or holder.classes for holder in holders),
             tier=tier,
             markup=row.account.markup,
             policy=row.key.policy or row.account.policy,
@@ -105,7 +104,7 @@ def _holders(row: queries.Principal, usual: Limits, tier: Tier | None) -> tuple[
         found.append(Holder(f"project:{row.project.id}", f"the project `{row.project.name}`", limits))
     own = row.key.limits
     limits = msgspec.json.decode(own, type=Limits) if own else usual
-    found.append(Holder(f"key:{row.key.id}", f"the key `{row.key.hint}`", limits, told=bool(own)))
+    found.append(Holder(f"key:{row.key.id}", f"the key `{row.key.hint}`", limits))
     return tuple(found)
 
 

@@ -1,8 +1,10 @@
 """The APIs that clients speak to us, as rows."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from farebox.exchange import Surface
+from farebox.gate.limits import Standing
 from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.openai_chat import call as chat_call
@@ -17,19 +19,42 @@ def _anthropic_head(request_id: bytes) -> bytes:
     return b"access-control-allow-origin: *\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (request_id, request_id)
 
 
-def _openai_limits(what: str, limit: int, remaining: int, reset_us: int, _now_us: int) -> bytes:
-    # A duration, as OpenAI writes it: `250ms`, `1.5s`.
-    reset = f"{-(-reset_us // 1000)}ms" if reset_us < 1_000_000 else f"{reset_us // 1_000_000}.{reset_us // 100_000 % 10}s"
-    return (
-        f"x-ratelimit-limit-{what}: {limit}\r\nx-ratelimit-remaining-{what}: {remaining}\r\nx-ratelimit-reset-{what}: {reset}\r\n"
-    ).encode()
+_OPENAI_REQUESTS = (
+    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %dms\r\n"
+)
+_OPENAI_TOKENS = _OPENAI_REQUESTS.replace(b"requests", b"tokens")
+_ANTHROPIC_REQUESTS = (
+    b"anthropic-ratelimit-requests-limit: %d\r\nanthropic-ratelimit-requests-remaining: %d\r\n"
+    b"anthropic-ratelimit-requests-reset: %b\r\n"
+)
+_ANTHROPIC_TOKENS = _ANTHROPIC_REQUESTS.replace(b"requests", b"tokens")
+MOMENTS_MAX = 1024
+"""Seconds whose text is remembered: those of the next quarter of an hour are in nearly every answer's head."""
 
 
-def _anthropic_limits(what: str, limit: int, remaining: int, reset_us: int, now_us: int) -> bytes:
-    # A moment, in RFC 3339.
-    reset = datetime.fromtimestamp(-(-(now_us + reset_us) // 1_000_000), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    name = f"anthropic-ratelimit-{what}"
-    return f"{name}-limit: {limit}\r\n{name}-remaining: {remaining}\r\n{name}-reset: {reset}\r\n".encode()
+def _openai_limits(found: Standing, _now_us: int) -> bytes:
+    # Durations, as OpenAI writes those below a second; Go's parser, which clients imitate, takes any number of them.
+    requests = (found.request_limit, found.requests_left, -(-found.requests_reset_us // 1000))
+    if not found.token_limit:
+        return _OPENAI_REQUESTS % requests if found.request_limit else b""
+    tokens = (found.token_limit, found.tokens_left, -(-found.tokens_reset_us // 1000))
+    return (_OPENAI_REQUESTS + _OPENAI_TOKENS) % (requests + tokens) if found.request_limit else _OPENAI_TOKENS % tokens
+
+
+def _anthropic_limits(found: Standing, now_us: int) -> bytes:
+    requests = (found.request_limit, found.requests_left, _moment(-(-(now_us + found.requests_reset_us) // 1_000_000)))
+    if not found.token_limit:
+        return _ANTHROPIC_REQUESTS % requests if found.request_limit else b""
+    tokens = (found.token_limit, found.tokens_left, _moment(-(-(now_us + found.tokens_reset_us) // 1_000_000)))
+    if not found.request_limit:
+        return _ANTHROPIC_TOKENS % tokens
+    return (_ANTHROPIC_REQUESTS + _ANTHROPIC_TOKENS) % (requests + tokens)
+
+
+@lru_cache(maxsize=MOMENTS_MAX)
+def _moment(epoch_s: int) -> bytes:
+    """In RFC 3339."""
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
 CHAT_COMPLETIONS = Surface(

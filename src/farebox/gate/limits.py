@@ -1,22 +1,36 @@
 """Rate limits: requests, tokens and calls in flight, of an account, its project and its key, all of them or none. Pure: the time
-is an argument.
+and the cells are arguments.
 
-GCRA (the generic cell rate algorithm, ITU-T I.371) keeps one number per limit, the theoretical arrival time. A period's allowance
-may come at once, and flows back evenly: a burst after a quiet minute, and the minute that it opens, pass at most twice the limit;
-on average it holds exactly. Times are scaled by the limit, so that everything is whole numbers and nothing is rounded.
+A bucket is GCRA (the generic cell rate algorithm, ITU-T I.371) in its second form, the continuous-state leaky bucket: it is full
+at the limit, empties evenly within its period, and takes what fits. A period's allowance may come at once, and flows back evenly:
+a burst after a quiet minute, and the minute that it opens, pass at most twice the limit; on average it holds exactly. Levels are
+integers of `units x period`, so nothing is ever rounded.
 
-Tokens are taken by estimate before a call and trued up by what it used: a call that used more leaves a debt.
+Tokens are taken by estimate before a call and trued up by what it used. What it used beyond is added, even above the limit: a
+debt that flows off before the next call is let in. What it did not use is given back as far as it is still there: a level is made
+of what was taken, the oldest flowing off first, so what others took since is never given back in its place.
+
+The cells lie in a `LimitTable`, which several processes can share (`gate.limit_file`).
 """
 
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 import msgspec
 
-BUCKETS_MAX = 100_000
-"""Remembered holders; beyond it those that are idle are forgotten, which loses nothing."""
-MINUTE_US = 60_000_000
-DAY_US = 86_400_000_000
+from farebox.gate.limit_table import DAY_LEVEL, MINUTE_LEVEL, REQUEST_LAST, REQUEST_LEVEL, TAKEN, LimitTable, mark_of
+
+MINUTE = 60_000_000
+"""The period of a minute's buckets, in microseconds."""
+DAY = 86_400_000
+"""The period of a day's buckets, in milliseconds: so a level fits into 64 bits."""
+LIMIT_MAX = 10**10
+"""The largest limit of any kind: its level still fits."""
+LEVEL_MAX = 2**62
+"""What calls owe above a limit is remembered up to here: several days of the largest limit, ages of a usual one."""
+CALL_WAIT_US = 1_000_000
+"""When a call in flight ends is not known: this is what its successor is told."""
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -27,23 +41,6 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     tokens_per_minute: int | None = None
     tokens_per_day: int | None = None
 
-    @property
-    def counts_tokens(self) -> bool:
-        return self.tokens_per_minute is not None or self.tokens_per_day is not None
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """Somebody with limits: an account, a project, a key."""
-
-    id: str
-    whose: str
-    """In words: `the account `acme``."""
-    limits: Limits
-    classes: tuple[tuple[str, Limits], ...] = ()
-    """Further limits for models that match a pattern."""
-    told: bool = True
-    """Whether answers say in their headers what is left."""
-
 
 class Refusal(msgspec.Struct, frozen=True):
     """Which limit said no, whose it is, and when it frees."""
@@ -52,195 +49,284 @@ class Refusal(msgspec.Struct, frozen=True):
     whose: str
     maximum: int
     retry_after_us: int
-    """0: never, the call alone is too much."""
 
 
-class Left(msgspec.Struct, frozen=True):
-    """How much is left of one limit: the limit itself, what may come now, and when all of it is back."""
+class Standing(msgspec.Struct, frozen=True):
+    """How the scarcest limits stand: the limit itself, what may come now, and when all of it is back. A limit of 0 is none."""
 
-    maximum: int
-    remaining: int
-    reset_us: int
-
-
-class Meter:
-    """One limit's state."""
-
-    __slots__ = ("_arrival", "maximum", "period_us")
-
-    def __init__(self, maximum: int, period_us: int) -> None:
-        self.maximum = maximum
-        self.period_us = period_us
-        self._arrival = 0
-        """The theoretical arrival time, times the limit."""
-
-    def resize(self, maximum: int) -> None:
-        """Another limit from now on; what was taken stays taken."""
-        self._arrival = self._arrival * maximum // self.maximum
-        self.maximum = maximum
-
-    def wait_us(self, count: int, now_us: int) -> int:
-        """0 when so many may come now; else how long until they may."""
-        now = now_us * self.maximum
-        above = max(self._arrival, now) + (count - self.maximum) * self.period_us - now
-        return 0 if above <= 0 else -(-above // self.maximum)
-
-    def take(self, count: int, now_us: int) -> None:
-        now = now_us * self.maximum
-        self._arrival = max(self._arrival, now) + count * self.period_us
-
-    def correct(self, count: int) -> None:
-        """So many more were taken than was said, or fewer."""
-        self._arrival += count * self.period_us
-
-    def left(self, now_us: int) -> Left:
-        now = now_us * self.maximum
-        ahead = max(self._arrival - now, 0)
-        remaining = (self.maximum * self.period_us - ahead) // self.period_us
-        return Left(self.maximum, max(remaining, 0), -(-ahead // self.maximum))
-
-    def idle(self, now_us: int) -> bool:
-        return self._arrival <= now_us * self.maximum
+    request_limit: int = 0
+    requests_left: int = 0
+    requests_reset_us: int = 0
+    token_limit: int = 0
+    tokens_left: int = 0
+    tokens_reset_us: int = 0
 
 
-class _State:
-    """One holder's meters."""
+_Bucket = tuple[str, int, int, int, int, int]
+"""Its limit's name; where its level is, in the slot; the limit; the level at which it is full; the period; µs per tick of it."""
 
-    __slots__ = ("day", "in_flight", "limits", "minute", "requests")
 
-    def __init__(self, limits: Limits) -> None:
-        self.in_flight = 0
+def _buckets(limits: Limits) -> tuple[_Bucket, ...]:
+    """The limits that somebody has, requests first."""
+    found = (
+        ("requests_per_minute", REQUEST_LEVEL, limits.requests_per_minute, MINUTE, 1),
+        ("tokens_per_minute", MINUTE_LEVEL, limits.tokens_per_minute, MINUTE, 1),
+        ("tokens_per_day", DAY_LEVEL, limits.tokens_per_day, DAY, 1_000),
+    )
+    return tuple((name, at, limit, limit * period, period, tick) for name, at, limit, period, tick in found if limit)
+
+
+class Holder:
+    """Somebody with limits: an account, a project, a key; and where its cells are."""
+
+    __slots__ = ("about", "base", "buckets", "calls", "classes", "id", "limits", "mark", "most", "requests", "whose")
+
+    def __init__(
+        self, id: str, whose: str, limits: Limits, classes: Sequence[tuple[str, Limits]] = (), about: str = ""
+    ) -> None:
+        """`whose` in words: `the account `acme``; `classes` are further limits for models that match a pattern; `about` is
+        what a refusal says behind the limit's name."""
+        self.id = id
+        self.whose = whose
         self.limits = limits
-        self.requests = _meter(None, limits.requests_per_minute, MINUTE_US)
-        self.minute = _meter(None, limits.tokens_per_minute, MINUTE_US)
-        self.day = _meter(None, limits.tokens_per_day, DAY_US)
+        self.classes = tuple(
+            (pattern, Holder(f"{id}|{pattern}", whose, own, about=f" for {pattern}")) for pattern, own in classes
+        )
+        self.about = about
+        self.mark = mark_of(id)
+        self.base = -1
+        self.requests = limits.requests_per_minute or 0
+        self.calls = limits.concurrent_calls or 0
+        self.buckets = _buckets(limits)
+        self.most = max(limits.tokens_per_minute or 0, limits.tokens_per_day or 0)
+        """So many tokens at once at most; a call that asks for more is taken for all of a limit, and trued up as any other."""
 
-    def follow(self, limits: Limits) -> None:
-        """The holder's limits have changed."""
-        self.limits = limits
-        self.requests = _meter(self.requests, limits.requests_per_minute, MINUTE_US)
-        self.minute = _meter(self.minute, limits.tokens_per_minute, MINUTE_US)
-        self.day = _meter(self.day, limits.tokens_per_day, DAY_US)
-
-    def idle(self, now_us: int) -> bool:
-        meters = (self.requests, self.minute, self.day)
-        return not self.in_flight and all(meter is None or meter.idle(now_us) for meter in meters)
+    def refusal(self, limit: str, maximum: int, retry_after_us: int) -> Refusal:
+        return Refusal(limit + self.about, self.whose, maximum, retry_after_us)
 
 
-def _meter(old: Meter | None, maximum: int | None, period_us: int) -> Meter | None:
-    if maximum is None:
-        return None
-    if old is None:
-        return Meter(maximum, period_us)
-    if old.maximum != maximum:
-        old.resize(maximum)
-    return old
+def concerned(holders: Sequence[Holder], models: Collection[str]) -> Sequence[Holder]:
+    """The holders, and their classes of which one of the models is."""
+    found = list(holders)
+    for holder in holders:
+        for pattern, of_class in holder.classes:
+            if any(fnmatchcase(model, pattern) for model in models):
+                found.append(of_class)
+    return found
 
 
 class Admission:
     """A call that was let in; it must be released, whatever becomes of it."""
 
-    __slots__ = ("_limiter", "_states", "_tokens", "counts_tokens", "holders")
+    __slots__ = ("_limiter", "holders", "open", "standing", "taken", "tokens")
 
-    def __init__(self, limiter: "Limiter", holders: Sequence[Holder], states: list[_State]) -> None:
+    def __init__(
+        self, limiter: "Limiter", holders: Sequence[Holder], tokens: int, taken: list[int], standing: Standing
+    ) -> None:
         self._limiter = limiter
         self.holders = holders
-        self._states = states
-        self._tokens: list[Meter] = []
-        self.counts_tokens = 0
+        self.tokens = tokens
         """How many were reserved."""
+        self.taken = taken
+        """What each holder had taken in all when it took this."""
+        self.standing = standing
+        self.open = True
 
-    def take_tokens(self, count: int, models: Collection[str], now_us: int) -> Refusal | None:
-        """Reserve tokens, and a request of the model's class, in every limit that counts them, or in none. More than a limit
-        allows at all are taken as all that it allows: what the call really uses is known at its end."""
-        wanted: list[tuple[Meter, int, str, Holder]] = []
-        for holder, state in zip(self.holders, self._states, strict=True):
-            for meter, name in ((state.minute, "tokens_per_minute"), (state.day, "tokens_per_day")):
-                if meter is not None:
-                    wanted.append((meter, min(count, meter.maximum), name, holder))
-            for pattern, limits in holder.classes:
-                if not any(fnmatchcase(model, pattern) for model in models):
-                    continue
-                of_class = self._limiter.state(f"{holder.id}|{pattern}", limits, now_us)
-                said = f" for {pattern}"
-                if of_class.requests is not None:
-                    wanted.append((of_class.requests, 1, "requests_per_minute" + said, holder))
-                for meter, name in ((of_class.minute, "tokens_per_minute"), (of_class.day, "tokens_per_day")):
-                    if meter is not None:
-                        wanted.append((meter, min(count, meter.maximum), name + said, holder))
-        for meter, tokens, name, holder in wanted:
-            wait_us = meter.wait_us(tokens, now_us)
-            if wait_us:
-                return Refusal(name, holder.whose, meter.maximum, wait_us)
-        for meter, tokens, name, _ in wanted:
-            meter.take(tokens, now_us)
-            if not name.startswith("requests"):
-                self._tokens.append(meter)
-                self.counts_tokens = max(self.counts_tokens, tokens)
-        return None
-
-    def release(self, tokens: int | None = 0) -> None:
-        """Give the concurrency slots back, exactly once; `tokens` is what the call used, None when nobody knows."""
-        for state in self._states:
-            state.in_flight -= 1
-        if tokens is not None:
-            for meter in self._tokens:
-                meter.correct(tokens - min(self.counts_tokens, meter.maximum))
-
-    def left(self, now_us: int) -> tuple[Left | None, Left | None]:
-        """The scarcest requests, and the scarcest tokens."""
-        requests: Left | None = None
-        tokens: Left | None = None
-        for holder, state in zip(self.holders, self._states, strict=True):
-            if not holder.told:
-                continue
-            if state.requests is not None:
-                requests = _scarcer(requests, state.requests.left(now_us))
-            for meter in (state.minute, state.day):
-                if meter is not None:
-                    tokens = _scarcer(tokens, meter.left(now_us))
-        return requests, tokens
+    def release(self, tokens: int | None, now_us: int) -> None:
+        """The call is over; exactly once. `tokens` is what it used, None when nobody knows: then the estimate stands."""
+        assert self.open, "a call leaves once"
+        self.open = False
+        self._limiter.leave(self, self.tokens if tokens is None else tokens, now_us)
 
 
-def _scarcer(first: Left | None, second: Left) -> Left:
-    return second if first is None or second.remaining < first.remaining else first
+class Lock(Protocol):
+    """Keeps other processes away from the cells; held for microseconds."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class NoLock:
+    """For cells that nobody else has."""
+
+    def acquire(self) -> None:
+        return
+
+    def release(self) -> None:
+        return
 
 
 class Limiter:
-    """Decides for every holder."""
+    """Decides for every holder; one per process."""
 
-    def __init__(self) -> None:
-        self._states: dict[str, _State] = {}
+    def __init__(self, table: LimitTable | None = None, lock: Lock | None = None) -> None:
+        """Without a table: one of its own."""
+        self._table = table if table is not None else LimitTable.private()
+        lock = NoLock() if lock is None else lock
+        self._acquire = lock.acquire
+        self._release = lock.release
 
-    def admit(self, holders: Sequence[Holder], now_us: int) -> Admission | Refusal:
-        """Let a call in, by requests and calls in flight of every holder, or say which limit it has reached."""
-        states: list[_State] = []
+    def admit(self, holders: Sequence[Holder], tokens: int, now_us: int) -> Admission | Refusal:
+        """Take a request, the tokens and a place among the calls in flight from every holder, or nothing from any. Of several
+        limits that say no, the one is named that does for longest."""
+        table = self._table
+        cells = table.cells
+        worst: Refusal | None = None
+        fresh: list[tuple[int, int, int]] = []
+        request_limit = requests_left = requests_level = 0
+        token_limit = tokens_left = tokens_reset_us = 0
+        self._acquire()
+        try:
+            for holder in holders:
+                base = holder.base
+                if base < 0 or cells[base] != holder.mark:
+                    base = holder.base = table.find(holder.mark, now_us)
+                for name, at, limit, full, period, tick in holder.buckets:
+                    at += base
+                    level = cells[at]
+                    last = cells[at + 1]
+                    now = now_us // tick
+                    if now > last:
+                        level = max(level - (now - last) * limit, 0)
+                        last = now
+                    if name == "requests_per_minute":
+                        level += period
+                        above = level - full
+                        if not request_limit or -above // period < requests_left:
+                            request_limit, requests_left, requests_level = limit, -above // period, level
+                    else:
+                        level += (tokens if tokens < limit else limit) * period
+                        above = level - full
+                        if not token_limit or -above // period < tokens_left:
+                            token_limit, tokens_left, tokens_reset_us = limit, -above // period, level // limit * tick
+                    if above > 0:
+                        worst = _longer(worst, holder.refusal(name, limit, -(-above // limit) * tick))
+                    fresh.append((at, level, last))
+                limit = holder.calls
+                if limit and table.in_flight(base) >= limit:
+                    worst = _longer(worst, holder.refusal("concurrent_calls", limit, CALL_WAIT_US))
+            if worst is not None:
+                return worst
+            for at, level, last in fresh:
+                cells[at] = level
+                cells[at + 1] = last
+            taken: list[int] = []
+            for holder in holders:
+                base = holder.base
+                if holder.most:
+                    cells[base + TAKEN] += tokens if tokens < holder.most else holder.most
+                taken.append(cells[base + TAKEN])
+                cells[table.own + base // table.fields] += 1
+        finally:
+            self._release()
+        reset_us = requests_level // request_limit if request_limit else 0
+        standing = Standing(request_limit, requests_left, reset_us, token_limit, tokens_left, tokens_reset_us)
+        return Admission(self, holders, tokens, taken, standing)
+
+    def refusal(self, holders: Sequence[Holder], now_us: int) -> Refusal | None:
+        """Whether a call would be refused whatever it asks for; takes nothing. So who is over a limit is not even read."""
+        return self._full(holders, now_us) and self._surely_full(holders, now_us)
+
+    def _full(self, holders: Sequence[Holder], now_us: int) -> Refusal | None:
+        cells = self._table.cells
         for holder in holders:
-            state = self.state(holder.id, holder.limits, now_us)
-            most = holder.limits.concurrent_calls
-            if most is not None and state.in_flight >= most:
-                return Refusal("concurrent_calls", holder.whose, most, 1_000_000)
-            if state.requests is not None:
-                wait_us = state.requests.wait_us(1, now_us)
-                if wait_us:
-                    return Refusal("requests_per_minute", holder.whose, state.requests.maximum, wait_us)
-            states.append(state)
-        for state in states:
-            state.in_flight += 1
-            if state.requests is not None:
-                state.requests.take(1, now_us)
-        return Admission(self, holders, states)
+            base = holder.base
+            if base < 0 or cells[base] != holder.mark:
+                continue
+            limit = holder.requests
+            if limit:
+                above = drained(cells, base + REQUEST_LEVEL, limit, now_us) + MINUTE - limit * MINUTE
+                if above > 0:
+                    return holder.refusal("requests_per_minute", limit, -(-above // limit))
+            if holder.calls and self._table.in_flight(base) >= holder.calls:
+                return holder.refusal("concurrent_calls", holder.calls, CALL_WAIT_US)
+        return None
 
-    def state(self, id: str, limits: Limits, now_us: int) -> _State:
-        state = self._states.get(id)
-        if state is None:
-            if len(self._states) >= BUCKETS_MAX:
-                self._states = {id: one for id, one in self._states.items() if not one.idle(now_us)}
-            state = self._states[id] = _State(limits)
-        elif state.limits is not limits and state.limits != limits:
-            state.follow(limits)
-        return state
+    def _surely_full(self, holders: Sequence[Holder], now_us: int) -> Refusal | None:
+        """Looked at without the lock, a level may be another worker's and its moment not yet: nobody is refused for that."""
+        self._acquire()
+        try:
+            return self._full(holders, now_us)
+        finally:
+            self._release()
 
-    def in_flight(self) -> dict[str, int]:
-        """Calls that were let in and not released, by holder."""
-        return {id: state.in_flight for id, state in self._states.items() if state.in_flight}
+    def leave(self, admission: Admission, tokens: int, now_us: int) -> None:
+        """Free a call's place, and true up its tokens: it used so many."""
+        table = self._table
+        cells = table.cells
+        self._acquire()
+        try:
+            for holder, taken in zip(admission.holders, admission.taken, strict=True):
+                base = holder.base
+                # The slot of a call in flight is nobody else's.
+                assert cells[base] == holder.mark, "a slot is kept while it has calls in flight"
+                cells[table.own + base // table.fields] -= 1
+                if not holder.most:
+                    continue
+                since = cells[base + TAKEN] - taken
+                for name, at, limit, _, period, tick in holder.buckets:
+                    if name == "requests_per_minute":
+                        continue
+                    more = tokens - min(admission.tokens, limit)
+                    if more:
+                        _true_up(cells, base + at, limit, now_us // tick, more * period, since * period)
+                if tokens > admission.tokens:
+                    cells[base + TAKEN] += tokens - admission.tokens
+        finally:
+            self._release()
+
+    def standing(self, holders: Sequence[Holder], now_us: int) -> Standing:
+        """How the scarcest limits stand, for who takes nothing."""
+        table = self._table
+        cells = table.cells
+        requests = tokens = (0, 0, 0)
+        self._acquire()
+        try:
+            for holder in holders:
+                base = holder.base
+                if base < 0 or cells[base] != holder.mark:
+                    base = holder.base = table.find(holder.mark, now_us)
+                for name, at, limit, full, period, tick in holder.buckets:
+                    level = drained(cells, base + at, limit, now_us // tick)
+                    found = (limit, max(full - level, 0) // period, level // limit * tick)
+                    if name == "requests_per_minute":
+                        requests = _scarcer(requests, found)
+                    else:
+                        tokens = _scarcer(tokens, found)
+        finally:
+            self._release()
+        return Standing(*requests, *tokens)
+
+    def in_flight(self) -> dict[int, int]:
+        """Calls of this worker that were let in and not released, by their holders' marks."""
+        return self._table.own_calls()
+
+
+def _scarcer(first: tuple[int, int, int], second: tuple[int, int, int]) -> tuple[int, int, int]:
+    return second if not first[0] or second[1] < first[1] else first
+
+
+def _longer(first: Refusal | None, second: Refusal) -> Refusal:
+    return second if first is None or second.retry_after_us > first.retry_after_us else first
+
+
+def drained(cells: memoryview, at: int, limit: int, now: int) -> int:
+    """The level as it is at a moment."""
+    level: int = cells[at]
+    elapsed = now - cells[at + 1]
+    return max(level - elapsed * limit, 0) if elapsed > 0 else level
+
+
+def _true_up(cells: memoryview, at: int, limit: int, now: int, more: int, since: int) -> None:
+    """Add what a call used beyond its estimate, or give back what it did not use and nobody took since."""
+    level = drained(cells, at, limit, now)
+    if more > 0:
+        level = min(level + more, LEVEL_MAX)
+    else:
+        level -= max(min(-more, level - since), 0)
+    cells[at] = level
+    cells[at + 1] = max(now, cells[at + 1])
+
+
+assert REQUEST_LAST == REQUEST_LEVEL + 1, "the moment of a level stands behind it"

@@ -50,8 +50,6 @@ class Principal(msgspec.Struct, frozen=True):
     """Whose rate limits its calls count against."""
     metered: bool = False
     """Some of them count tokens, or differ by model."""
-    announced: bool = False
-    """Some of them are more than the usual ones of every key: answers say what is left."""
     tier: Tier | None = None
     """Of its account."""
     markup: str = ""

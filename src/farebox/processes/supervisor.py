@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 from farebox.app import real_outside
 from farebox.billing.records import Closed
 from farebox.config import ConfigError, Loaded
+from farebox.gate import limit_file
 from farebox.processes import local_model
 from farebox.processes.courier import configured_channels
 from farebox.processes.worker import open_slot
@@ -47,6 +49,8 @@ class Child(msgspec.Struct):
     started_s: float = 0.0
     pause_s: float = RESTART_PAUSE_S
     not_before_s: float = 0.0
+    died: Callable[[], None] | None = None
+    """What is done when it was found dead, before it is started again."""
 
     def start(self) -> None:
         self.started_s = time.monotonic()
@@ -67,6 +71,8 @@ class Child(msgspec.Struct):
             self.pause_s = RESTART_PAUSE_S if lived_s > HEALTHY_S else min(self.pause_s * 2, RESTART_PAUSE_MAX_S)
             self.not_before_s = now_s + (0.0 if lived_s > HEALTHY_S else self.pause_s)
             self.process = None
+            if self.died is not None:
+                self.died()
         if self.process is None and now_s >= self.not_before_s:
             self.start()
 
@@ -167,14 +173,18 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
             quiet=True,
         )  # fmt: skip
     bookkeeper = Child("bookkeeper", [python, "-m", "farebox.processes.bookkeeper", "--config", config, "--parent", parent])
+    run_dir = loaded.folder / "run"
+    run_dir.mkdir(exist_ok=True)
+    limits = limit_file.make(run_dir, workers=workers)
     for number in range(workers):
         command = [
             python, "-m", "farebox.processes.worker", "--config", config, "--slot", str(number),
-            "--fd", str(listening.fileno()), "--parent", parent,
+            "--fd", str(listening.fileno()), "--parent", parent, "--limits", str(limits), "--workers", str(workers),
         ]  # fmt: skip
         if local_url is not None:
             command += ["--local-url", local_url]
-        children.append(Child(f"worker {number}", command, (listening.fileno(),)))
+        died = partial(limit_file.forget, limits, workers=workers, worker=number)
+        children.append(Child(f"worker {number}", command, (listening.fileno(),), died=died))
     stopping = False
 
     def stop(*_: object) -> None:

@@ -21,6 +21,8 @@ from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded, load
 from farebox.edge import health_files
 from farebox.edge.server import HttpServer
+from farebox.gate import limit_file
+from farebox.gate.limits import Limiter
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
 
@@ -64,12 +66,13 @@ async def serve(
     local_url: str | None,
     outside: Outside,
     ready: Callable[[Worker], None],
+    limiter: Limiter | None = None,
 ) -> None:
     """One worker's life; `ready` is called when it accepts connections."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
     journal, life = open_slot(loaded, slot_path(loaded, number), outside)
-    worker = Worker(loaded, outside, journal, life, local_url=local_url, run_dir=run_dir)
+    worker = Worker(loaded, outside, journal, life, local_url=local_url, run_dir=run_dir, limiter=limiter)
     settings = loaded.config.server
     server = HttpServer(
         worker.app.handle,
@@ -146,6 +149,8 @@ def main() -> None:
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--local-url", default=None)
+    parser.add_argument("--limits", type=Path, required=True, help="The rate limits' file.")
+    parser.add_argument("--workers", type=int, required=True, help="How many share it.")
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
     die_with_parent(options.parent, signal.SIGKILL)
@@ -154,8 +159,9 @@ def main() -> None:
     import uvloop
 
     outside = real_outside(os.environ)
+    limiter = limit_file.open_limiter(options.limits, workers=options.workers, worker=options.slot)
     try:
-        uvloop.run(serve(loaded, listening, options.slot, options.local_url, outside, calm_collector))
+        uvloop.run(serve(loaded, listening, options.slot, options.local_url, outside, calm_collector, limiter))
     except KeyboardInterrupt:
         sys.exit(130)
 
