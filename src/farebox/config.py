@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from farebox.config_control import Alerts, ChannelSection, SmtpSection, check_alerts
+from farebox.config_control import Alerts, ChannelSection, SignupSection, SmtpSection, check_alerts, check_signup
 from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
@@ -272,6 +272,7 @@ class Config(_Section, frozen=True):
     journal: Journal = Journal()
     billing: Billing = Billing()
     invoices: Invoices = Invoices()
+    signup: SignupSection = SignupSection()
     limits: RateLimits = RateLimits()
     tiers: dict[str, RateTierSection] = {}
     attempts: Attempts = Attempts()
@@ -403,7 +404,7 @@ def _known_names(place: str) -> tuple[str, ...]:
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
-        "markup": MarkupSection, "invoices": Invoices, "routing": Routing,
+        "markup": MarkupSection, "signup": SignupSection, "invoices": Invoices, "routing": Routing,
         "health": HealthSection, "policies": PolicySection, "alerts": Alerts,
     }  # fmt: skip
     found: Any = section.get(steps[0])
@@ -519,6 +520,7 @@ def _check(config: Config, path: Path) -> None:
     _check_markup(config, refuse)
     _check_invoices(config.invoices, refuse)
     check_alerts(config.alerts, refuse)
+    check_signup(config.signup, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(

@@ -104,3 +104,35 @@ def check_alerts(alerts: Alerts, refuse: Callable[[str, str], None]) -> None:
         refuse("alerts.smtp.port", f"{alerts.smtp.port} is not a port")
     if alerts.smtp is None and any(channel.kind == "email" for channel in alerts.channels.values()):
         refuse("alerts.smtp", "is missing, and a channel sends mail; name the mail server")
+
+
+class SignupSection(_Section, frozen=True):
+    """What `farebox signup` gives a new account, and how often. Counts are of 24 hours."""
+
+    credit: str = "0"
+    """USD to try the gateway with, promotional: spent before bought credit, and not refunded."""
+    credit_days: int = 30
+    """So long it lasts; 0: for ever."""
+    per_day: int = 100
+    """Sign-ups all together."""
+    per_network_per_day: int = 3
+    """From one network: a /24 of IPv4, a /48 of IPv6."""
+    per_domain_per_day: int = 10
+    """With addresses of one mail domain."""
+    open_domains: tuple[str, ...] = (
+        "gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "live.com", "yahoo.com", "icloud.com", "proton.me",
+        "protonmail.com", "gmx.de", "gmx.net", "web.de", "qq.com", "163.com", "mail.ru",
+    )  # fmt: skip
+    """Domains where anybody gets an address: the limit by domain does not count there."""
+
+
+def check_signup(signup: SignupSection, refuse: Callable[[str, str], None]) -> None:
+    """What types alone cannot say."""
+    try:
+        if parse_amount(signup.credit) < 0:
+            refuse("signup.credit", f"{signup.credit} is negative")
+    except MoneyError as error:
+        refuse("signup.credit", str(error))
+    for name in ("credit_days", "per_day", "per_network_per_day", "per_domain_per_day"):
+        if not 0 <= getattr(signup, name) <= 1_000_000:
+            refuse(f"signup.{name}", f"{getattr(signup, name)} is not from 0 to 1000000")

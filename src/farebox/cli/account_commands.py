@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from farebox.app import invoice_terms
-from farebox.billing import customers, dunning, ledger
+from farebox.billing import customers, dunning, ledger, signups
 from farebox.billing.customers import CommandRefused
-from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
+from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import Loaded
 from farebox.money import MoneyError, format_amount, parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
@@ -149,6 +149,36 @@ def set_markup(account: str, plan: str | None, usual: bool, config_path: Path, a
     click.echo(f"`{found.name}` now pays by {'the usual markup' if plan is None else f'the plan `{plan}`'}.")
 
 
+@click.command()
+@click.argument("mail")
+@click.option("--ip", "address", default="", help="Where the request for it came from; one network gets so many a day.")
+@config_option
+@json_option
+def signup(mail: str, address: str, config_path: Path, as_json: bool) -> None:
+    """Make an account named by a mail address, with credit to try the gateway ([signup] in the configuration)."""
+    clock = SystemClock()
+    with database_of(config_path) as (loaded, database):
+        section = loaded.config.signup
+        rules = signups.Rules(
+            parse_amount(section.credit),
+            section.credit_days,
+            section.per_day,
+            section.per_network_per_day,
+            section.per_domain_per_day,
+            frozenset(section.open_domains),
+        )
+        try:
+            made = signups.sign_up(database, TimeOrderedIds(clock), rules, mail=mail, address=address, now_us=clock.now_us())
+        except CommandRefused as error:
+            raise CliError(str(error)) from None
+    if as_json:
+        credit, expires = format_amount(made.amount_nano), day(made.expires_us) or None
+        print_json({"account": made.account_id, "grant": made.grant_id, "credit": credit, "expires_at": expires})
+        return
+    until = f" until {day(made.expires_us)}" if made.expires_us else ""
+    click.echo(f"Made {made.account_id} with ${format_amount(made.amount_nano)}{until}; `farebox keys create` makes its key.")
+
+
 def check_policy(loaded: Loaded, name: str) -> None:
     """Refuse a routing policy that the configuration does not have."""
     if name and name not in loaded.config.policies:
@@ -216,4 +246,4 @@ def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_
     click.echo(f"`{found.name}` got ${format_amount(nano)} and has ${remaining} left.")
 
 
-COMMANDS = (accounts, topup)
+COMMANDS = (accounts, topup, signup)

@@ -33,6 +33,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[attempts]", config.Attempts),
     ("[local_model]", config.LocalModel),
     ("[alerts]", config_control.Alerts),
+    ("[signup]", config_control.SignupSection),
     ("[alerts.channels.NAME]", config_control.ChannelSection),
     ("[alerts.smtp]", config_control.SmtpSection),
     ("[providers.NAME]", config.ProviderSection),

@@ -525,6 +525,18 @@ redemptions = Table(
 )
 """Who took which code, once each, and the credit that it gave."""
 
+signups = Table(
+    "signups",
+    METADATA,
+    Column("mark", LargeBinary, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Index(None, "at_us"),
+)
+"""Who has signed up: the SHA-256 of the mail address, and what the limits of a day are counted by."""
+
 audit = Table(
     "audit",
     METADATA,

@@ -1,0 +1,120 @@
+"""Sign-ups: a new account with credit to try the gateway, within limits that keep it from being taken again and again.
+
+An address gets credit once, however it is written: `A.Name+tag@x.org` is `a.name@x.org`. Per day, one network and one mail domain
+get so many, and all together so many: what is refused is refused whole, no account is made. The counts are taken and written
+under one lock, so that no number of sign-ups at once passes them.
+"""
+
+import hashlib
+import ipaddress
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select
+
+from farebox.billing.customers import CommandRefused, lock_account
+from farebox.billing.ledger import give_credit
+from farebox.billing.scopes import bump_version
+from farebox.ports import Ids
+from farebox.storage.database import Database
+from farebox.storage.tables import accounts, signups
+from farebox.storage.tables import scopes as scopes_table
+
+US_PER_DAY = 86_400_000_000
+ADDRESS_CHARS_MAX = 254
+NETWORK_BITS = {4: 24, 6: 48}
+"""Who has one address of such a network usually has all of them."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What a sign-up gets, and how often."""
+
+    amount_nano: int
+    credit_days: int
+    per_day: int
+    per_network_per_day: int
+    per_domain_per_day: int
+    open_domains: frozenset[str] = frozenset()
+    """Domains where anybody gets an address: the limit by domain does not count there."""
+
+
+class SignedUp(msgspec.Struct, frozen=True):
+    account_id: str
+    grant_id: str | None
+    """None: no credit is given."""
+    amount_nano: int
+    expires_us: int | None
+
+
+def normal_address(text: str) -> tuple[str, str]:
+    """A mail address as it is compared, and its domain. Raises `CommandRefused`."""
+    name, at, domain = text.strip().lower().rpartition("@")
+    name = name.partition("+")[0]
+    if not at or not name or "." not in domain or len(text) > ADDRESS_CHARS_MAX or any(c.isspace() for c in text.strip()):
+        raise CommandRefused(f"`{text[:64]}` is not a mail address")
+    return f"{name}@{domain}", domain
+
+
+def network_of(address: str) -> str:
+    """The network that an IP address counts for; empty for none."""
+    if not address:
+        return ""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        raise CommandRefused(f"`{address[:64]}` is not an IP address") from None
+    return str(ipaddress.ip_network((found, NETWORK_BITS[found.version]), strict=False))
+
+
+def sign_up(database: Database, ids: Ids, rules: Rules, *, mail: str, address: str = "", now_us: int) -> SignedUp:
+    """Make a prepaid account named by the mail address, with its credit. Raises `CommandRefused` and changes nothing when a limit
+    is reached or the address has signed up before."""
+    normal, domain = normal_address(mail)
+    network = network_of(address)
+    mark = hashlib.sha256(normal.encode()).digest()
+    account_id = ids.new("acc")
+
+    def work(connection: Connection) -> SignedUp:
+        version = bump_version(connection)  # held until the commit: sign-ups count one after the other
+        known = connection.execute(select(signups.c.account_id).where(signups.c.mark == mark)).one_or_none()
+        taken = connection.execute(select(accounts.c.id).where(accounts.c.name == normal)).one_or_none()
+        if known is not None or taken is not None:
+            raise CommandRefused(f"`{normal}` has signed up before")
+        _check(connection, rules, domain, network, now_us)
+        row = {"id": account_id, "name": normal, "kind": "prepaid", "credit_limit_nano": 0}
+        connection.execute(insert(accounts).values(**row, created_us=now_us, version=version))
+        connection.execute(
+            insert(scopes_table).values(id=f"account:{account_id}", kind="account", account_id=account_id, limit_nano=0)
+        )
+        connection.execute(
+            insert(signups).values(mark=mark, account_id=account_id, domain=domain, network=network, at_us=now_us)
+        )
+        if not rules.amount_nano:
+            return SignedUp(account_id, None, 0, None)
+        expires_us = now_us + rules.credit_days * US_PER_DAY if rules.credit_days else None
+        made = give_credit(
+            database,
+            connection,
+            ids,
+            account=lock_account(connection, account_id),
+            command_id=f"signup:{account_id}",
+            kind="promo",
+            amount_nano=rules.amount_nano,
+            expires_us=expires_us,
+            now_us=now_us,
+        )
+        return SignedUp(account_id, made.id, made.amount_nano, expires_us)
+
+    return database.write(work)
+
+
+def _check(connection: Connection, rules: Rules, domain: str, network: str, now_us: int) -> None:
+    since = signups.c.at_us > now_us - US_PER_DAY
+    counted = select(func.count()).select_from(signups).where(since)
+    limits = [("all together", counted, rules.per_day)]
+    if network:
+        limits.append((f"from the network {network}", counted.where(signups.c.network == network), rules.per_network_per_day))
+    if domain not in rules.open_domains:
+        limits.append((f"with addresses at {domain}", counted.where(signups.c.domain == domain), rules.per_domain_per_day))
+    for whose, query, limit in limits:
+        if connection.execute(query).scalar_one() >= limit:
+            raise CommandRefused(f"no more than {limit} sign-ups a day {whose}; try again tomorrow")
