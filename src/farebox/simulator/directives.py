@@ -45,6 +45,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int | None = None
     should_retry: bool | None = None
     context_length: bool = False
+    empty_account: bool = False
     reject_prefill: bool = False
     html: bool = False
     error_in_200: str | None = None
@@ -135,6 +136,7 @@ ROWS: tuple[Row, ...] = (
     Row("retry-after-ms", "count", "retry_after_ms", "fault", "send `retry-after-ms: N`"),
     Row("should-retry", "bool", "should_retry", "fault", "send `x-should-retry: true` or `false`"),
     Row("context-length", "flag", "context_length", "fault", "refuse: the prompt is longer than the context"),
+    Row("empty-account", "flag", "empty_account", "fault", "refuse: our account there is empty, in the vendor's words"),
     Row("reject-prefill", "flag", "reject_prefill", "fault", "refuse a last turn of the assistant, as newer models do"),
     Row("html", "flag", "html", "fault", "answer with an HTML page (status 200 unless `status` says otherwise)"),
     Row("error-in-200", "text", "error_in_200", "fault", "status 200 with an error object, or `=base-resp`", "error"),

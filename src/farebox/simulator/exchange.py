@@ -161,6 +161,8 @@ class Exchange:
         nothing = Plan((), Usage(), Usage(), "off")
         if orders.reset_before_headers or orders.html or orders.status is not None or orders.error_in_200 is not None:
             return orders, None, nothing, dialect
+        if orders.empty_account:
+            raise self._empty_account()
         request = read_chat(body, dialect) if self._wire == "chat" else read_messages(body, self._config.seed)
         if not self._known(base):
             raise self._unknown_model()
@@ -194,6 +196,17 @@ class Exchange:
             400, f"This model's maximum context length is {CONTEXT_TOKENS} tokens. However, your messages resulted in {tokens} "
             "tokens. Please reduce the length of the messages.", param="messages", code="context_length_exceeded",
         )  # fmt: skip
+
+    def _empty_account(self) -> Refusal:
+        """As Anthropic and OpenAI say it: with a status that elsewhere is the caller's fault, or a limit that passes."""
+        if self._wire == "messages":
+            return Refusal(
+                400, "Your credit balance is too low to access the Anthropic API. "
+                "Please go to Plans & Billing to upgrade or purchase credits.",
+            )  # fmt: skip
+        return Refusal(
+            429, "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
+        )
 
     def _answer(self, planned: Plan, request: Request, orders: Directives, dialect: Dialect) -> Answer:
         match self._wire:
