@@ -80,11 +80,14 @@ ARROWS: dict[str, set[str]] = {
     "wires": {"errors"},
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
-    "config": {"config_control", "config_limits", "config_models", "config_overlay", "config_routing", "money"},
+    "config": {
+        "config_control", "config_limits", "config_models", "config_overlay", "config_providers", "config_routing", "money",
+    },
     "config_overlay": set(),
     "config_limits": {"money"},
     "config_control": {"money"},
     "config_models": set(),
+    "config_providers": set(),
     "config_routing": set(),
     "exchange": {"wires"},
     "turn": set(),
@@ -332,7 +335,7 @@ def test_every_section_is_in_the_reference() -> None:
 
 
 READERS = {
-    "[providers.NAME]": ("app", "providers.registry"),
+    "[providers.NAME]": ("app", "config_providers", "providers.registry"),
     "[[models]]": ("app", "catalog.configured"),
     "models.offers": ("app", "catalog.configured"),
     "models.offers.tiers": ("catalog.configured",),

@@ -89,6 +89,8 @@ class Enabled(msgspec.Struct, frozen=True):
     provider: Provider
     base_url: str
     keys: tuple[str, ...]
+    weights: tuple[int, ...] = ()
+    """The keys' shares; empty: all alike."""
     patience: Patience | None = None
 
 
@@ -114,7 +116,8 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
                 f"or use a known name: {', '.join(sorted(PROVIDERS))}"
             )
         row = custom(name, section, base=known)
-        keys = section.api_keys or ((section.api_key,) if section.api_key else ()) or _environment_keys(row, loaded.environment)
+        keys = tuple(one.key for one in section.keys) or _environment_keys(row, loaded.environment)
+        weights = tuple(one.weight for one in section.keys)
         certificates = Certificates(
             ca_file=_beside(loaded, section.ca_file),
             client_cert_file=_beside(loaded, section.client_cert_file),
@@ -122,7 +125,13 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
         )
         row = msgspec.structs.replace(row, certificates=certificates)
         patience = Patience(section.headers_s, section.first_token_s, section.chunk_s)
-        found[name] = Enabled(row, section.base_url or row.base_url, keys, None if patience == Patience() else patience)
+        found[name] = Enabled(
+            row,
+            section.base_url or row.base_url,
+            keys,
+            weights if len(set(weights)) > 1 else (),
+            None if patience == Patience() else patience,
+        )
     return found
 
 
@@ -254,6 +263,7 @@ def make_market(
                     wire=wire if wire in at.provider.speaks else offer.wire,
                     base_url=at.base_url,
                     keys=at.keys,
+                    key_weights=at.weights,
                     markup=markups[""],
                     patience=at.patience,
                 )

@@ -85,7 +85,7 @@ class Try:
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled
         )
-        gateway.begin(start)
+        gateway.begin(start, candidate.target)
         timeouts, first_token_us = gateway.timeouts_for(candidate.target, flight)
         self.first_token_us = start.begun_us + first_token_us if flight.call.stream else 0
         try:

@@ -19,6 +19,7 @@ from farebox.config_control import Alerts, ChannelSection, SignupSection, SmtpSe
 from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
+from farebox.config_providers import KEY_WEIGHT_MAX, Attempts, KeySection, ProviderSection
 from farebox.config_routing import EscalationSection, HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
@@ -167,37 +168,6 @@ class MarkupSection(_Section, frozen=True):
     """Other terms by model or provider."""
 
 
-class Attempts(_Section, frozen=True):
-    """Time-outs and retries towards providers."""
-
-    attempts_max: int = 6
-    """Tries per call over all offers, 1 to 6. So many offers of the plan are held for."""
-    per_offer_max: int = 3
-    """Tries per call at one offer."""
-    retries_percent: int = 20
-    """Further tries of all calls, beside `retries_per_s`, as a share of the calls of the last ten seconds: when everything fails,
-    trying again makes it worse."""
-    retries_per_s: int = 10
-    """So many are always allowed to each worker."""
-    backoff_ms: int = 250
-    """The first pause before the same provider is asked again; it doubles, and chance shortens it."""
-    backoff_max_ms: int = 8_000
-    """The longest such pause."""
-    connect_s: float = 3.0
-    """To look up the name and connect; TLS has five seconds of its own."""
-    headers_s: float = 600.0
-    """From the request to the head of the answer; long, since unstreamed answers come late."""
-    first_token_s: float = 300.0
-    """From the request to the first content of a stream, whatever else the provider says meanwhile."""
-    chunk_s: float = 120.0
-    """Between two parts of an answer."""
-    total_s: float = 900.0
-    """One call, from its start to its last byte, over all its attempts."""
-    stream_recovery: bool = True
-    """A stream that breaks off is continued by the next provider that can, where that is sound. A call may say
-    `x-farebox-stream-recovery: off`, or `"stream_recovery": "off"` in its body."""
-
-
 class LocalModel(_Section, frozen=True):
     """The model that runs beside the gateway, without a key: SmolLM2-135M-Instruct in llama.cpp."""
 
@@ -211,57 +181,6 @@ class LocalModel(_Section, frozen=True):
     """Tokens, for each call in parallel."""
     parallel: int = 4
     """Calls answered at a time; further ones wait."""
-
-
-class ProviderSection(_Section, frozen=True):
-    """A provider of one's own, or changes to a known one. Providers whose key is in the environment need no section."""
-
-    wire: Literal["openai_chat", "anthropic_messages"] | None = None
-    """The API that it speaks; needed for a provider of one's own."""
-    base_url: str | None = None
-    """Its address, such as `http://127.0.0.1:9400/v1`; needed for a provider of one's own."""
-    api_key: str | None = None
-    """Literal, or `"${NAME}"` from the environment."""
-    api_keys: tuple[str, ...] = ()
-    """Several keys in place of `api_key`: the one with the least to do is used, one that is refused is left alone for a while."""
-    enabled: bool = True
-    """`false` switches a provider off whose key is in the environment."""
-    title: str | None = None
-    """Its name in messages to callers."""
-    abort_stops_billing: bool | None = None
-    """Whether hanging up stops its billing. Unset: as known, or no."""
-    headers: dict[str, str] = {}
-    """Sent with every call, in place of the provider's own of the same name."""
-    output_limit_field: Literal["as_sent", "max_tokens", "max_completion_tokens"] | None = None
-    """The only spelling of the output cap that it accepts."""
-    reasoning_tokens: Literal["inside", "outside", "hidden"] | None = None
-    """Whether thinking is counted inside the output tokens that it reports, beside them, or only in the total."""
-    cached_tokens_inside_input: bool | None = None
-    """Whether its input count contains the cached tokens (as OpenAI's does) or not (as Anthropic's)."""
-    developer_role: bool | None = None
-    """`false`: `developer` messages are sent as `system`."""
-    prefill: Literal["none", "plain", "prefix", "partial", "continue_final_message"] | None = None
-    """How it is told, on chat completions, to go on with a last turn of the assistant: not at all, by that turn alone, by
-    `"prefix": true` or `"partial": true` on it, or by vLLM's `continue_final_message`. Streams that break off are continued
-    only where it can be told."""
-    ca_file: str | None = None
-    """PEM file of the authorities that its certificate is checked against."""
-    client_cert_file: str | None = None
-    """PEM file of the certificate shown to it."""
-    client_key_file: str | None = None
-    """PEM file of that certificate's key, if it is not in the same file."""
-    trains_on_prompts: bool | None = None
-    """Whether it trains on what it is sent. Unset: as known, or not known, which `data_collection = "deny"` does not accept."""
-    retention_days: int | None = None
-    """How long it keeps prompts; 0: not at all, which is what `zdr` asks for. Unset: as known, or not known."""
-    headers_s: float | None = None
-    """In place of `attempts.headers_s`, and so on: for a provider that is slower, or should be faster, than most."""
-    first_token_s: float | None = None
-    """In place of `attempts.first_token_s`."""
-    chunk_s: float | None = None
-    """In place of `attempts.chunk_s`."""
-    regions: tuple[str, ...] | None = None
-    """Where it computes, in words of your own such as `"eu"`; policies filter by them."""
 
 
 class Config(_Section, frozen=True):
@@ -414,6 +333,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = ChannelSection if "channels" in steps else SmtpSection if "smtp" in steps else Alerts
     elif steps[0] == "tiers":
         found = ClassLimits if "classes" in steps else RateTierSection
+    elif "api_keys" in steps:
+        found = KeySection
     elif "tiers" in steps:
         found = TierSection
     elif "offers" in steps:
@@ -529,6 +450,11 @@ def _check(config: Config, path: Path) -> None:
             )
         if provider.api_key is not None and provider.api_keys:
             refuse(f"providers.{name}", "has both `api_key` and `api_keys`; write one of them")
+        for index, key in enumerate(provider.keys):
+            if not 1 <= key.weight <= KEY_WEIGHT_MAX:
+                refuse(f"providers.{name}.api_keys[{index}].weight", f"{key.weight} is not from 1 to {KEY_WEIGHT_MAX}")
+            if not key.key:
+                refuse(f"providers.{name}.api_keys[{index}]", "is empty; write the key, or `${NAME}` for one of the environment")
         if provider.retention_days is not None and provider.retention_days < 0:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
         _check_patience(provider, f"providers.{name}", ("headers_s", "first_token_s", "chunk_s"), refuse)

@@ -209,10 +209,11 @@ class Gateway:
         choice = self.health.choose(candidate.target, self.clock.monotonic_us(), keys)
         return choice.free and choice.place.key not in keys
 
-    def begin(self, start: AttemptStart) -> None:
+    def begin(self, start: AttemptStart, target: Target) -> None:
         """The attempt leaves now: health counts it until it ends."""
         start.begun_us = start.chosen_us
-        self.health.started(Place(start.provider, start.provider_key, start.model), start.begun_us)
+        place = Place(start.provider, start.provider_key, start.model)
+        self.health.started(place, start.begun_us, target.key_weight(start.key_index))
 
     def _learn(self, start: AttemptStart, attempt: Attempt) -> None:
         """An attempt is over, whatever ended it."""

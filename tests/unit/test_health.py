@@ -24,12 +24,12 @@ S = 1_000_000
 RULES = Rules()
 
 
-def offer(provider: str = "lab", keys: tuple[str, ...] = ("a",)) -> Target:
+def offer(provider: str = "lab", keys: tuple[str, ...] = ("a",), weights: tuple[int, ...] = ()) -> Target:
     row = Provider(provider, provider.title(), "http://127.0.0.1:9/v1", {"openai_chat": Speaks("/chat/completions")})
     found = Offer(provider, "m", "openai_chat", (), 1000, 100)
     model = Model("lab/m", "M", 1000, 100, (found,))
     return target(
-        model, found, row, wire="openai_chat", base_url=row.base_url, keys=keys, markup=flat(0)
+        model, found, row, wire="openai_chat", base_url=row.base_url, keys=keys, key_weights=weights, markup=flat(0)
     )
 
 
@@ -224,6 +224,37 @@ def test_keys_with_nothing_to_do_take_turns() -> None:
         attempt(health, chosen.place, "ok", 0, 0)
         used.append(chosen.number)
     assert used == [0, 1, 2, 0, 1, 2]
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.booleans())
+def test_keys_get_their_shares_of_the_calls(weights: list[int], at_once: bool) -> None:
+    """Whether the calls come one after the other or all at the same time."""
+    lab = offer(keys=tuple("abcde"[: len(weights)]), weights=tuple(weights))
+    health, used, calls = Health(), [0] * len(weights), 60
+    for _ in range(calls):
+        chosen = health.choose(lab, 0)
+        health.started(chosen.place, 0, lab.key_weight(chosen.number))
+        if not at_once:
+            health.finished(chosen.place, "ok", 0, 0)
+        used[chosen.number] += 1
+    for share, weight in zip(used, weights, strict=True):
+        assert abs(share - calls * weight / sum(weights)) <= len(weights)
+
+
+def test_a_key_that_was_out_does_not_make_up_for_it() -> None:
+    health, lab = Health(), offer(keys=("a", "b"))
+    health.started(place(key=2), 0)
+    health.finished(place(key=2), "key_refused", 0, 0)
+    for _ in range(50):
+        chosen = health.choose(lab, 0)
+        attempt(health, chosen.place, "ok", 0, 0)
+        assert chosen.number == 0
+    used = [0, 0]
+    for _ in range(10):
+        chosen = health.choose(lab, 61 * S)
+        attempt(health, chosen.place, "ok", 61 * S, 61 * S)
+        used[chosen.number] += 1
+    assert used == [5, 5]
 
 
 def test_a_refused_key_is_benched_for_all_its_models_and_tried_again_later() -> None:

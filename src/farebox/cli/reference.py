@@ -37,6 +37,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[alerts.channels.NAME]", config_control.ChannelSection),
     ("[alerts.smtp]", config_control.SmtpSection),
     ("[providers.NAME]", config.ProviderSection),
+    ("providers.NAME.api_keys", config.KeySection),
     ("[[models]]", config.ModelSection),
     ("models.offers", config.OfferSection),
     ("models.offers.tiers", config.TierSection),

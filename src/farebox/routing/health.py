@@ -37,6 +37,8 @@ BENCH_MAX_US = 3_600_000_000
 PAUSE_US = 1_000_000
 """After a 429 that does not say how long, a place pauses for a second, two, four, up to a minute."""
 PAUSE_MAX_US = 60_000_000
+SHARE = 1_000_000
+"""What one call of a key of weight 1 counts (stride scheduling)."""
 VIEW_US = 1_000_000
 """Percentiles are worked out at most once a second."""
 
@@ -87,7 +89,8 @@ class _Key:
         """Refusals in a row."""
         self.reason = ""
         self.turn = 0
-        """Its last attempt, counted over all keys: of keys with as little to do, the one that waited longest is next."""
+        """What it has had of its provider's calls, a heavier key's counting for less: of keys with as little to do, the one
+        that had least is next."""
 
 
 class _Record:
@@ -117,7 +120,8 @@ class Health:
         self._places: dict[Place, _Record] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._next_change_us = 0
-        self._turns = 0
+        self._turns: dict[str, int] = {}
+        """By provider: the turn of the key that was used last. One that was out for long, or is new, begins there."""
         self._views: dict[int, tuple[int, int, Target, OfferHealth]] = {}
         """By the target's identity: epoch, time, the target itself, so that its identity stays its own, and the view."""
 
@@ -128,12 +132,15 @@ class Health:
         none is free, the one that will be first."""
         provider, model = target.provider.name, target.model.slug
         refs = target.key_refs or ("",)
+        weights = target.key_weights
         best: tuple[int, int, int, int] | None = None
         found = 0
         for index, ref in enumerate(refs):
             free_us = self._free_us(Place(provider, ref, model), now_us)
             load = self._keys.get((provider, ref))
             busy = 0 if load is None else load.load.in_flight
+            if weights:
+                busy = busy * SHARE // weights[index]
             rank = (max(free_us - now_us, 0), 1 if ref in tried else 0, busy, 0 if load is None else load.turn)
             if best is None or rank < best:
                 best, found = rank, index
@@ -156,8 +163,8 @@ class Health:
                 free_us = max(free_us, circuit.open_until_us, now_us + 1)
         return free_us
 
-    def started(self, place: Place, now_us: int) -> None:
-        """An attempt leaves."""
+    def started(self, place: Place, now_us: int, weight: int = 1) -> None:
+        """An attempt leaves. `weight`: its key's."""
         record = self._places.get(place)
         if record is None:
             record = self._remember(place)
@@ -165,8 +172,9 @@ class Health:
         record.in_flight += 1
         key = self._key(place)
         key.load.started()
-        self._turns += 1
-        key.turn = self._turns
+        turn = max(key.turn, self._turns.get(place.provider, 0))
+        self._turns[place.provider] = turn
+        key.turn = turn + SHARE // weight
         if record.circuit.started(now_us):
             self.epoch += 1
 

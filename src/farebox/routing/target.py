@@ -27,6 +27,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """The provider's credentials, in the order of use; empty where none is needed."""
     key_refs: tuple[str, ...]
     """Their public names for records: `openai#1`."""
+    key_weights: tuple[int, ...]
+    """Their shares of the calls; empty: all alike."""
     upstream_id_json: bytes
     head: bytes
     """Header lines that tell a client who answered."""
@@ -36,6 +38,10 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """The provider's own time-outs."""
     quotes: dict[tuple[str, str | None, str], Quote]
     """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
+
+    def key_weight(self, index: int) -> int:
+        """The share of the key at a place, against the others'."""
+        return self.key_weights[index] if self.key_weights else 1
 
     @property
     def listed(self) -> Terms:
@@ -67,6 +73,7 @@ def target(
     wire: str,
     base_url: str,
     keys: tuple[str, ...],
+    key_weights: tuple[int, ...] = (),
     markup: MarkupPlan,
     patience: Patience | None = None,
 ) -> Target:
@@ -80,6 +87,7 @@ def target(
         base_url=base_url,
         keys=keys,
         key_refs=tuple(f"{provider.name}#{index + 1}" for index in range(len(keys))),
+        key_weights=key_weights,
         upstream_id_json=msgspec.json.encode(offer.id),
         head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
         markup=markup,
