@@ -324,6 +324,7 @@ class Try:
         self.end(ending, outcome=reason, finish_reason="error", error=message)
         if taken_over:
             self.flight.exchange.answer.on_gone = None
-            return Failure(error)
+            # Whoever was silent until the time-out is not asked twice, not for the rest either.
+            return Failure(error, "offer" if timed_out else "nothing")
         self.flight.break_off(error, reason)
         return None

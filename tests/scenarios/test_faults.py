@@ -27,6 +27,9 @@ GOOD = f"sim+tokens={TOKENS}"
 SILENT_S = 0.5
 """After so long `slow` counts as silent, or as stalled."""
 IMPATIENT = f"headers_s = {SILENT_S}\nfirst_token_s = {SILENT_S}\nchunk_s = {SILENT_S}\n"
+WEIGHTS = {"one": 1, "two": 2, "three": 3}
+KEYED = ("keys", "keys-402", "keys-empty")
+"""Providers with three keys of these weights."""
 SOON_S = 3.0
 """Nobody waited for anything, on a busy machine."""
 PRICES = (("0.50", "2.00"), ("1.00", "4.00"), ("2.50", "10.00"))
@@ -124,6 +127,11 @@ def configuration(origin: str) -> str:
             made = offer(at, "+".join(filter(None, (GOOD, orders))), input=input, output=output)
             offers.append(made.replace(" }", ", context_window = 64000 }") if at == "large" else made)
         text += model(slug_of(name, stream), *offers, context=8_000)
+    for name in KEYED:
+        keys = ", ".join(f'{{ key = "{name}-{key}", weight = {weight} }}' for key, weight in WEIGHTS.items())
+        text += provider(name, f"{origin}/v1", extra=f"api_keys = [{keys}]").replace('api_key = "', "# ")
+        text += model(f"f/{name}", offer(name, GOOD, input="0.50", output="2.00"))
+    text += model("f/stalls", offer("slow", f"{GOOD}+stall-after=9"))
     return text + model("f/undisturbed", offer("a", GOOD, input="0.50", output="2.00"))
 
 
@@ -265,38 +273,43 @@ def test_a_fallback_is_billed_at_its_own_price_and_says_who_it_is(world: World) 
     assert world.asked(first.hold) == 2
 
 
+def test_who_stalled_is_not_asked_for_the_rest(world: World) -> None:
+    """It was silent until the time-out once; nobody else is there, so the caller is told, and pays nothing."""
+    world.simulator.reset()
+    fate, seconds = world.ask("f/stalls", stream=True)
+    assert fate.status == 200 and not fate.complete and b"[DONE]" not in fate.body
+    assert events(fate)[-1]["error"]["code"] == "upstream_truncated" and world.words.startswith(text_of(fate))
+    (row,) = world.rows(fate)
+    assert (row.outcome, row.charge, row.loss) == ("timeout", 0, 0)
+    assert world.asked(row.hold) == 1
+    assert SILENT_S <= seconds < SILENT_S + SOON_S
+
+
 # --- stories of several calls: what the first ones met is remembered ---------------------------------------------------------
 
-KEYS = {"key-one": 1, "key-two": 2, "key-three": 3}
 CALLS = 12
 
 
 @pytest.fixture
-def market(tmp_path: Path) -> Iterator[World]:
-    """With health on: a provider with three keys, and one that flaps before a steady, dearer one."""
+def flapping(tmp_path: Path) -> Iterator[World]:
+    """With health on: a provider that flaps before a steady, dearer one."""
     with SimulatorProcess(bill_path=tmp_path / "bill.jsonl") as simulator:
-        base = simulator.base_url
-        keys = ", ".join(f'{{ key = "{key}", weight = {weight} }}' for key, weight in KEYS.items())
         text = "[attempts]\nbackoff_ms = 10\nbackoff_max_ms = 20\nretries_per_s = 1000\n[health]\nejection_s = 1\n"
         text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
-        text += provider("lab", base, extra=f"api_keys = [{keys}]").replace('api_key = "', "# ")
-        text += provider("a", base) + provider("b", base)
-        text += model("f/keys", offer("lab", GOOD, input="0.50", output="2.00"))
+        text += provider("a", simulator.base_url) + provider("b", simulator.base_url)
         text += model("f/flaps", offer("a", GOOD, input="0.50", output="2.00"), offer("b", f"{GOOD}+prompt=9"))
         with Farebox(tmp_path / "box", config=text, billing='markup_percent = "5.5"') as box:
             world = World(box, simulator)
             world.words = text_of(world.ask("f/flaps", stream=False)[0])
-            simulator.reset()
             yield world
             box.wait_posted()
             box.check_books()
 
 
-def credentials(world: World) -> dict[str, int]:
+def used(world: World, name: str) -> dict[str, int]:
     """How often the provider saw each key."""
-    names = {credential_hash(key): key for key in KEYS}
-    seen = [names.get(one["credential"]) for one in world.simulator.requests()]
-    return {key: seen.count(key) for key in KEYS}
+    seen = [one["credential"] for one in world.simulator.requests()]
+    return {key: seen.count(credential_hash(f"{name}-{key}")) for key in WEIGHTS}
 
 
 def ask_all(world: World, slug: str, price_of: dict[str, tuple[str, str]]) -> list[str]:
@@ -314,25 +327,27 @@ def ask_all(world: World, slug: str, price_of: dict[str, tuple[str, str]]) -> li
     return answered
 
 
-def test_three_keys_are_used_by_their_weights(market: World) -> None:
-    ask_all(market, "f/keys", {"lab": ("0.50", "2.00")})
-    assert credentials(market) == {"key-one": 2, "key-two": 4, "key-three": 6}
+def test_three_keys_are_used_by_their_weights(world: World) -> None:
+    world.simulator.reset()
+    ask_all(world, "f/keys", {"keys": ("0.50", "2.00")})
+    assert used(world, "keys") == {"one": 2, "two": 4, "three": 6}
 
 
-@pytest.mark.parametrize("refusal", ["status=402", "empty-account"])
-def test_one_dead_key_of_three_costs_one_attempt(market: World, refusal: str) -> None:
-    market.simulator.fault(refusal, credential="key-three")
-    ask_all(market, "f/keys", {"lab": ("0.50", "2.00")})
-    assert credentials(market) == {"key-one": 4, "key-two": 8, "key-three": 1}
+@pytest.mark.parametrize(("name", "refusal"), [("keys-402", "status=402"), ("keys-empty", "empty-account")])
+def test_one_dead_key_of_three_costs_one_attempt(world: World, name: str, refusal: str) -> None:
+    world.simulator.reset()
+    world.simulator.fault(refusal, credential=f"{name}-three")
+    ask_all(world, f"f/{name}", {name: ("0.50", "2.00")})
+    assert used(world, name) == {"one": 4, "two": 8, "three": 1}
 
 
-def test_a_flapping_provider_is_used_while_it_is_well_and_never_noticed(market: World) -> None:
+def test_a_flapping_provider_is_used_while_it_is_well_and_never_noticed(flapping: World) -> None:
     prices = {"a": ("0.50", "2.00"), "b": ("2.50", "10.00")}
     for _ in range(2):
-        market.simulator.reset()
-        market.simulator.fault("status=503", model=GOOD)
-        assert set(ask_all(market, "f/flaps", prices)) == {"b"}
-        assert len(market.simulator.requests()) <= CALLS + 5 + 1, "five in a row, and perhaps a probe"
-        market.simulator.reset()
-        wait_until(lambda: market.ask("f/flaps", stream=False)[0].header("x-farebox-provider") == "a", "it is tried again")
-        assert set(ask_all(market, "f/flaps", prices)) == {"a"}
+        flapping.simulator.reset()
+        flapping.simulator.fault("status=503", model=GOOD)
+        assert set(ask_all(flapping, "f/flaps", prices)) == {"b"}
+        assert len(flapping.simulator.requests()) <= CALLS + 5 + 1, "five in a row, and perhaps a probe"
+        flapping.simulator.reset()
+        wait_until(lambda: flapping.ask("f/flaps", stream=False)[0].header("x-farebox-provider") == "a", "it is tried again")
+        assert set(ask_all(flapping, "f/flaps", prices)) == {"a"}

@@ -12,7 +12,7 @@ from farebox.billing.records import Hold, Record
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage
 from tests.simulation.callers import Caller, text_of
-from tests.simulation.market import Price, Version
+from tests.simulation.market import RETRIES_PERCENT, TOTAL_S, Price, Version
 from tests.simulation.shelf import shelf
 from tests.support.reconcile import NOT_EXACT, Books, Row, Truth, half_even, is_posted, pico, read_bill, read_books
 
@@ -28,6 +28,8 @@ def everything_posted(world: "World") -> bool:
 INPUT = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input")
 RESERVE_US = 20_000_000
 """So long a call may wait for its hold with the prices that it found."""
+LATE_US = 1_500_000
+"""Time-outs are looked for now and then, not to the microsecond."""
 REVOKED_US = 2_000_000
 """A revoked key has stopped working after this time, unless the database is away."""
 
@@ -124,6 +126,7 @@ class Audit:
             if kind.startswith("settle_"):
                 self.say(f"the poster says {kind}: {payload[:300]}")
         self._ends()
+        self._tries()
         self._callers()
         unknown = self._rows(books, corrected=False)
         self._correct(unknown)
@@ -161,6 +164,36 @@ class Audit:
                 self.say(f"{name}: the provider has it ({truth.reason}, {truth.usage}), the books do not")
             if truth.reason == "unfinished":
                 self.say(f"{name}: the provider itself has not finished it")
+
+    def _tries(self) -> None:
+        """How often providers were asked, and for how long: the rules of docs/reliability.md, "Attempts"."""
+        version = self.world.versions[0]
+        calls: dict[str, dict[int, Row]] = defaultdict(dict)
+        for row in self.books.rows:
+            if row.attempt:
+                calls[row.hold].setdefault(row.attempt, row)  # corrections come later
+        lives: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for hold, by_number in calls.items():
+            rows = [by_number[number] for number in sorted(by_number)]
+            offers = [(row.provider, row.words["upstream_id"]) for row in rows]
+            lives[hold.partition("-")[2][:6]][0] += 1
+            lives[hold.partition("-")[2][:6]][1] += len(rows) - 1
+            # One more for a fallback model, which is tried in any case.
+            if len(rows) > version.attempts_max + 1 or max(Counter(offers).values()) > version.per_offer_max:
+                self.say(f"{hold}: {version.attempts_max} attempts, {version.per_offer_max} at one offer at most, not {offers}")
+            for number, row in enumerate(rows):
+                was_sent = row.cost is None or row.charge or row.usage
+                if row.outcome == "timeout" and was_sent and offers[number] in offers[number + 1 :]:
+                    self.say(f"{hold}: {row.provider} was silent until the time-out, and is asked again")
+            if any("recovered" in row.flags for row in rows) or self.world.rates["leaps"]:
+                continue  # nobody, or nothing at all, ran in between
+            lasted_us = rows[-1].words["ended_us"] - rows[0].words["started_us"]
+            if lasted_us > TOTAL_S * 1e6 + LATE_US:
+                self.say(f"{hold}: took {lasted_us} µs, over its deadline of {TOTAL_S} s: {[row.outcome for row in rows]}")
+        for life, (called, retried) in lives.items():
+            # Retries are bounded by the calls of the ten seconds before: over two such spans, once.
+            if not version.retries_per_s and retried * 100 > 2 * called * RETRIES_PERCENT:
+                self.say(f"life {life}: {retried} retries for {called} calls")
 
     def _rows(self, books: Books, *, corrected: bool) -> list[Row]:
         """Compare row by row; the last rows of attempts that say that they do not know."""

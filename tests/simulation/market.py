@@ -21,6 +21,9 @@ MODELS: dict[str, tuple[str, ...]] = {
 DAY_US = 86_400_000_000
 EPOCH_US = 1_772_322_000 * 1_000_000  # 2026-02-28T23:40:00Z: a day, a week and a month are about to end
 NANO = 10**9
+TOTAL_S = 10.0
+"""A call's deadline, over all its attempts."""
+RETRIES_PERCENT = 40
 
 
 def upstream_id(slug: str) -> str:
@@ -47,6 +50,9 @@ class Version(msgspec.Struct, frozen=True):
     markup_bp: int
     bill_partial: bool
     drain_s: float
+    attempts_max: int = 3
+    per_offer_max: int = 3
+    retries_per_s: int = 10
 
     def text(self, folder: str, sync: str) -> str:
         lines = [
@@ -54,7 +60,9 @@ class Version(msgspec.Struct, frozen=True):
             f'[journal]\nsync = "{sync}"',
             f'[billing]\nmarkup_percent = "{self.markup_bp // 100}.{self.markup_bp % 100:02d}"\ndrain_s = 6.0\ndrains_max = 4',
             f"bill_partial = {str(self.bill_partial).lower()}",
-            "[attempts]\nheaders_s = 6.0\nchunk_s = 4.0\ntotal_s = 16.0\nattempts_max = 3",
+            f"[attempts]\nheaders_s = 6.0\nfirst_token_s = 5.0\nchunk_s = 4.0\ntotal_s = {TOTAL_S}",
+            f"attempts_max = {self.attempts_max}\nper_offer_max = {self.per_offer_max}",
+            f"retries_per_s = {self.retries_per_s}\nretries_percent = {RETRIES_PERCENT}",
             "[limits]\nconcurrent_calls = 60",
             "[local_model]\nenabled = false",
         ]
@@ -90,6 +98,10 @@ def version(seed: int, number: int) -> Version:
         markup_bp=chance.choice((0, 0, 550, 1_237)),
         bill_partial=random.Random(f"{seed}/partial").random() < 0.3,
         drain_s=chance.choice((0.2, 1.0, 10.0)),
+        # The same in every version: a life's calls are judged by it.
+        attempts_max=random.Random(f"{seed}/attempts").choice((3, 3, 6)),
+        per_offer_max=random.Random(f"{seed}/per offer").choice((1, 2, 3)),
+        retries_per_s=random.Random(f"{seed}/retries").choice((0, 10, 10)),
     )
 
 

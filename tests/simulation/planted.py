@@ -19,9 +19,12 @@ from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
+from farebox.flight import Flight
 from farebox.gate.limits import Admission, Limiter
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
+from farebox.routing.retry import Tries
+from farebox.routing.retry_budget import RetryBudget
 from farebox.transport.connection import Connection
 from farebox.turn import Turn
 from farebox.wires.openai_chat.relay import Relay
@@ -326,6 +329,42 @@ def broken_streams_are_paid_for(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(settlement, "judge", judge)
 
 
+def a_silent_provider_is_asked_again(patch: pytest.MonkeyPatch) -> None:
+    """A time-out is a failure as any other."""
+    honest = Try._transport_failure
+
+    def transport_failure(self: Try, *arguments: Any) -> Any:
+        return msgspec.structs.replace(honest(self, *arguments), bars="nothing")
+
+    patch.setattr(Try, "_transport_failure", transport_failure)
+
+
+def every_attempt_has_the_whole_time(patch: pytest.MonkeyPatch) -> None:
+    """The deadline begins anew with each attempt."""
+    honest = Flight._next_try
+
+    def next_try(self: Flight, index: int) -> Any:
+        self.deadline_us = self.gateway.clock.monotonic_us() + self.gateway.total_us(self.plan, self.demand)
+        return honest(self, index)
+
+    patch.setattr(Flight, "_next_try", next_try)
+
+
+def tries_at_one_offer_are_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """Only all of a call's tries are."""
+    honest = Tries.following
+
+    def following(self: Tries, able: Any, policy: Any, **more: Any) -> Any:
+        return honest(self, able, msgspec.structs.replace(policy, per_offer_max=99), **more)
+
+    patch.setattr(Tries, "following", following)
+
+
+def retries_cost_nothing(patch: pytest.MonkeyPatch) -> None:
+    """When everything fails, everything is asked again."""
+    patch.setattr(RetryBudget, "take", lambda self, now_us: True)
+
+
 def ended_lives_keep_their_slices(patch: pytest.MonkeyPatch) -> None:
     """What a dead process had taken is never returned."""
     patch.setattr(allotments, "return_slices", lambda database, connection, ended: 0)
@@ -357,5 +396,9 @@ BUGS: dict[str, Plant] = {
         a_torn_stream_is_a_success,
         broken_streams_are_paid_for,
         ended_lives_keep_their_slices,
+        a_silent_provider_is_asked_again,
+        every_attempt_has_the_whole_time,
+        tries_at_one_offer_are_not_counted,
+        retries_cost_nothing,
     )
 }
