@@ -22,7 +22,7 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.exchange import Exchange
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
-from farebox.gate.attribution import Attribution, attribution, completed
+from farebox.gate.attribution import Attribution, attribution, completed, tagged
 from farebox.gate.principal import USUAL, Principal, check, credential, permitted
 from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
 from farebox.gateway import Gateway
@@ -46,7 +46,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     call = exchange.surface.read_call(exchange.body)
     wanted = demanded(exchange)
     recovery = recover(gateway, exchange, call) if call.stream else None
-    whom = attributed(exchange, call)
+    whom = attributed(exchange, principal, call)
     found = route(gateway, exchange, principal, call, now_us)
     if principal.tier is not None:
         found = metering.within_tier(principal, found)
@@ -83,12 +83,14 @@ def address_of(gateway: Gateway, exchange: Exchange) -> str:
     return client_address(exchange.answer.peer, exchange.headers.get(FORWARDED_FOR), gateway.settings.trusted_proxies)
 
 
-def attributed(exchange: Exchange, call: Call) -> Attribution:
+def attributed(exchange: Exchange, principal: Principal, call: Call) -> Attribution:
     """For whom the call is made, and what it is filed under."""
     whom = exchange.notes.get("whom")
     if not isinstance(whom, Attribution):
         whom = exchange.notes["whom"] = attribution(exchange.headers)
-    return completed(whom, call.end_user, call.tags) if call.end_user or call.tags else whom
+    if call.end_user or call.tags:
+        whom = completed(whom, call.end_user, call.tags)
+    return tagged(whom, principal.tags) if principal.tags else whom
 
 
 def demanded(exchange: Exchange) -> Demand:

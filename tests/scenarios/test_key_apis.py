@@ -147,6 +147,19 @@ def test_a_management_key_makes_and_changes_no_management_key(site: Site) -> Non
     assert site.send("GET", f"/v1/keys/{other['id']}", key=other["key"])["data"]["scopes"] == ["manage"]
 
 
+def test_a_keys_tags_are_on_its_calls(site: Site) -> None:
+    made = site.send("POST", "/v1/keys", {"name": "tagged", "tags": ["team-a", "x"]}, status=201)
+    body = {"model": "k/one", "messages": MESSAGES, "max_tokens": 20}
+    reply = site.box.post("/v1/chat/completions", body, key=made["key"], headers={"x-farebox-tags": "x, y"})
+    assert reply.status == 200
+    site.box.wait_posted()
+    lines = site.send("GET", f"/v1/usage?group_by=tag&key={made['data']['hash']}", key=made["key"])["data"]
+    assert {line["tag"]: line["requests"] for line in lines} == {"team-a": 1, "x": 1, "y": 1}
+    many = ",".join(f"t{index}" for index in range(15))
+    refused = site.box.post("/v1/chat/completions", body, key=made["key"], headers={"x-farebox-tags": many})
+    assert refused.status == 400 and "17 tags with the 2 of its API key" in refused.json()["error"]["message"]
+
+
 def test_every_change_is_in_the_audit_log(site: Site) -> None:
     made = site.send("POST", "/v1/keys", {"name": "watched"}, status=201)
     id = made["data"]["hash"]

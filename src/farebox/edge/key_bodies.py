@@ -20,7 +20,8 @@ from farebox.wires import reading
 BODY_BYTES_MAX = 64 * 1024
 NAME_CHARS_MAX = 200
 METADATA_BYTES_MAX = 4096
-TAGS_MAX = 16
+TAGS_MAX = 8
+"""Of a key; a call may have as many of its own."""
 TAG_CHARS_MAX = 64
 BUDGET_NANO_MAX = 10**18
 """A billion dollars."""

@@ -79,6 +79,7 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Looku
             policy=row.key.policy or row.account.policy,
             month=row.month,
             charged_nano=row.charged_nano,
+            tags=msgspec.json.decode(row.key.tags, type=tuple[str, ...]) if row.key.tags else (),
             permit=USUAL if allowed == USUAL else allowed,
         )
 

@@ -70,6 +70,16 @@ def completed(whom: Attribution, end_user: str, tags: tuple[str, ...]) -> Attrib
     return Attribution(end_user or whom.end_user, merged)
 
 
+def tagged(whom: Attribution, tags: tuple[str, ...]) -> Attribution:
+    """The same with the tags that a key puts on each of its calls."""
+    merged = tuple(dict.fromkeys((*tags, *whom.tags)))
+    if len(merged) > TAGS_MAX:
+        raise invalid(
+            f"the call has {len(merged)} tags with the {len(tags)} of its API key, and at most {TAGS_MAX} are kept; send fewer"
+        )
+    return Attribution(whom.end_user, merged)
+
+
 def _text(name: bytes, value: bytes) -> str:
     try:
         return value.decode("utf-8").strip()

@@ -59,6 +59,8 @@ class Principal(msgspec.Struct, frozen=True):
     """What the account was charged in `month`, as far as posted when this was read."""
     policy: str = ""
     """The routing policy of the key or, where it has none, of the account."""
+    tags: tuple[str, ...] = ()
+    """Put on each of its calls."""
     permit: Permit = USUAL
     """What the key may do."""
 
