@@ -124,7 +124,7 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
             client_key_file=_beside(loaded, section.client_key_file),
         )
         row = msgspec.structs.replace(row, certificates=certificates)
-        patience = Patience(section.headers_s, section.first_token_s, section.chunk_s)
+        patience = Patience(section.headers_s, section.first_token_s, section.chunk_s, connect_s=section.connect_s)
         found[name] = Enabled(
             row,
             section.base_url or row.base_url,

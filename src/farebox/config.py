@@ -457,7 +457,7 @@ def _check(config: Config, path: Path) -> None:
                 refuse(f"providers.{name}.api_keys[{index}]", "is empty; write the key, or `${NAME}` for one of the environment")
         if provider.retention_days is not None and provider.retention_days < 0:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
-        _check_patience(provider, f"providers.{name}", ("headers_s", "first_token_s", "chunk_s"), refuse)
+        _check_patience(provider, f"providers.{name}", ("connect_s", "headers_s", "first_token_s", "chunk_s"), refuse)
     for name, policy in config.policies.items():
         if policy.attempts_max is not None and not 1 <= policy.attempts_max <= 6:
             refuse(f"policies.{name}.attempts_max", f"{policy.attempts_max} is not from 1 to 6")

@@ -93,6 +93,8 @@ class ProviderSection(_Section, frozen=True):
     """Whether it trains on what it is sent. Unset: as known, or not known, which `data_collection = "deny"` does not accept."""
     retention_days: int | None = None
     """How long it keeps prompts; 0: not at all, which is what `zdr` asks for. Unset: as known, or not known."""
+    connect_s: float | None = None
+    """In place of `attempts.connect_s`."""
     headers_s: float | None = None
     """In place of `attempts.headers_s`, and so on: for a provider that is slower, or should be faster, than most."""
     first_token_s: float | None = None

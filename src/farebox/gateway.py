@@ -144,7 +144,7 @@ class Gateway:
         chunk_s = ours.chunk_s if patience.chunk_s is None else patience.chunk_s
         timeouts = replace(
             ours,
-            connect_s=min(ours.connect_s, left_s),
+            connect_s=min(ours.connect_s if patience.connect_s is None else patience.connect_s, left_s),
             headers_s=min(headers_s, left_s),
             chunk_s=min(chunk_s, left_s),
             total_s=left_s,

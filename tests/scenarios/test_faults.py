@@ -6,7 +6,9 @@ word, the undisturbed one.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ IMPATIENT = f"headers_s = {SILENT_S}\nfirst_token_s = {SILENT_S}\nchunk_s = {SIL
 WEIGHTS = {"one": 1, "two": 2, "three": 3}
 KEYED = ("keys", "keys-402", "keys-empty")
 """Providers with three keys of these weights."""
+CONNECT_S = 0.3
+DEFAULT_CONNECT_S = 3.0
 SOON_S = 3.0
 """Nobody waited for anything, on a busy machine."""
 PRICES = (("0.50", "2.00"), ("1.00", "4.00"), ("2.50", "10.00"))
@@ -111,7 +115,21 @@ def slug_of(name: str, stream: bool) -> str:
     return f"f/{name}-{'stream' if stream else 'whole'}"
 
 
-def configuration(origin: str) -> str:
+@contextlib.contextmanager
+def unreachable() -> Iterator[str]:
+    """An address whose queue of connections is full: the kernel drops whoever comes next."""
+    with contextlib.ExitStack() as open_sockets:
+        listening = open_sockets.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = open_sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+def configuration(origin: str, nowhere: str) -> str:
     text = "[health]\nfailures_in_a_row = 1000000\nsamples_min = 1000000\n"  # every story begins with a well provider
     text += "[attempts]\nbackoff_ms = 20\nbackoff_max_ms = 50\nretries_per_s = 1000\n"
     text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
@@ -131,6 +149,8 @@ def configuration(origin: str) -> str:
         keys = ", ".join(f'{{ key = "{name}-{key}", weight = {weight} }}' for key, weight in WEIGHTS.items())
         text += provider(name, f"{origin}/v1", extra=f"api_keys = [{keys}]").replace('api_key = "', "# ")
         text += model(f"f/{name}", offer(name, GOOD, input="0.50", output="2.00"))
+    text += provider("unreachable", nowhere, extra=f"connect_s = {CONNECT_S}")
+    text += model("f/unreachable", offer("unreachable", GOOD, input="0.50", output="2.00"), offer("b", GOOD))
     text += model("f/stalls", offer("slow", f"{GOOD}+stall-after=9"))
     return text + model("f/undisturbed", offer("a", GOOD, input="0.50", output="2.00"))
 
@@ -166,8 +186,9 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("faults")
     with (
+        unreachable() as nowhere,
         SimulatorProcess(bill_path=folder / "bill.jsonl", dialect="mistral") as simulator,
-        Farebox(folder / "box", config=configuration(simulator.origin), billing='markup_percent = "5.5"') as box,
+        Farebox(folder / "box", config=configuration(simulator.origin, nowhere), billing='markup_percent = "5.5"') as box,
     ):
         world = World(box, simulator)
         world.words = text_of(world.ask("f/undisturbed", stream=False)[0])
@@ -271,6 +292,16 @@ def test_a_fallback_is_billed_at_its_own_price_and_says_who_it_is(world: World) 
     truth = read_bill(world.simulator.bill_path or Path())[second.name].usage
     assert second.charge == price(truth, rates(input="0.50", output="2.00"), MARKUP_BP) == told_nano(fate)
     assert world.asked(first.hold) == 2
+
+
+def test_a_provider_that_cannot_be_reached_costs_its_own_connect_time_out(world: World) -> None:
+    world.simulator.reset()
+    fate, seconds = world.ask("f/unreachable", stream=True)
+    assert fate.complete and text_of(fate) == world.words
+    first, second = world.rows(fate)
+    assert (first.provider, first.outcome, first.charge, first.cost) == ("unreachable", "timeout", 0, 0)
+    assert (second.provider, second.outcome, world.asked(first.hold)) == ("b", "ok", 1)
+    assert CONNECT_S <= seconds < DEFAULT_CONNECT_S
 
 
 def test_who_stalled_is_not_asked_for_the_rest(world: World) -> None:

@@ -29,6 +29,7 @@ def read(tmp_path: Path, text: str, **environment: str) -> object:
         ('[providers.lab]\napi_key = "a"\napi_keys = ["b"]', ["`providers.lab`", "write one of them"]),
         ('[providers.lab]\napi_keys = ["a", { key = "b", weight = 0 }]', ["`providers.lab.api_keys[1].weight`", "from 1 to"]),
         ('[providers.lab]\napi_keys = [{ key = "b", wieght = 2 }]', ["`providers.lab.api_keys[0].wieght`", "`weight`"]),
+        ("[providers.lab]\nconnect_s = 0.0", ["`providers.lab.connect_s`", "0.01"]),
         ('[providers.lab]\napi_keys = ["a", ""]', ["`providers.lab.api_keys[1]`", "is empty"]),
         ('[[models]]\nslug = "a/b"\ncontext_window = 1\nmax_output_tokens = 1\noffers = []', ["`models[0].offers`", "no offer"]),
         ('[[models]]\nslug = "a/b"\nmax_output_tokens = 1\noffers = []', ["`models[0].context_window`", "is missing"]),

@@ -25,6 +25,8 @@ class Patience(msgspec.Struct, frozen=True):
     """Between two parts of an answer."""
     total_s: float | None = None
     """The call, over all its attempts."""
+    connect_s: float | None = None
+    """To look up a provider's name and connect."""
 
 
 class Demand(msgspec.Struct, frozen=True):
