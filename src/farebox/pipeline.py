@@ -11,7 +11,6 @@ telemetry   one record of it all
 
 from farebox import bridge, metering
 from farebox.billing.budgets import Scope
-from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
 from farebox.billing.journal import JournalError
 from farebox.billing.markup import MarkupPlan
@@ -231,6 +230,7 @@ def open_hold(
     start = gateway.start_attempt(first, 1, streamed=call.stream)
     target = first.target
     covering = principal.covering
+    only, only_models = covering.only(purse.scope for purse in reserved.purses)
     hold = Hold(
         id="gen" + exchange.request_id[3:],
         at_us=start.started_us,
@@ -255,7 +255,8 @@ def open_hold(
         input_bound=first.bound.input_tokens,
         input_estimate=found.input_estimate,
         tags=whom.tags,
-        only=NOTHING if covering.steady else covering.only([purse.scope for purse in reserved.purses]),
+        only=only,
+        only_models=only_models,
     )
     try:
         settlement = Settlement(gateway.books, hold, reserved, start)

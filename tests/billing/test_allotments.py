@@ -193,3 +193,19 @@ def test_a_lost_answer_is_repaired_by_giving_back_to_the_last_known_grant(world,
     allotments.give_back(world.database, scope.id, life="life-1", granted_nano=30)
     assert world.balance(account).allotted_nano == 30
     assert world.check() == []
+
+
+def test_a_limit_that_is_to_be_lower_asks_for_what_is_free(world):
+    """A worker that is never idle would keep its slice of the old limit until that is used up."""
+    account = world.account(1_000)
+    key = world.key(account, 500)
+    scope = key_scope(key, "none", world.clock.us)
+    assert ask(world, scope, 400)[0].granted_nano == 400
+    assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == []
+    customers.set_key_budget(world.database, key, 100)
+    assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == [scope.id]
+    allotments.give_back(world.database, scope.id, life="life-1", granted_nano=150)
+    assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == [scope.id], "not there yet"
+    allotments.give_back(world.database, scope.id, life="life-1", granted_nano=60)
+    assert allotments.wanted(world.database, life="life-1", now_us=world.clock.us) == []
+    assert ask(world, scope, 41)[0].granted_nano == 0 and ask(world, scope, 40)[0].granted_nano == 40

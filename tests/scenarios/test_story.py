@@ -201,7 +201,7 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
     assert (await acme.call()).status == 402
     world.clock.jump_to(at("2026-11-22T23:00"))
     await acme.paid()
-    budget_commands.set_budget_amount(world.database, hard, DOLLAR)
+    budget_commands.set_budget_amount(world.database, hard, DOLLAR, now_us=world.now_us)
     spent += PRICE
     await step(spent)
 

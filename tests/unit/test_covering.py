@@ -104,15 +104,15 @@ class Calls(RuleBasedStateMachine):
         assert ids[0] == "account:acc-1" and len(set(ids)) == len(ids), "each once, the account's first"
         key = Budget("", "key", 0, self.key_window or "none")  # pyright: ignore[reportArgumentType]
         name = window(key, self.now_us)
-        own = set() if self.key_window is None else {f"key:key-1:{name}" if name else "key:key-1"}
-        tier = set() if self.daily is None else {f"tier:acc-1:{datetime.fromtimestamp(self.now_us // US, UTC):%Y-%m-%d}"}
+        own: set[str] = set() if self.key_window is None else {f"key:key-1:{name}" if name else "key:key-1"}
+        today = window(Budget("", "account", 0, "day"), self.now_us)
+        tier: set[str] = set() if self.daily is None else {f"tier:acc-1:{today}"}
         wanted = expected(self.budgets, self.now_us, models, providers, user, tags)
         assert set(ids) == {"account:acc-1"} | own | tier | wanted
-        only = self.covering.only(scopes)
-        assert only == {
-            scope.id: one.providers
-            for one in self.budgets if one.providers for scope in scopes if scope.owner == one.id and scope.kind == "budget"
-        }  # fmt: skip
+        of = {scope.id: one for one in self.budgets for scope in scopes if scope.kind == "budget" and scope.owner == one.id}
+        only, only_models = self.covering.only(scopes)
+        assert only == {id: one.providers for id, one in of.items() if one.providers}
+        assert only_models == {id: one.models for id, one in of.items() if one.models}
         by_id = {one.id: one for one in self.budgets}
         for scope in scopes:
             if scope.kind == "budget" and by_id[scope.owner].subject == "*":

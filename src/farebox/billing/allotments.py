@@ -163,13 +163,15 @@ def want(database: Database, scope_id: str, *, until_us: int) -> None:
 
 
 def wanted(database: Database, *, life: str, now_us: int) -> list[str]:
-    """Scopes of which this life holds a slice that somebody asks for."""
+    """Scopes of which this life holds a slice that somebody asks for, or whose limit is to be lower: what is free of it is to be
+    returned, so that who lowers a budget need not wait until a busy worker has used up its slice."""
     return database.read(
         lambda connection: list(
             connection.execute(
                 text(
                     "SELECT s.id FROM allotments a JOIN scopes s ON s.id = a.scope_id WHERE a.life = :life "
-                    "AND NOT a.released AND a.granted_nano > a.posted_nano AND s.wanted_until_us > :now ORDER BY s.id"
+                    "AND NOT a.released AND a.granted_nano > a.posted_nano "
+                    "AND (s.wanted_until_us > :now OR s.wanted_limit_nano IS NOT NULL) ORDER BY s.id"
                 ),
                 {"life": life, "now": now_us},
             ).scalars()

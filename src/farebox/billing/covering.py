@@ -4,7 +4,7 @@ Nearly every key has an account and perhaps a budget: the answer is one tuple, m
 depend on the call — of end users and tags, and those for certain models or providers — are looked for call by call.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from farebox.billing.budgets import (
@@ -98,16 +98,19 @@ class Covering:
             found.append(budget_scope(budget, now_us, end_user))
         return tuple(found)
 
-    def only(self, scopes: Sequence[Scope]) -> dict[str, tuple[str, ...]]:
-        """Those of a call's scopes that count certain providers alone, with these."""
+    def only(self, scopes: Iterable[Scope]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """Those of a call's scopes that count certain providers alone, with these; and those that count certain models."""
         if self.steady:
-            return NOTHING
-        found: dict[str, tuple[str, ...]] = {}
+            return NOTHING, NOTHING
+        providers: dict[str, tuple[str, ...]] = {}
+        models: dict[str, tuple[str, ...]] = {}
         for scope in scopes:
-            budget = self.budgets.get(scope.owner)
-            if scope.kind == "budget" and budget is not None and budget.providers:
-                found[scope.id] = budget.providers
-        return found
+            budget = self.budgets.get(scope.owner) if scope.kind == "budget" else None
+            if budget is not None and budget.providers:
+                providers[scope.id] = budget.providers
+            if budget is not None and budget.models:
+                models[scope.id] = budget.models
+        return providers, models
 
     def _renew(self, now_us: int) -> tuple[Scope, ...]:
         """The scopes that depend on nothing but time, and until when they are these."""

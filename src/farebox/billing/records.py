@@ -11,11 +11,12 @@ A hold has exactly one `Settle` (states of billing.md §3: SETTLED, VOIDED, RECO
 Fields are only ever added, with defaults: an old journal stays readable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
 
+from farebox.billing.covering import matches
 from farebox.billing.markup import Fees, Terms
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage
@@ -67,6 +68,8 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     provider_cost_usd: str = ""
     error: str = ""
     """Bounded text of the provider's or transport's error: no prompt, no key."""
+    model: str = ""
+    """The slug, where it is not the hold's: a call may fall back to another model."""
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened", omit_defaults=True):
@@ -114,12 +117,21 @@ class Hold(msgspec.Struct, frozen=True, tag="hold", omit_defaults=True):
     only: dict[str, tuple[str, ...]] = {}
     """Scopes that count calls to certain providers alone, with these: settled in them only when one of them is charged for."""
 
+    only_models: dict[str, tuple[str, ...]] = {}
+    """The same of models, by patterns of their slugs."""
+
     def scopes_charged(self, attempts: Sequence[Attempt]) -> tuple[str, ...]:
         """The scopes that a settlement with these attempts counts in."""
-        if not self.only:
+        if not self.only and not self.only_models:
             return self.scopes
-        paid = {attempt.provider for attempt in attempts if attempt.charge_nano}
-        return tuple(scope for scope in self.scopes if scope not in self.only or not paid.isdisjoint(self.only[scope]))
+        paid = {(attempt.provider, attempt.model or self.model) for attempt in attempts if attempt.charge_nano}
+        return tuple(scope for scope in self.scopes if self._concerns(scope, paid))
+
+    def _concerns(self, scope: str, paid: Collection[tuple[str, str]]) -> bool:
+        providers, models = self.only.get(scope), self.only_models.get(scope)
+        if providers is None and models is None:
+            return True
+        return any((not providers or provider in providers) and matches(model, models or ()) for provider, model in paid)
 
 
 class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", omit_defaults=True):
@@ -139,6 +151,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag="dispatch", omit_defaults=True):
     """The finished attempts before this one."""
     continues: bool = False
     """It goes on with what they delivered, and bills its output only."""
+    model: str = ""
+    """The slug, where it is not the hold's."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", omit_defaults=True):

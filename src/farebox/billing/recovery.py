@@ -99,6 +99,7 @@ def _attempt(hold: Hold, flying: Flying, before: tuple[Attempt, ...], room_nano:
         n=flying.n,
         provider=dispatch.provider if dispatch is not None else hold.provider,
         upstream_id=dispatch.upstream_id if dispatch is not None else hold.upstream_id,
+        model=dispatch.model if dispatch is not None else "",
         provider_key=dispatch.provider_key if dispatch is not None else hold.provider_key,
         started_us=dispatch.at_us if dispatch is not None else hold.at_us,
         ended_us=now_us,

@@ -192,9 +192,13 @@ class Settlement:
                 terms=Terms(start.quoted.plan, start.quoted.markup_bp, start.quoted.fees),
                 before=tuple(self.attempts),
                 continues=start.continues,
+                model=self._other_model(start),
             )
         )
         self.under_way[start.n] = start
+
+    def _other_model(self, start: AttemptStart) -> str:
+        return start.model if start.model != self._hold.model else ""
 
     def progress(self, usage: Usage, *, exact_input: bool, n: int | None = None) -> None:
         """A checkpoint that recovery can fall back on. A full disk is not the stream's fault: the next one tries again."""
@@ -289,6 +293,7 @@ class Settlement:
                 native_finish_reason=native_finish_reason,
                 provider_cost_usd=(report.provider_cost_usd or "") if report is not None else "",
                 error=error[:ERROR_TEXT_MAX],
+                model=self._other_model(current),
             )
         )
         if books.learn is not None:
@@ -359,7 +364,7 @@ class Settlement:
                 tags=hold.tags,
             )
         )
-        books.holds.settle(self._reserved, self.charge_nano, scopes if hold.only else None)
+        books.holds.settle(self._reserved, self.charge_nano, scopes if scopes is not hold.scopes else None)
         books.settled[state] += 1
         books.charged_nano += self.charge_nano
 
