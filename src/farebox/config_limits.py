@@ -15,7 +15,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class RateLimits(_Section, frozen=True):
-    """What each key may do that has no limits of its own, over all workers, and which tier accounts begin in."""
+    """What each key may do, over all workers, whatever limits it has of its own; and which tier accounts begin in."""
 
     requests_per_minute: int = 60_000
     """A minute's worth may come at once."""

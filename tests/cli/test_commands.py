@@ -1,5 +1,6 @@
 """What scripts rely on: names in `--json`, money as decimal strings, exit statuses; and what people read."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -231,6 +232,31 @@ def test_restrictions_are_set_kept_and_lifted(shell: Shell) -> None:
     assert listed["allowed_providers"] == ["lab"] and listed["scopes"] == ["read_usage"]
 
 
+def test_limits_of_keys_and_projects_are_set_kept_and_lifted(shell: Shell) -> None:
+    (key,) = shell.json("keys", "list")["keys"]
+    project = shell.json("projects", "create", "web", "--account", "default")
+    of_project = ("projects", "limits", "web", "--account", "default")
+    for words, id in ((("keys", "limits", key["id"]), key["id"]), (of_project, project["id"])):
+        none = {"requests_per_minute": None, "concurrent_calls": None, "tokens_per_minute": None, "tokens_per_day": None}
+        assert shell.json(*words) == {"id": id, **none}
+        one = shell.json(*words, "--requests-per-minute", "60", "--concurrent-calls", "3")
+        assert one == {"id": id, **none, "requests_per_minute": 60, "concurrent_calls": 3}
+        two = shell.json(*words, "--tokens-per-day", "1000", "--lift", "concurrent_calls")
+        assert two == {"id": id, **none, "requests_per_minute": 60, "tokens_per_day": 1000} == shell.json(*words)
+        assert "60 requests per minute, 1,000 tokens per day" in shell(*words).out
+        both = shell(*words, "--tokens-per-day", "5", "--lift", "tokens_per_day").refused()
+        assert "--tokens-per-day is given and lifted" in both
+        shell.json(*words, "--lift", "requests_per_minute", "--lift", "tokens_per_day")
+        assert shell.json(*words) == {"id": id, **none}
+
+
+def test_the_doctor_finds_accounts_in_tiers_that_are_gone(shell: Shell) -> None:
+    shell.json("accounts", "tier", "default", "tier-2")
+    shell.config.write_text(shell.config.read_text() + "\n[tiers.only]\nrequests_per_minute = 1\n")
+    (found,) = [one for one in json.loads(shell("doctor", "--json").out)["findings"] if one["subject"] == "tiers"]
+    assert found["level"] == "problem" and "`tier-2`" in found["text"] and "count as `only`" in found["text"]
+
+
 def test_a_disabled_key_can_be_enabled_and_a_revoked_one_cannot(shell: Shell) -> None:
     (key,) = shell.json("keys", "list")["keys"]
     assert shell.json("keys", "disable", key["id"]) == {"id": key["id"], "state": "disabled"}
@@ -269,6 +295,9 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("keys", "create", "--account", "default", "--scope", "manage", "--scope", "inference"), "make two keys"),
     (("keys", "update", "key-none", "--name", "x"), "`farebox keys list`"),
     (("keys", "revoke", "key-none"), "`farebox keys list`"),
+    (("keys", "limits", "key-none", "--concurrent-calls", "1"), "`farebox keys list`"),
+    (("projects", "limits", "x", "--account", "default"), "`farebox projects list"),
+    (("accounts", "tier", "default", "gold"), "`farebox tiers` lists them"),
     (("projects", "create", "", "--account", "default"), "between 1 and 200 printable characters"),
     (("projects", "create", "x", "--account", "nobody"), "`farebox accounts list`"),
     (("projects", "disable", "x", "--account", "default"), "`farebox projects list"),

@@ -187,6 +187,11 @@ def test_litellms_life_of_a_key(site: Site) -> None:
     made = site.send("POST", "/key/generate", asked)
     key = made["key"]
     assert (made["key_alias"], made["max_budget"], made["budget_duration"]) == ("team bot", 2, "1mo")
+    limited = site.send("POST", "/key/update", {"key": key, "rpm_limit": 50, "max_parallel_requests": 2})
+    assert (limited["rpm_limit"], limited["max_parallel_requests"], limited["tpm_limit"]) == (50, 2, None)
+    assert site.chat(key).headers["x-ratelimit-limit-requests"] == "50"
+    lifted = site.send("POST", "/key/update", {"key": key, "rpm_limit": None})
+    assert (lifted["rpm_limit"], lifted["max_parallel_requests"]) == (None, 2)
     assert made["models"] == ["k/one"] and made["expires"] and made["key_name"] == secrets.hint(key)
     assert made["user_id"] == "u-1" and made["metadata"] == {"team": "a", "user_id": "u-1"} and made["blocked"] is False
     for name in (made["token"], key):
@@ -219,7 +224,9 @@ def test_litellms_life_of_a_key(site: Site) -> None:
 
 def test_litellm_fields_that_promise_something_else_are_refused_by_name(site: Site) -> None:
     for body, param in (
-        ({"rpm_limit": 5}, "rpm_limit"),
+        ({"model_rpm_limit": {"a": 5}}, "model_rpm_limit"),
+        ({"rpm_limit": 0}, "rpm_limit"),
+        ({"tpm_limit": "many"}, "tpm_limit"),
         ({"guardrails": ["x"]}, "guardrails"),
         ({"key": "sk-chosen"}, "key"),
         ({"permissions": {"a": True}}, "permissions"),

@@ -51,7 +51,7 @@ def in_flight(box: Farebox) -> int:
     """Calls in flight of everybody, as the workers' shared file has them: each counts for its account and its key."""
     table, lock = limit_file.open_table(box.folder / "run" / limit_file.NAME, workers=WORKERS, worker=0)
     lock.close()
-    columns = table.cells[table.own :].tolist()
+    columns = [column for number in range(WORKERS) for column in table.columns_of(number)[0].tolist()]
     assert min(columns) >= 0
     return -(-sum(columns) // 2)
 
@@ -105,9 +105,9 @@ def ask(box: Farebox, key: str, name: str = "t/small", path: str = "/v1/chat/com
 def test_places_come_back_when_clients_vanish(box: Farebox) -> None:
     made = box.customer("vanishing", credit_nano=10**10)
     body = body_for("chat", "t/endless", stream=True, max_tokens=1_000)
-    for leave_after in (0, 1, 400):
-        fates = together(box.port, made.secret, [(Fate("chat", "t/endless", True, leave_after=leave_after), body)] * 6)
-        assert all(fate.left for fate in fates)
+    for leave_after in (1, 400, 0):
+        calls = [(Fate("chat", "t/endless", True, leave_after=leave_after), body) for _ in range(6)]
+        assert all(fate.left for fate in together(box.port, made.secret, calls)), "all had a place"
         wait_until(lambda: not in_flight(box), f"places of who left after {leave_after} bytes")
 
 
@@ -155,6 +155,30 @@ def test_a_worker_that_ends_gives_its_places_back(box: Farebox) -> None:
     wait_until(lambda: not in_flight(box), "their places are free")
     wait_until(lambda: len(box.worker_pids()) == WORKERS, "both workers live again")
     box.wait_ready()
+
+
+def test_keys_and_projects_have_limits_beneath_their_accounts(box: Farebox) -> None:
+    box.customer("parted", credit_nano=10**10)
+    box.cli("projects", "create", "web", "--account", "parted")
+    first, second = (box.cli("keys", "create", "--account", "parted", "--project", "web") for _ in range(2))
+    box.cli("projects", "limits", "web", "--account", "parted", "--concurrent-calls", "3")
+    box.cli("keys", "limits", first["id"], "--requests-per-minute", "5")
+    assert ask(box, first["key"]).headers["x-ratelimit-limit-requests"] == "5"
+    statuses = [ask(box, first["key"]).status for _ in range(6)]
+    assert statuses.count(429) >= 1 and statuses.index(429) >= 4
+    refused = ask(box, first["key"]).json()["error"]
+    assert refused["farebox"]["whose"] == f"the key `{first['hint']}`" and refused["farebox"]["maximum"] == 5
+    fates = at_once(box, second["key"], "t/slow", 5)
+    assert sorted(fate.status or 0 for fate in fates) == [200] * 3 + [429] * 2
+    refused = next(fate for fate in fates if fate.status == 429).json()["error"]
+    assert "the project `web`" in refused["message"] and refused["farebox"]["limit"] == "concurrent_calls"
+    box.cli("keys", "limits", first["id"], "--requests-per-minute", "70000")
+    wait_until(
+        lambda: ask(box, first["key"]).headers["x-ratelimit-limit-requests"] == "60000",
+        "no key is above what every key may do",
+        timeout_s=3,
+    )
+    assert not in_flight(box)
 
 
 def test_every_answer_says_what_is_left(box: Farebox) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.app import make_market, make_router, read_pepper
+from farebox.app import make_ladder, make_market, make_router, read_pepper
 from farebox.billing import journal, poster
 from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
@@ -19,7 +19,7 @@ from farebox.ports import SystemClock
 from farebox.processes import local_model
 from farebox.processes.courier import all_channels
 from farebox.routing.measured import NothingMeasured
-from farebox.storage import migrate
+from farebox.storage import migrate, queries
 from farebox.storage.database import Database, StoreError
 
 PRICE_AGE_DAYS = 45
@@ -101,7 +101,7 @@ def _database(loaded: Loaded) -> list[Finding]:
             except migrate.SchemaOutdated as error:
                 return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
             found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
-            return [*found, *_journals(loaded, poster.positions(database)), _alerts(loaded, database)]
+            return [*found, *_journals(loaded, poster.positions(database)), _alerts(loaded, database), _tiers(loaded, database)]
     except StoreError as error:
         return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]
 
@@ -136,6 +136,18 @@ def _alerts(loaded: Loaded, database: Database) -> Finding:
         said = f"deliveries given up: {dead}; `farebox alerts deliveries --state dead` says why"
         return Finding("problem", "alerts", said, "mend the channel, then `farebox alerts redeliver --dead`")
     return Finding("ok", "alerts", f"channels: {len(channels)}")
+
+
+def _tiers(loaded: Loaded, database: Database) -> Finding:
+    ladder = make_ladder(loaded)
+    known = {tier.name for tier in ladder.tiers}
+    gone = sorted({account.tier for account in database.read(queries.list_accounts)} - known - {""})
+    if gone:
+        names = ", ".join(f"`{name}`" for name in gone)
+        text = f"accounts are in {names}, which the configuration does not have: they count as `{ladder.tiers[0].name}`"
+        return Finding("problem", "tiers", text, f"add `[tiers.{gone[0]}]`, or `farebox accounts tier ACCOUNT TIER`")
+    begin = f"accounts begin in `{ladder.first}`" if ladder.first else "accounts without one have no limits of a tier"
+    return Finding("ok", "tiers", f"{len(known)}; {begin}")
 
 
 def _prices() -> Finding:

@@ -227,7 +227,7 @@ def update_key(
             permissions=scopes_of(scopes) if scopes else UNSET,
             restrictions=stored(allowed),
         )
-        _do(lambda: customers.change_key(database, key_id, change, now_us=now_us))
+        checked(lambda: customers.change_key(database, key_id, change, now_us=now_us))
         after = database.read(lambda connection: queries.key(connection, key_id))
     assert after is not None, "it was changed a moment ago"
     if as_json:
@@ -255,7 +255,7 @@ _LIFTED = {"model": "models", "provider": "providers", "price": "max_price", "ip
 def revoke_key(key_id: str, config_path: Path, as_json: bool) -> None:
     """Revoke a key for good; a running server refuses it within a second."""
     with database_of(config_path) as (_, database):
-        _do(lambda: customers.revoke_key(database, key_id, now_us=SystemClock().now_us()))
+        checked(lambda: customers.revoke_key(database, key_id, now_us=SystemClock().now_us()))
     if as_json:
         print_json({"id": key_id, "state": "revoked"})
         return
@@ -287,7 +287,7 @@ def rotate_key(key_id: str, overlap_hours: int, config_path: Path, as_json: bool
             raise CliError(str(error)) from None
         now_us = SystemClock().now_us()
         until_us = now_us + overlap_hours * US_PER_HOUR
-        _do(
+        checked(
             lambda: customers.rotate_key(
                 database, key_id, digest=digest, hint=hint, overlap_us=until_us - now_us, now_us=now_us
             )
@@ -313,7 +313,7 @@ def key_policy(key_id: str, policy: str | None, unset: bool, config_path: Path, 
     with database_of(config_path) as (loaded, database):
         check_policy(loaded, policy or "")
         change = KeyChange(policy=policy or "")
-        _do(lambda: customers.change_key(database, key_id, change, now_us=SystemClock().now_us()))
+        checked(lambda: customers.change_key(database, key_id, change, now_us=SystemClock().now_us()))
     if as_json:
         print_json({"id": key_id, "policy": policy})
         return
@@ -341,7 +341,7 @@ def enable_key(key_id: str, config_path: Path, as_json: bool) -> None:
 def _switch(key_id: str, config_path: Path, as_json: bool, *, disabled: bool) -> None:
     with database_of(config_path) as (_, database):
         now_us = SystemClock().now_us()
-        _do(lambda: customers.change_key(database, key_id, KeyChange(disabled=disabled), now_us=now_us))
+        checked(lambda: customers.change_key(database, key_id, KeyChange(disabled=disabled), now_us=now_us))
         told = _state_of(database, key_id, now_us)
     if as_json:
         print_json({"id": key_id, "state": told})
@@ -355,7 +355,8 @@ def _state_of(database: Database, key_id: str, now_us: int) -> str:
     return state(found, now_us)
 
 
-def _do(command: Callable[[], None]) -> None:
+def checked(command: Callable[[], None]) -> None:
+    """Carry out a command; its refusal is a sentence for whoever gave it."""
     try:
         command()
     except CommandRefused as error:

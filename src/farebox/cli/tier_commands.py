@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import msgspec
 
 from farebox.app import make_ladder
 from farebox.billing import customers
@@ -33,6 +34,7 @@ def tiers(config_path: Path, as_json: bool) -> None:
                         "concurrent_calls": tier.limits.concurrent_calls,
                         "daily_spend": None if tier.daily_spend_nano is None else format_amount(tier.daily_spend_nano),
                         "models": list(tier.models),
+                        "classes": {pattern: msgspec.structs.asdict(limits) for pattern, limits in tier.classes},
                         "paid": format_amount(tier.paid_nano),
                         "age_days": tier.age_us // US_PER_DAY,
                     }

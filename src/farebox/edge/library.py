@@ -16,7 +16,7 @@ from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
 from farebox.edge import health_files
 from farebox.gate.ladder import Ladder, Tier
-from farebox.gate.limits import Holder, Limits
+from farebox.gate.limits import Holder, Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
@@ -33,7 +33,7 @@ _decode_settle = msgspec.json.Decoder(Settle).decode
 
 
 def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Lookup:
-    """A key's digest → its principal, for the keyring. `usual` is what a key may do that has no limits of its own."""
+    """A key's digest → its principal, for the keyring. `usual` is what every key may do, whatever else its own limits are."""
 
     def find(digest: bytes) -> Principal | None:
         row = database.read(lambda connection: queries.principal_by_digest(connection, digest))
@@ -101,10 +101,9 @@ def _holders(row: queries.Principal, usual: Limits, tier: Tier | None) -> tuple[
         whose = f"the account `{row.account.name}` (tier `{tier.name}`)"
         found.append(Holder(f"account:{row.account.id}", whose, tier.limits, tier.classes))
     if row.project is not None and row.project.limits:
-        limits = msgspec.json.decode(row.project.limits, type=Limits)
+        limits = restored(row.project.limits)
         found.append(Holder(f"project:{row.project.id}", f"the project `{row.project.name}`", limits))
-    own = row.key.limits
-    limits = msgspec.json.decode(own, type=Limits) if own else usual
+    limits = lowest(restored(row.key.limits), usual) if row.key.limits else usual
     found.append(Holder(f"key:{row.key.id}", f"the key `{row.key.hint}`", limits))
     return tuple(found)
 

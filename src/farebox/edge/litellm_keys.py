@@ -21,11 +21,15 @@ from farebox.edge.library import dollars
 from farebox.edge.openrouter_keys import whole
 from farebox.edge.statements import query_of
 from farebox.errors import FareboxError, Kind, invalid
+from farebox.gate.limits import LIMIT_MAX
+from farebox.gate.limits import restored as restored_limits
+from farebox.gate.limits import stored as stored_limits
 from farebox.gate.permissions import scope_missing, stored
 from farebox.gate.principal import credential
 from farebox.gateway import Gateway
 from farebox.storage.key_queries import PAGE_MAX
 from farebox.storage.queries import Key
+from farebox.wires import reading
 
 _encode = msgspec.json.Encoder().encode
 KEYS_AT_ONCE_MAX = 100
@@ -44,7 +48,11 @@ _KEPT = (
     "key_alias", "duration", "models", "max_budget", "budget_duration", "team_id", "project_id", "organization_id", "user_id",
     "metadata", "tags", "blocked", "key_type", "allowed_providers", "max_price", "allowed_ips",
 )  # fmt: skip
-_LIMITS = "rate limits of single keys are not set here"
+_LIMITS = {
+    "rpm_limit": "requests_per_minute", "tpm_limit": "tokens_per_minute", "tpd_limit": "tokens_per_day",
+    "max_parallel_requests": "concurrent_calls",
+}  # fmt: skip
+_MODEL_LIMITS = "a key's limits are for all its models: `rpm_limit`, `tpm_limit`; those of single models belong to tiers"
 _ELSEWHERE: dict[str, str] = {
     "soft_budget": "budgets that only warn are made with `farebox budgets`",
     "budget_limits": "a key has one budget, `max_budget`; more are made with `farebox budgets`",
@@ -60,8 +68,7 @@ _ELSEWHERE: dict[str, str] = {
     "rotation_interval": "keys are rotated with `/key/regenerate`",
     "router_settings": "routing is set by policies of the configuration",
     **dict.fromkeys(
-        ("max_parallel_requests", "tpm_limit", "rpm_limit", "tpd_limit", "model_rpm_limit", "model_tpm_limit", "rpm_limit_type",
-         "tpm_limit_type"), _LIMITS,
+        ("model_rpm_limit", "model_tpm_limit", "rpm_limit_type", "tpm_limit_type"), _MODEL_LIMITS,
     ),
     **dict.fromkeys(
         ("config", "spend", "permission_overrides", "enforced_params", "prompts", "policies", "access_group_ids",
@@ -71,7 +78,7 @@ _ELSEWHERE: dict[str, str] = {
 }  # fmt: skip
 _IGNORED = ("send_invite_email",)
 """What asks for nothing that a caller would miss."""
-_FIELDS = (*_KEPT, *_ELSEWHERE, *_IGNORED)
+_FIELDS = (*_KEPT, *_LIMITS, *_ELSEWHERE, *_IGNORED)
 
 
 async def generate(gateway: Gateway, request: Question) -> Page:
@@ -197,6 +204,7 @@ def _change(office: Office, body: Body, key: Key | None) -> KeyChange:
         tags=UNSET if "tags" not in body else body.tags("tags"),
         metadata=_metadata(body, key),
         disabled=UNSET if blocked is None else blocked,
+        limits=_limits(body, key),
         budget=_budget(body, key),
     )
 
@@ -236,6 +244,22 @@ def _metadata(body: Body, key: Key | None) -> Any:
     return body.metadata("metadata", **({} if user is None else {"user_id": user}))
 
 
+def _limits(body: Body, key: Key | None) -> Any:
+    """The key's own rate limits; null lifts one."""
+    if not any(name in body for name in _LIMITS):
+        return UNSET
+    limits = restored_limits("" if key is None else key.limits)
+    for name, ours in _LIMITS.items():
+        if name in body:
+            value = body.fields[name]
+            expected = f"a whole number from 1 to {LIMIT_MAX}, or null for no limit"
+            count = None if value is None else reading.integer(value, name, expected)
+            if count is not None and not 1 <= count <= LIMIT_MAX:
+                raise reading.wrong(name, value, expected)
+            limits = msgspec.structs.replace(limits, **{ours: count})
+    return stored_limits(limits)
+
+
 def _budget(body: Body, key: Key | None) -> Any:
     if "max_budget" not in body and "budget_duration" not in body:
         return UNSET
@@ -273,8 +297,6 @@ def _shown(seen: Seen) -> Mapping[str, Any]:
         "metadata": metadata,
         "tags": msgspec.json.decode(key.tags) if key.tags else [],
         "aliases": {},
-        "tpm_limit": None,
-        "rpm_limit": None,
-        "max_parallel_requests": None,
+        **{name: getattr(restored_limits(key.limits), ours) for name, ours in _LIMITS.items()},
         **ours,
     }

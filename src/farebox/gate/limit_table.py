@@ -1,14 +1,16 @@
 """The cells of rate limits: a hash table of 64-bit integers in one flat view. Pure: whoever makes the view may share it.
 
-A slot is what one owner has used: its mark, the levels of its buckets with the moments for which they hold, and all tokens that
-it ever took. Beside the slots every worker has a column of its own with the calls that it has in flight, one cell per slot. A
-worker's column is worth as much as its life: whoever follows it empties the column, and with it the places of calls that died.
+A slot is what one owner has used: its mark, and the levels of its buckets with the moments for which they hold. Beside the slots
+every worker has columns of its own, one cell per slot: the calls that it has in flight, and the tokens that they have reserved. A
+worker's columns are worth as much as its life: whoever follows it empties them, and with them the places of calls that died.
 """
 
 from hashlib import blake2b
 
-FIELDS = 8
-MARK, REQUEST_LEVEL, REQUEST_LAST, MINUTE_LEVEL, MINUTE_LAST, DAY_LEVEL, DAY_LAST, TAKEN = range(FIELDS)
+FIELDS = 9
+MARK, REQUEST_LEVEL, REQUEST_LAST, MINUTE_LEVEL, MINUTE_LAST, MINUTE_LOST, DAY_LEVEL, DAY_LAST, DAY_LOST = range(FIELDS)
+COLUMNS = 2
+"""Of each worker: calls in flight, and the tokens that these have reserved."""
 SLOTS = 1 << 17
 PROBES_MAX = 64
 """How far an owner's slot may be from where its mark points."""
@@ -27,24 +29,26 @@ def mark_of(name: str) -> int:
 
 
 def table_bytes(workers: int, slots: int = SLOTS) -> int:
-    return (FIELDS + workers) * slots * CELL_BYTES
+    return (FIELDS + COLUMNS * workers) * slots * CELL_BYTES
 
 
 class LimitTable:
-    """The view, and whose column is ours."""
+    """The view, and which columns are ours."""
 
-    __slots__ = ("_columns", "_slots", "cells", "fields", "own")
+    __slots__ = ("_columns", "_slots", "cells", "own", "reserved")
 
     def __init__(self, cells: memoryview, *, workers: int, worker: int, slots: int = SLOTS) -> None:
-        """`cells` has the format `q` and `(FIELDS + workers) * slots` items, zeros at first."""
-        assert len(cells) == (FIELDS + workers) * slots, "the view is of another table"
+        """`cells` has the format `q` and `(FIELDS + COLUMNS * workers) * slots` items, zeros at first."""
+        assert len(cells) == (FIELDS + COLUMNS * workers) * slots, "the view is of another table"
         assert 0 <= worker < workers, "a worker has one of the columns"
         assert slots & (slots - 1) == 0, "marks are masked"
         self.cells = cells
-        self.fields = FIELDS
         self._slots = slots
-        self._columns = tuple(FIELDS * slots + number * slots for number in range(workers))
+        self._columns = tuple((FIELDS + COLUMNS * number) * slots for number in range(workers))
         self.own = self._columns[worker]
+        """Where our calls in flight are,"""
+        self.reserved = self.own + slots
+        """and their tokens."""
 
     @classmethod
     def private(cls, slots: int = 1 << 12) -> "LimitTable":
@@ -70,14 +74,19 @@ class LimitTable:
 
     def in_flight(self, base: int) -> int:
         """Calls of an owner, over all workers."""
-        cells = self.cells
-        slot = base // FIELDS
-        columns = self._columns
+        return self._over_all(base // FIELDS)
+
+    def unsure(self, base: int) -> int:
+        """Tokens that an owner's calls in flight have reserved, over all workers: what may yet come back."""
+        return self._over_all(self._slots + base // FIELDS)
+
+    def _over_all(self, place: int) -> int:
+        cells, columns = self.cells, self._columns
         if len(columns) == 1:
-            return cells[columns[0] + slot]
+            return cells[columns[0] + place]
         found = 0
         for column in columns:
-            found += cells[column + slot]
+            found += cells[column + place]
         return found
 
     def own_calls(self) -> dict[int, int]:
@@ -85,10 +94,16 @@ class LimitTable:
         column = self.cells[self.own : self.own + self._slots].tolist()
         return {self.cells[slot * FIELDS]: calls for slot, calls in enumerate(column) if calls}
 
+    def columns_of(self, worker: int) -> tuple[memoryview, memoryview]:
+        """A worker's calls in flight and reserved tokens, by slot."""
+        start, slots = self._columns[worker], self._slots
+        return self.cells[start : start + slots], self.cells[start + slots : start + 2 * slots]
+
     def forget_column(self, worker: int) -> None:
         """The calls of a worker's earlier life are over, whatever became of them."""
         start = self._columns[worker]
-        self.cells[start : start + self._slots] = memoryview(bytearray(self._slots * CELL_BYTES)).cast("q")
+        length = COLUMNS * self._slots
+        self.cells[start : start + length] = memoryview(bytearray(length * CELL_BYTES)).cast("q")
 
     def _take(self, base: int, mark: int) -> int:
         cells = self.cells

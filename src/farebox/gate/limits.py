@@ -7,8 +7,9 @@ a burst after a quiet minute, and the minute that it opens, pass at most twice t
 integers of `units x period`, so nothing is ever rounded.
 
 Tokens are taken by estimate before a call and trued up by what it used. What it used beyond is added, even above the limit: a
-debt that flows off before the next call is let in. What it did not use is given back as far as it is still there: a level is made
-of what was taken, the oldest flowing off first, so what others took since is never given back in its place.
+debt that flows off before the next call is let in. What it did not use is given back, less what of it may have flowed off: where
+less is in the bucket than calls in flight have reserved, what flows may be what is not used in the end. So nobody is let in who
+would not be if every use had been known before.
 
 The cells lie in a `LimitTable`, which several processes can share (`gate.limit_file`).
 """
@@ -19,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from farebox.gate.limit_table import DAY_LEVEL, MINUTE_LEVEL, REQUEST_LAST, REQUEST_LEVEL, TAKEN, LimitTable, mark_of
+from farebox.gate.limit_table import DAY_LEVEL, FIELDS, MINUTE_LEVEL, REQUEST_LEVEL, LimitTable, mark_of
 
 MINUTE = 60_000_000
 """The period of a minute's buckets, in microseconds."""
@@ -40,6 +41,29 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     concurrent_calls: int | None = None
     tokens_per_minute: int | None = None
     tokens_per_day: int | None = None
+
+
+def restored(text: str) -> Limits:
+    """From a column of the database. What cannot be read raises: a limit that is not understood must not be none."""
+    return msgspec.json.decode(text, type=Limits) if text else NO_LIMITS
+
+
+def stored(limits: Limits) -> str:
+    """The column's text; empty for none."""
+    return "" if limits == NO_LIMITS else msgspec.json.encode(limits).decode()
+
+
+NO_LIMITS = Limits()
+
+
+def lowest(one: Limits, other: Limits) -> Limits:
+    """Of each limit the lower one."""
+
+    def lower(name: str) -> int | None:
+        both = [value for value in (getattr(one, name), getattr(other, name)) if value is not None]
+        return min(both, default=None)
+
+    return Limits(**{name: lower(name) for name in Limits.__struct_fields__})
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -118,17 +142,13 @@ def concerned(holders: Sequence[Holder], models: Collection[str]) -> Sequence[Ho
 class Admission:
     """A call that was let in; it must be released, whatever becomes of it."""
 
-    __slots__ = ("_limiter", "holders", "open", "standing", "taken", "tokens")
+    __slots__ = ("_limiter", "holders", "open", "standing", "tokens")
 
-    def __init__(
-        self, limiter: "Limiter", holders: Sequence[Holder], tokens: int, taken: list[int], standing: Standing
-    ) -> None:
+    def __init__(self, limiter: "Limiter", holders: Sequence[Holder], tokens: int, standing: Standing) -> None:
         self._limiter = limiter
         self.holders = holders
         self.tokens = tokens
         """How many were reserved."""
-        self.taken = taken
-        """What each holder had taken in all when it took this."""
         self.standing = standing
         self.open = True
 
@@ -173,7 +193,7 @@ class Limiter:
         table = self._table
         cells = table.cells
         worst: Refusal | None = None
-        fresh: list[tuple[int, int, int]] = []
+        fresh: list[tuple[int, int, int, int]] = []
         request_limit = requests_left = requests_level = 0
         token_limit = tokens_left = tokens_reset_us = 0
         self._acquire()
@@ -182,13 +202,18 @@ class Limiter:
                 base = holder.base
                 if base < 0 or cells[base] != holder.mark:
                     base = holder.base = table.find(holder.mark, now_us)
+                unsure = table.unsure(base) if holder.most else 0
                 for name, at, limit, full, period, tick in holder.buckets:
                     at += base
                     level = cells[at]
                     last = cells[at + 1]
+                    lost = -1
                     now = now_us // tick
                     if now > last:
-                        level = max(level - (now - last) * limit, 0)
+                        left = level - (now - last) * limit
+                        if unsure:
+                            lost = _lost(cells[at + 2], level, left, unsure * period)
+                        level = left if left > 0 else 0
                         last = now
                     if name == "requests_per_minute":
                         level += period
@@ -202,27 +227,27 @@ class Limiter:
                             token_limit, tokens_left, tokens_reset_us = limit, -above // period, level // limit * tick
                     if above > 0:
                         worst = _longer(worst, holder.refusal(name, limit, -(-above // limit) * tick))
-                    fresh.append((at, level, last))
+                    fresh.append((at, level, last, lost))
                 limit = holder.calls
                 if limit and table.in_flight(base) >= limit:
                     worst = _longer(worst, holder.refusal("concurrent_calls", limit, CALL_WAIT_US))
             if worst is not None:
                 return worst
-            for at, level, last in fresh:
+            for at, level, last, lost in fresh:
                 cells[at] = level
                 cells[at + 1] = last
-            taken: list[int] = []
+                if lost >= 0:
+                    cells[at + 2] = lost
             for holder in holders:
-                base = holder.base
+                place = holder.base // FIELDS
                 if holder.most:
-                    cells[base + TAKEN] += tokens if tokens < holder.most else holder.most
-                taken.append(cells[base + TAKEN])
-                cells[table.own + base // table.fields] += 1
+                    cells[table.reserved + place] += tokens if tokens < holder.most else holder.most
+                cells[table.own + place] += 1
         finally:
             self._release()
         reset_us = requests_level // request_limit if request_limit else 0
         standing = Standing(request_limit, requests_left, reset_us, token_limit, tokens_left, tokens_reset_us)
-        return Admission(self, holders, tokens, taken, standing)
+        return Admission(self, holders, tokens, standing)
 
     def refusal(self, holders: Sequence[Holder], now_us: int) -> Refusal | None:
         """Whether a call would be refused whatever it asks for; takes nothing. So who is over a limit is not even read."""
@@ -257,22 +282,21 @@ class Limiter:
         cells = table.cells
         self._acquire()
         try:
-            for holder, taken in zip(admission.holders, admission.taken, strict=True):
+            for holder in admission.holders:
                 base = holder.base
+                place = base // FIELDS
                 # The slot of a call in flight is nobody else's.
                 assert cells[base] == holder.mark, "a slot is kept while it has calls in flight"
-                cells[table.own + base // table.fields] -= 1
+                cells[table.own + place] -= 1
                 if not holder.most:
                     continue
-                since = cells[base + TAKEN] - taken
+                unsure = table.unsure(base)
+                reserved = min(admission.tokens, holder.most)
                 for name, at, limit, _, period, tick in holder.buckets:
-                    if name == "requests_per_minute":
-                        continue
-                    more = tokens - min(admission.tokens, limit)
-                    if more:
-                        _true_up(cells, base + at, limit, now_us // tick, more * period, since * period)
-                if tokens > admission.tokens:
-                    cells[base + TAKEN] += tokens - admission.tokens
+                    if name != "requests_per_minute":
+                        more = tokens - min(admission.tokens, limit)
+                        _true_up(cells, base + at, limit, now_us // tick, more * period, unsure * period, reserved * period)
+                cells[table.reserved + place] -= reserved
         finally:
             self._release()
 
@@ -318,15 +342,28 @@ def drained(cells: memoryview, at: int, limit: int, now: int) -> int:
     return max(level - elapsed * limit, 0) if elapsed > 0 else level
 
 
-def _true_up(cells: memoryview, at: int, limit: int, now: int, more: int, since: int) -> None:
-    """Add what a call used beyond its estimate, or give back what it did not use and nobody took since."""
-    level = drained(cells, at, limit, now)
+def _lost(lost: int, before: int, after: int, unsure: int) -> int:
+    """How much of what calls in flight reserved may have flowed off for nothing: what flowed while no more was there than they
+    have reserved. What they did not use is then gone, and cannot come back."""
+    if after < unsure:
+        lost += min(before, unsure) - max(after, 0)
+    return min(lost, unsure)
+
+
+def _true_up(cells: memoryview, at: int, limit: int, now: int, more: int, unsure: int, reserved: int) -> None:
+    """Add what a call used beyond its estimate, or give back what it did not use and is not lost."""
+    level: int = cells[at]
+    lost: int = cells[at + 2]
+    elapsed = now - cells[at + 1]
+    if elapsed > 0:
+        lost = _lost(lost, level, level - elapsed * limit, unsure)
+        level = max(level - elapsed * limit, 0)
+        cells[at + 1] = now
     if more > 0:
         level = min(level + more, LEVEL_MAX)
     else:
-        level -= max(min(-more, level - since), 0)
+        gone = min(lost, -more)
+        lost -= gone
+        level = max(level + more + gone, 0)
     cells[at] = level
-    cells[at + 1] = max(now, cells[at + 1])
-
-
-assert REQUEST_LAST == REQUEST_LEVEL + 1, "the moment of a level stands behind it"
+    cells[at + 2] = min(lost, unsure - reserved)
