@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from farebox.gate import limit_file
+from farebox.gate.limit_table import table_bytes
 from farebox.gate.limits import Admission, Holder, Limits
 
 WORKERS = 3
@@ -100,6 +101,12 @@ def test_places_of_the_dead_are_forgotten_and_what_was_taken_is_not(tmp_path: Pa
     limit_file.forget(path, workers=2, worker=0)
     assert isinstance(survivor.admit([key], 0, 1_000_000), Admission)
     assert survivor.standing([key], 1_000_000).requests_left == 4
+
+
+def test_the_room_on_the_disk_is_taken_at_once(tmp_path: Path) -> None:
+    """Else a full disk would end a worker in the middle of a call."""
+    made = limit_file.make(tmp_path, workers=2).stat()
+    assert made.st_blocks * 512 >= made.st_size == table_bytes(2)
 
 
 def test_a_new_start_begins_with_an_empty_file(tmp_path: Path) -> None:

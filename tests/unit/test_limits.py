@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 import msgspec
 import pytest
 
+from farebox import config_limits
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limit_table import IDLE_US, PROBES_MAX, LimitTable, TableFull, mark_of, table_bytes
 from farebox.gate.limits import (
@@ -300,6 +301,10 @@ def test_limits_of_two_are_the_lower_of_each_and_survive_the_database() -> None:
     assert stored(Limits()) == "" and restored("") == Limits()
     with pytest.raises(msgspec.ValidationError):
         restored('{"request_per_minute":5}')
+
+
+def test_the_configuration_takes_no_limit_that_does_not_fit() -> None:
+    assert config_limits.LIMIT_MAX == LIMIT_MAX
 
 
 def test_odd_rates_never_divide_by_zero() -> None:

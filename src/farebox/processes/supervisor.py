@@ -175,7 +175,10 @@ def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Call
     bookkeeper = Child("bookkeeper", [python, "-m", "farebox.processes.bookkeeper", "--config", config, "--parent", parent])
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
-    limits = limit_file.make(run_dir, workers=workers)
+    try:
+        limits = limit_file.make(run_dir, workers=workers)
+    except OSError as error:
+        raise ConfigError(f"{run_dir}: the rate limits' file cannot be made: {error.strerror}; make room on the disk") from None
     for number in range(workers):
         command = [
             python, "-m", "farebox.processes.worker", "--config", config, "--slot", str(number),
