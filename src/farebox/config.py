@@ -20,7 +20,15 @@ from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, chec
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
 from farebox.config_providers import KEY_WEIGHT_MAX, Attempts, KeySection, ProviderSection
-from farebox.config_routing import EscalationSection, HealthSection, PercentilesSection, PolicySection, PriceCapSection, Routing
+from farebox.config_routing import (
+    EscalationSection,
+    ExamplesSection,
+    HealthSection,
+    PercentilesSection,
+    PolicySection,
+    PriceCapSection,
+    Routing,
+)
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
 CONFIG_BYTES_MAX = 4 * 2**20
@@ -339,6 +347,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = TierSection
     elif "offers" in steps:
         found = OfferSection
+    elif steps[-1] == "examples":
+        found = ExamplesSection
     elif steps[-1] == "escalation":
         found = EscalationSection
     elif steps[-1] == "max_price":

@@ -40,6 +40,24 @@ class PercentilesSection(_Section, frozen=True):
     """All but a hundredth."""
 
 
+class ExamplesSection(_Section, frozen=True):
+    """Messages as users write them, by tier: up to 200 of up to 2,000 characters. A call goes where its last message is most
+    alike."""
+
+    easy: tuple[str, ...] = ()
+    """For the branch `easy`."""
+    medium: tuple[str, ...] = ()
+    """For the branch `medium`."""
+    hard: tuple[str, ...] = ()
+    """For the branch `hard`."""
+
+    @property
+    def tiers(self) -> dict[str, tuple[str, ...]]:
+        """Those that there are."""
+        found = {"easy": self.easy, "medium": self.medium, "hard": self.hard}
+        return {tier: texts for tier, texts in found.items() if texts}
+
+
 class EscalationSection(_Section, frozen=True):
     """The policy's models answer first; where that answer will not do, those of `to` answer instead. Both are billed. Only for
     whole answers: a stream is never taken back."""
@@ -113,10 +131,12 @@ class PolicySection(_Section, frozen=True):
     total_s: float | None = None
     """In place of `attempts.total_s`."""
     decision: str | None = None
-    """A decision that chooses among `branches`, call by call."""
+    """What chooses among `branches`, call by call: `"complexity"`, by how hard a request is, or `"examples"`."""
     branches: dict[str, tuple[str, ...]] = {}
     """Models by the decision's answers; an answer without any takes `models`."""
 
+    examples: ExamplesSection | None = None
+    """For the decision `"examples"`."""
     escalation: EscalationSection | None = None
     """When a stronger model answers instead."""
 

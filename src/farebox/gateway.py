@@ -24,6 +24,7 @@ from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
 from farebox.routing.target import Target
+from farebox.sorting import Sorter
 from farebox.telemetry import Metrics
 from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
 from farebox.wires.call import Call
@@ -86,6 +87,7 @@ class Gateway:
         health: Health,
         settings: Settings,
         fail_point: Callable[[str], None],
+        sorter: Sorter | None = None,
     ) -> None:
         self.router = router
         self._market = market
@@ -105,6 +107,8 @@ class Gateway:
         books.learn = self._learn
         self.settings = settings
         self.fail_point = fail_point
+        self.sorter = sorter
+        """Where policies sort calls by examples."""
         self.flights: dict[Flight, None] = {}
         """In the order of their beginning."""
         self.draining = False

@@ -12,7 +12,7 @@ from farebox.gate.limit_table import TableFull
 from farebox.gate.limits import Admission, Holder, Refusal, concerned
 from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
-from farebox.routing.plan import Plan
+from farebox.routing.plan import Plan, held_nano
 from farebox.routing.router import EXPECTED_OUTPUT_TOKENS
 from farebox.wires.call import Call
 
@@ -94,7 +94,7 @@ def limited(gateway: Gateway, refusal: Refusal) -> FareboxError:
     )
 
 
-def within_tier(principal: Principal, found: Plan) -> Plan:
+def within_tier(principal: Principal, found: Plan, *, streamed: bool) -> Plan:
     """The plan without the models that the account's tier may not call. Nobody left is a 403."""
     tier = principal.tier
     if tier is None or not tier.models:
@@ -109,7 +109,7 @@ def within_tier(principal: Principal, found: Plan) -> Plan:
             f"`{principal.account_name}` is: {', '.join(tier.models)}",
             param="model",
         )
-    return msgspec.structs.replace(found, candidates=kept, hold_nano=max(candidate.hold_nano for candidate in kept))
+    return msgspec.structs.replace(found, candidates=kept, hold_nano=held_nano(kept, found.standing, streamed=streamed))
 
 
 def used_tokens(settlement: Settlement) -> int:

@@ -26,6 +26,7 @@ from farebox.gate.principal import USUAL, Principal, check, credential, permitte
 from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
 from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
+from farebox.routing.complexity.classify import Assessment
 from farebox.routing.patience import Demand, demand
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
 from farebox.wires.call import Call
@@ -46,9 +47,11 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     wanted = demanded(exchange)
     recovery = recover(gateway, exchange, call) if call.stream else None
     whom = attributed(exchange, principal, call)
-    found = route(gateway, exchange, principal, call, now_us)
+    sorter = gateway.sorter
+    sorted_as = await sorter.assess(call) if sorter is not None and call.model in sorter.examples else None
+    found = route(gateway, exchange, principal, call, now_us, sorted_as=sorted_as)
     if principal.tier is not None:
-        found = metering.within_tier(principal, found)
+        found = metering.within_tier(principal, found, streamed=call.stream)
     slot = metering.enter(gateway, exchange, principal, call, found)
     settlement: Settlement | None = None
     try:
@@ -101,7 +104,14 @@ def demanded(exchange: Exchange) -> Demand:
 
 
 def route(
-    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, now_us: int, *, everything: bool = False
+    gateway: Gateway,
+    exchange: Exchange,
+    principal: Principal,
+    call: Call,
+    now_us: int,
+    *,
+    everything: bool = False,
+    sorted_as: Assessment | None = None,
 ) -> Plan:
     """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
     day = gateway.today(now_us)
@@ -118,6 +128,7 @@ def route(
             session=session(exchange),
             expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
             everything=everything,
+        assessment=sorted_as,
         )
     except NotAllowed as refused:
         raise refused.for_key(principal.key_hint) from None

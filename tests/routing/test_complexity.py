@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from bench.routing.evaluation import evaluate, load, report, weights_table
+from bench.routing.evaluation import confusion_table, evaluate, load, report, weights_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -280,6 +280,8 @@ def test_accuracy_keeps_its_floor() -> None:
 def test_the_published_figures_are_what_the_command_prints() -> None:
     page = PAGE.read_text()
     assert report("test") in page, "`make eval-routing` prints other figures than docs/complexity.md has"
+    table = "\n".join(confusion_table(evaluate("test"))[2:])
+    assert table in (PAGE.parent / "routing.md").read_text(), "docs/routing.md has another confusion table"
     assert weights_table() in page, "`python -m bench.routing --weights` prints another table than docs/complexity.md has"
     assert report("dev").split(" sorted")[0].split(": ")[1] + " of it" in page
     assert f"begins at {BASE} points. From {MEDIUM_FROM} on a request is `medium`, from {HARD_FROM} on `hard`" in page

@@ -1,5 +1,6 @@
 """`model: "auto"` over real sockets: easy calls to the cheap model, hard ones to the strong one, on both surfaces."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ def configuration(base: str) -> str:
         small = slug == "x/small"
         made = offer("lab", f"sim+tokens={5 if small else 6}", input=price, output=price)
         text += model(slug, made, output=300 if small else 4096)
+    text += '[policies.like]\ndecision = "examples"\n[policies.like.branches]\n'
+    text += 'easy = ["x/small"]\nmedium = ["x/middle"]\nhard = ["x/large"]\n'
+    text += '[policies.like.examples]\neasy = ["Where is my parcel?", "Hello"]\nhard = ["I was charged twice"]\n'
     text += '[policies.support]\ndecision = "complexity"\n[policies.support.branches]\n'
     return text + 'easy = ["x/middle"]\nmedium = ["x/middle"]\nhard = ["x/large"]\n'
 
@@ -70,3 +74,18 @@ def test_needs_come_before_the_price(box: Farebox) -> None:
     assert reply.status == 200 and reply.headers["x-farebox-model"] == "x/middle"
     refused = box.post("/v1/chat/completions", asked(EASY, max_tokens=4097))
     assert refused.status == 400 and refused.json()["error"]["code"] == "no_eligible_offer"
+
+
+def test_examples_sort_where_the_words_do_not_tell(box: Farebox) -> None:
+    """Nothing in this sentence is in the classifier's lexicon; its meaning is near one of the examples."""
+    text = "You took the money from my card two times!"
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        reply = box.post(path, asked(text, "policy/like"))
+        assert reply.status == 200 and reply.headers["x-farebox-model"] == "x/large"
+        assert box.post(path, asked("where's my package", "policy/like")).headers["x-farebox-model"] == "x/small"
+    told = box.post("/v1/route/explain", asked(text, "policy/like")).json()["complexity"]
+    assert told["tier"] == "hard" and told["reasons"][0]["feature"] == "example"
+    assert told["reasons"][0]["words"] == ["I was charged twice"]
+    asked_file = box.folder / "asked.json"
+    asked_file.write_text(json.dumps(asked(text, "policy/like")))
+    assert box.cli("route", "explain", "--file", str(asked_file))["complexity"] == told

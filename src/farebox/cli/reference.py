@@ -44,6 +44,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[routing]", config.Routing),
     ("[health]", config.HealthSection),
     ("[policies.NAME]", config.PolicySection),
+    ("[policies.NAME.examples]", config.ExamplesSection),
     ("[policies.NAME.escalation]", config.EscalationSection),
     ("policies.NAME.max_price", config.PriceCapSection),
     ("policies.NAME.preferred_*", config.PercentilesSection),

@@ -1,12 +1,13 @@
 """`route explain`: where a call would go, and why."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from farebox.app import make_market, make_router
+from farebox.app import make_market, make_router, make_sorter
 from farebox.cli.account_commands import check_policy, find_account
 from farebox.cli.output import (
     CliError,
@@ -92,8 +93,10 @@ def _explained(loaded: Loaded, call: Call, policy: str, markup: str) -> dict[str
     health = NothingMeasured()
     router = make_router(loaded, market, health)
     now_us = SystemClock().now_us()
+    sorter = make_sorter(router, lambda *_: asyncio.Future[Any]())
     found = router.plan(
         call,
+        assessment=sorter.assess_now(call) if sorter is not None and call.model in sorter.examples else None,
         now_us=now_us,
         day=_date(now_us),
         random=SystemRandom(),

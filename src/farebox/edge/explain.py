@@ -18,7 +18,9 @@ async def explain(gateway: Gateway, exchange: Exchange) -> None:
     slot = metering.enter_without_tokens(gateway, exchange, principal)
     try:
         call = surface.read_call(exchange.body)
-        found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True)
+        sorter = gateway.sorter
+        sorted_as = await sorter.assess(call) if sorter is not None and call.model in sorter.examples else None
+        found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True, sorted_as=sorted_as)
         body = msgspec.json.encode(gateway.explained(call, found))
         exchange.answer.whole(200, _JSON + exchange.base, body)
     finally:

@@ -9,11 +9,12 @@ from collections.abc import Collection, Sequence
 
 from farebox.routing.complexity.classify import assess
 from farebox.routing.complexity.weights import TIERS
-from farebox.routing.policy import AUTO, Decisions, Policy
+from farebox.routing.policy import AUTO, EXAMPLES, Decisions, Policy
 
 COMPLEXITY = "complexity"
-DECISIONS = {COMPLEXITY: Decisions(lambda call: assess(call).tier, TIERS)}
-"""What policies may choose their models by."""
+DECISIONS = {name: Decisions(lambda call: assess(call).tier, TIERS) for name in (COMPLEXITY, EXAMPLES)}
+"""What policies may choose their models by. Examples are looked at before the plan is made, off the event loop
+(`farebox.sorting`); where that was not done, the classifier decides."""
 MODELS_PER_TIER = 3
 
 SHIPPED: dict[str, tuple[str, ...]] = {

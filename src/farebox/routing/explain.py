@@ -6,8 +6,7 @@ from typing import Any
 from farebox.billing.meter import ESCALATED_FLAG
 from farebox.billing.records import Attempt
 from farebox.money import BASIS_POINTS, format_amount
-from farebox.routing.auto import COMPLEXITY
-from farebox.routing.complexity.classify import assess
+from farebox.routing.complexity.classify import Assessment, assess
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import OfferHealth
 from farebox.routing.plan import Candidate, Plan
@@ -27,7 +26,7 @@ def explained(
     return {
         "model": call.model,
         "policy": (standing.policy if standing is not None else "") or None,
-        "complexity": _complexity(call) if decision == COMPLEXITY else None,
+        "complexity": _complexity(found.assessment or assess(call)) if decision else None,
         "escalates_to": [] if rules is None or not found.escalates(call) else list(rules.to),
         "sticky": found.sticky or None,
         "input_tokens_estimate": found.input_estimate,
@@ -40,8 +39,7 @@ def explained(
     }
 
 
-def _complexity(call: Call) -> dict[str, Any]:
-    found = assess(call)
+def _complexity(found: Assessment) -> dict[str, Any]:
     return {
         "score": found.score,
         "tier": found.tier,

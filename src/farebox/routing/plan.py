@@ -7,6 +7,7 @@ import msgspec
 from farebox.billing.bounds import Bound
 from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
 from farebox.errors import FareboxError, Kind
+from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
 from farebox.routing.patience import Patience
 from farebox.routing.standing import Entry, Standing
@@ -54,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True):
     """`session` or `conversation`, when calls like this one go to the same offer."""
     later_turn: bool = False
     """The conversation has gone on since its opening, so its beginning may be cached where it was answered."""
+    assessment: Assessment | None = None
+    """How the call was sorted before it was planned, where examples did that."""
 
     def escalates(self, call: Call) -> bool:
         """Whether the first answer is looked at, and a stronger model may answer instead."""

@@ -7,7 +7,7 @@ A policy may choose among lists of models by a named decision: `decision` is loo
 called with the request, and its answer picks the branch. What is decided, and how, is not this module's business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -30,6 +30,10 @@ from farebox.routing.preferences import (
 from farebox.wires.call import Call
 
 POLICY_PREFIX = "policy/"
+EXAMPLES = "examples"
+"""The decision that goes by a policy's own examples."""
+EXAMPLES_MAX = 200
+EXAMPLE_CHARS_MAX = 2_000
 AUTO = "auto"
 """The model that stands for the policy of this name."""
 WEIGHT_MAX = 1_000_000
@@ -63,6 +67,8 @@ class Policy(msgspec.Struct, frozen=True):
     decision: str = ""
     branches: Mapping[str, tuple[str, ...]] = {}
     escalation: Rules | None = None
+    examples: Mapping[str, tuple[str, ...]] = {}
+    """Messages by tier."""
 
     def names(self, branch: str) -> tuple[str, ...]:
         """The models to try, in order."""
@@ -80,6 +86,13 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 NO_POLICY = Policy("")
+
+
+class ExamplesSection(Protocol):
+    """What `[policies.NAME.examples]` says."""
+
+    @property
+    def tiers(self) -> Mapping[str, tuple[str, ...]]: ...
 
 
 class Section(Protocol):
@@ -111,6 +124,8 @@ class Section(Protocol):
     def decision(self) -> str | None: ...
     @property
     def branches(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def examples(self) -> "ExamplesSection | None": ...
     @property
     def escalation(self) -> "EscalationSection | None": ...
     def provider(self) -> Mapping[str, Any]:
@@ -158,7 +173,27 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
         decision=section.decision or "",
         branches=dict(section.branches),
         escalation=_escalation(at, section),
+        examples=_examples(f"{at}.examples", section),
     )
+
+
+def _examples(at: str, section: Section) -> Mapping[str, tuple[str, ...]]:
+    """The checked examples of a policy that sorts by them; there are some of two tiers at least."""
+    found: Mapping[str, tuple[str, ...]] = {} if section.examples is None else section.examples.tiers
+    if section.decision != EXAMPLES:
+        if section.examples is not None:
+            raise PolicyError(at, f'examples need `decision = "{EXAMPLES}"`')
+        return {}
+    if len(found) < 2:
+        raise PolicyError(at, "give examples of two tiers at least: a message goes where it is most alike")
+    count = sum(map(len, found.values()))
+    if count > EXAMPLES_MAX:
+        raise PolicyError(at, f"{count} examples are more than {EXAMPLES_MAX}")
+    for tier, texts in found.items():
+        for index, text in enumerate(texts):
+            if not text.strip() or len(text) > EXAMPLE_CHARS_MAX:
+                raise PolicyError(f"{at}.{tier}[{index}]", f"an example has 1 to {EXAMPLE_CHARS_MAX} characters")
+    return found
 
 
 def _escalation(at: str, section: Section) -> Rules | None:
@@ -219,7 +254,7 @@ class Policies:
         self._decisions = decisions or {}
         self.deciding = frozenset(policy.name for policy in policies if policy.decision)
 
-    def __iter__(self) -> "Any":
+    def __iter__(self) -> Iterator[Policy]:
         return iter(self._by_name.values())
 
     def get(self, name: str) -> Policy:

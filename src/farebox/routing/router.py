@@ -23,6 +23,7 @@ from farebox.ports import Random
 from farebox.routing import filters, fitness, sticky
 from farebox.routing.allowance import Allowance, model_refused, offers_refused
 from farebox.routing.caching import Caching
+from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
@@ -97,12 +98,13 @@ class Router:
         session: str = "",
         expresses: Expresses | None = None,
         everything: bool = False,
+        assessment: Assessment | None = None,
     ) -> Plan:
         """The plan of a call. Raises the 400 or 404 that the caller is told when nobody can answer it.
 
         `policy` and `allowance` are the caller's own, `markup` its account's own, `volume_nano` what that was charged this month,
         `session` the conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is
-        left for.
+        left for. `assessment` is the call's, where it was sorted before.
         """
         pays = markup or self._usual
         if call.plain:
@@ -113,7 +115,8 @@ class Router:
         policy = policy or self.default_policy
         branch = ""
         if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
-            branch = self.policies.branch(self.policies.called(call.model), call)
+            called = self.policies.called(call.model)
+            branch = self.policies.branch(called, call) if assessment is None else assessment.tier
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
         key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step, allowance)
@@ -130,8 +133,10 @@ class Router:
             if _fits(group, call, estimate):
                 found = _candidates(call, group.entries, estimate, now_us)
                 patience, attempts_max = standing.wanted.patience, standing.wanted.attempts_max
-                return Plan(tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience)
-        return self._choose(call, standing, now_us, random, session, expresses, everything)
+                made = Plan(tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience)
+                return made if assessment is None else msgspec.structs.replace(made, assessment=assessment)
+        made = self._choose(call, standing, now_us, random, session, expresses, everything)
+        return made if assessment is None else msgspec.structs.replace(made, assessment=assessment)
 
     def _prepare(
         self,
