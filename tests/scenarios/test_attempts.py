@@ -127,6 +127,8 @@ def test_too_long_for_one_goes_to_the_larger_window_at_once(world: World) -> Non
     reply, _ = world.ask("a/too-long", models=["a/too-long", "a/fine", "a/large"])
     assert (reply.status, world.asked) == (200, 2)
     assert billed(world, reply.headers["x-generation-id"]) == [("flaky", "http_error", False), ("large", "ok", True)]
+    rows = {row["model"]: row for row in world.box.cli("usage", "--by", "model")["rows"]}
+    assert rows["a/large"]["charge"] != "0.00", f"it is filed under the model that answered: {rows}"
 
 
 def test_too_long_for_all_is_told_after_one_try(world: World) -> None:

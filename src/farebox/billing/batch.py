@@ -127,8 +127,8 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
                 cached, reasoning = usage.cache_read, usage.reasoning
                 completion = usage.output + reasoning + usage.audio_output + usage.image_output
             append((
-                call.id, one.n, 0, True, account, call.key, call.project, call.end_user, call.model, one.provider, call.state,
-                one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
+                call.id, one.n, 0, True, account, call.key, call.project, call.end_user, one.model or call.model, one.provider,
+                call.state, one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
                 cost_transfer, call.created_us, now_us, bytes(call.tags).decode(),
             ))  # fmt: skip
         else:
@@ -175,8 +175,8 @@ def _add_attempts(
             losses.add(call.account, loss)
         usage = one.usage
         batch.rows.append((
-            call.id, one.n, 0, words is text, call.account, call.key, call.project, call.end_user, call.model, one.provider,
-            call.state, one.outcome, one.basis, charge, loss, one.cost_nano, usage.prompt_tokens if usage else None,
+            call.id, one.n, 0, words is text, call.account, call.key, call.project, call.end_user, one.model or call.model,
+            one.provider, call.state, one.outcome, one.basis, charge, loss, one.cost_nano, usage.prompt_tokens if usage else None,
             usage.completion_tokens if usage else None, usage.cache_read if usage else None,
             usage.reasoning if usage else None, words, charges.add(call.account, charge) if charge else None,
             costs.add(one.provider, one.cost_nano) if one.cost_nano else None, call.created_us, now_us,

@@ -34,6 +34,8 @@ class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
     cost_nano: int | None = 0
     charge_nano: int = 0
     loss_nano: int = 0
+    model: str = ""
+    """Empty: the call's own."""
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
