@@ -232,6 +232,7 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
         paid = Decimal(fate.cost_usd or "").scaleb(9)
         assert paid in (PRICE, 2 * PRICE)
         spent += int(paid)
+        await asyncio.sleep(0.05)  # a quick machine would spend the project's dollar in this second
     await acme.paid(2 * PRICE)
     spent += PRICE + 2 * PRICE
     await step(spent)
