@@ -119,6 +119,30 @@ def test_focus_adds_up_by_day_and_price_line(books):
     assert {"ServiceProviderName", "HostProviderName"} == set(lines[0]) - {column.name for column in focus.columns("1.2")}
 
 
+def test_focus_lines_keep_the_rules_no_validator_checks(world):
+    """Of the specification: one price per price id, own properties begin with `x_`, valueless tags are `true`, a credit's
+    contracted and list cost are its billed cost."""
+    owed = world.account(kind="postpaid", line_nano=DOLLAR)
+    world.top_up(owed, DOLLAR // 4, promo=True)
+    paid = world.account(DOLLAR)
+    worker, key = world.worker(), world.key(paid)
+    for tags in ((), ("red", "blue")):
+        hold = worker.hold(key, 100_000_000)
+        attempt = worker.attempt(hold, Usage(input=100, output=10), price_version="openai/gpt-4o@2026-08-01")
+        worker.settle(hold, attempt, tags=tags)
+    world.post()
+    data = write(world, "csv", focus.columns("1.3"), lambda c: focus.focus_table(c, EVER, "1.3"))
+    lines = list(csv.DictReader(io.StringIO(data.decode())))
+    used = [line for line in lines if line["ChargeCategory"] == "Usage"]
+    prices = {(line["SkuPriceId"], line["SkuId"], line["SkuMeter"], line["ListUnitPrice"]) for line in used}
+    assert len(prices) == len({price[0] for price in prices}) > 1, "a price id stands for one price"
+    assert all(key.startswith("x_") for line in used for key in json.loads(line["SkuPriceDetails"]))
+    assert {line["Tags"] for line in used} == {"{}", '{"red":true,"blue":true}'}
+    assert all(line["SkuPriceId"] for line in lines if line["ChargeCategory"] in ("Usage", "Purchase"))
+    (credit,) = [line for line in lines if line["ChargeCategory"] == "Credit"]
+    assert nano(credit["BilledCost"]) == nano(credit["ContractedCost"]) == nano(credit["ListCost"]) == -DOLLAR // 4
+
+
 def test_journal_entries_balance(books):
     data = write(books, "jsonl", exports.JOURNAL_COLUMNS, lambda c: exports.journal_table(c, EVER))
     lines = [json.loads(line) for line in data.splitlines()]

@@ -61,6 +61,13 @@ class _Key(msgspec.Struct, frozen=True):
     rate_pico: int
     price_version: str
     plan: str
+    tags: str
+    """As on the usage row: a JSON list, or empty."""
+
+    @property
+    def price_id(self) -> str | None:
+        """One price of one unit: a version has a price for each unit class, and for each tier of prompt size."""
+        return f"{self.price_version}/{self.unit}@{self.rate_pico}" if self.price_version else None
 
 
 class _Sum(msgspec.Struct):
@@ -103,11 +110,12 @@ def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Ite
             weights = [1] * len(units)
         fees = allocate(parts.fee_nano, weights) if units else []
         about = (row.revision > 0, row.project, row.key_id, row.model, row.provider)
+        priced = (attempt.price_version, attempt.plan, row.tags)
         if not units:
-            total = sums.setdefault(_Key(*about, "fee", 0, attempt.price_version, attempt.plan), _Sum())
+            total = sums.setdefault(_Key(*about, "fee", 0, *priced), _Sum())
             total.charge_nano += parts.fee_nano
         for (unit, part), fee in zip(units, fees, strict=True):
-            total = sums.setdefault(_Key(*about, unit, part.rate_pico, attempt.price_version, attempt.plan), _Sum())
+            total = sums.setdefault(_Key(*about, unit, part.rate_pico, *priced), _Sum())
             total.quantity += part.quantity
             total.list_nano += part.list_nano
             total.charge_nano += part.list_nano + fee
@@ -124,13 +132,19 @@ def _time(us: int) -> str:
 _UNIT_NAMES = {"web_searches": "Searches", "request": "Requests", "fee": "Requests"}
 
 
+def _tags(tags: str) -> str:
+    """Tags have no values here; FOCUS gives such ones the value `true`."""
+    return msgspec.json.encode(dict.fromkeys(msgspec.json.decode(tags, type=list[str]), True)).decode() if tags else "{}"
+
+
 def _usage_line(
     account: _Account, day: int, key: _Key, total: _Sum, version: Version, number: str | None
 ) -> Values:
     start_us = day * US_PER_DAY
     unit = _UNIT_NAMES.get(key.unit, "Tokens")
     contracted = divide_half_even(total.charge_nano * PICO_PER_NANO, total.quantity) if total.quantity > 0 else None
-    words = {"unit_class": key.unit, "markup_plan": key.plan} if key.plan else {"unit_class": key.unit}
+    # Properties that FOCUS does not define begin with `x_`.
+    words = {"x_UnitClass": key.unit, "x_MarkupPlan": key.plan} if key.plan else {"x_UnitClass": key.unit}
     return _line(
         account,
         version,
@@ -150,7 +164,7 @@ def _usage_line(
         contracted_price=contracted,
         number=number,
         key=key,
-        details=msgspec.json.encode(words).decode(),
+        details=msgspec.json.encode(words).decode() if key.price_id is not None else None,
     )
 
 
@@ -214,10 +228,10 @@ def _line(
         key.model if key is not None else "credit",
         key.unit if key is not None else "credit",
         details,
-        key.price_version or None if key is not None else None,
+        key.price_id if key is not None else "credit/usd" if category == "Purchase" else None,
         project,
         project,
-        "{}",
+        _tags(key.tags) if key is not None else "{}",
         key.key_id if key is not None else None,
         key.plan or None if key is not None else None,
     )
@@ -236,6 +250,8 @@ def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account]
         paid, amount, at_us = row["kind"] == "paid", row["amount_nano"], row["created_us"]
         end_us = window_end_us("day", at_us)
         assert end_us is not None, "a day has an end"
+        # A credit is its own charge: what is listed and contracted is what is billed.
+        billed = amount if paid else 0 if account.prepaid else -amount
         yield _line(
             account,
             version,
@@ -245,9 +261,9 @@ def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account]
             frequency="One-Time",
             start_us=end_us - US_PER_DAY,
             end_us=end_us,
-            billed=amount if paid else 0 if account.prepaid else -amount,
-            listed=amount if paid else 0,
-            contracted=amount if paid else 0,
+            billed=billed,
+            listed=billed,
+            contracted=billed,
             effective=0 if paid else -amount,
             quantity=1 if paid else None,
             unit="Credits" if paid else None,
