@@ -81,11 +81,14 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
     "config": {
-        "config_control", "config_limits", "config_models", "config_overlay", "config_providers", "config_routing", "money",
+        "config_control", "config_display", "config_limits", "config_models", "config_overlay", "config_providers",
+        "config_routing", "money",
     },
     "config_overlay": set(),
     "config_limits": {"money"},
     "config_control": {"money"},
+    "config_display": {"display", "money"},
+    "display": {"money"},
     "config_models": set(),
     "config_providers": set(),
     "config_routing": set(),
@@ -155,7 +158,7 @@ def test_every_part_has_its_arrows() -> None:
 
 PURE = (
     "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
-    "money", "errors", "billing.pricing", "billing.meter", "billing.budgets",
+    "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.limit_table", "gate.keys",
     "gate.permissions", "gate.addresses",
     "control.signing", "control.addresses", "control.messages",
@@ -237,6 +240,7 @@ def test_nobody_asks_datetime_for_the_time() -> None:
 
 MONEY = (
     "billing.budget_commands", "billing.covering",
+    "display",
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",

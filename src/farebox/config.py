@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from farebox.config_control import Alerts, ChannelSection, SignupSection, SmtpSection, check_alerts, check_signup
+from farebox.config_display import DisplaySection, check_display
 from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
@@ -200,6 +201,7 @@ class Config(_Section, frozen=True):
     billing: Billing = Billing()
     invoices: Invoices = Invoices()
     signup: SignupSection = SignupSection()
+    display: DisplaySection = DisplaySection()
     limits: RateLimits = RateLimits()
     tiers: dict[str, RateTierSection] = {}
     attempts: Attempts = Attempts()
@@ -332,7 +334,7 @@ def _known_names(place: str) -> tuple[str, ...]:
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
         "markup": MarkupSection, "signup": SignupSection, "invoices": Invoices, "routing": Routing,
-        "health": HealthSection, "policies": PolicySection, "alerts": Alerts,
+        "health": HealthSection, "policies": PolicySection, "alerts": Alerts, "display": DisplaySection,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -452,6 +454,7 @@ def _check(config: Config, path: Path) -> None:
     _check_invoices(config.invoices, refuse)
     check_alerts(config.alerts, refuse)
     check_signup(config.signup, refuse)
+    check_display(config.display, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(

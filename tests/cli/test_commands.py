@@ -17,6 +17,7 @@ KEYS: dict[tuple[str, ...], Any] = {
     ("accounts", "list"): {
         "accounts": {
             "id", "name", "kind", "status", "credit_limit", "markup", "policy", "tier", "remaining", "charged", "allotted",
+            "display",
         },
     },
     ("topup", "default", "25"): {"account", "name", "amount", "remaining", "command_id"},
@@ -146,6 +147,27 @@ def test_names_are_text_and_never_markup(shell: Shell) -> None:
 
 
 # --- accounts and money ------------------------------------------------------------------------------------------------------
+
+
+def test_accounts_are_also_shown_in_a_second_currency_by_the_rate_of_the_day(shell: Shell) -> None:
+    shell.json("accounts", "create", "acme")
+    shell.json("topup", "acme", "25")
+    rates = '"2000-01-01" = "2"\n"2020-01-01" = "0.92"\n"2999-01-01" = "7"\n'
+    shell.config.write_text(shell.config.read_text() + f'\n[display]\ncurrency = "EUR"\n[display.rates]\n{rates}')
+    said = shell.json("accounts", "list")
+    (acme,) = (account for account in said["accounts"] if account["name"] == "acme")
+    assert acme["remaining"] == "25.00"
+    assert acme["display"] == {
+        "currency": "EUR", "rate": "0.92", "since": "2020-01-01", "remaining": "23.00", "charged": "0.00",
+    }  # fmt: skip
+    table = shell("accounts", "list").out
+    assert "remaining EUR" in table and "23.00" in table and max(map(len, table.splitlines())) <= WIDTH
+
+
+def test_no_second_currency_is_shown_before_its_first_rate(shell: Shell) -> None:
+    shell.config.write_text(shell.config.read_text() + '\n[display]\ncurrency = "EUR"\nrates = { "2999-01-01" = "7" }\n')
+    assert shell.json("accounts", "list")["accounts"][0]["display"] is None
+    assert "EUR" not in shell("accounts", "list").out
 
 
 def test_a_prepaid_account_has_what_was_topped_up(shell: Shell) -> None:

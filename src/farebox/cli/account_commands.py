@@ -1,5 +1,6 @@
 """`accounts`, `topup`."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,16 @@ def create_account(name: str, kind: str, credit_limit: str | None, config_path: 
 @config_option
 @json_option
 def list_accounts(config_path: Path, as_json: bool) -> None:
-    """List accounts with what they have left."""
-    with database_of(config_path) as (_, database):
+    """List accounts with what they have left, also in the currency of [display] in the configuration."""
+    with database_of(config_path) as (loaded, database):
+        shown = loaded.config.display.shown
 
         def ask(connection: Any) -> list[tuple[queries.Account, queries.Balance | None]]:
             return [(account, queries.balance(connection, account.id)) for account in queries.list_accounts(connection)]
 
         rows = database.read(ask)
+    today = dt.datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, dt.UTC).date()
+    rate = shown.rate_on(today) if shown else None
     if as_json:
         print_json(
             {
@@ -103,26 +107,37 @@ def list_accounts(config_path: Path, as_json: bool) -> None:
                         "remaining": format_amount(balance.remaining_nano if balance else 0),
                         "charged": format_amount(balance.posted_nano if balance else 0),
                         "allotted": format_amount(balance.allotted_nano if balance else 0),
+                        "display": {
+                            "currency": shown.currency,
+                            "rate": rate.text,
+                            "since": str(rate.day),
+                            "remaining": shown.convert(balance.remaining_nano if balance else 0, rate),
+                            "charged": shown.convert(balance.posted_nano if balance else 0, rate),
+                        }
+                        if shown and rate
+                        else None,
                     }
                     for account, balance in rows
                 ]
             }
         )
         return
+    extra = (f"remaining {shown.currency}",) if shown and rate else ()
     print_table(
-        ("name", "kind", "status", "remaining USD", "charged USD", "id"),
+        ("name", "kind", "status", "remaining USD", *extra, "charged USD", "id"),
         [
             (
                 account.name,
                 account.kind,
                 account.status,
                 format_amount(balance.remaining_nano if balance else 0),
+                *((shown.convert(balance.remaining_nano if balance else 0, rate),) if shown and rate else ()),
                 format_amount(balance.posted_nano if balance else 0),
                 account.id,
             )
             for account, balance in rows
         ],
-        right=(3, 4),
+        right=(3, 4, 5) if extra else (3, 4),
         empty="No accounts yet; `farebox accounts create NAME` makes one.",
     )
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 import msgspec
 
-from farebox import config, config_control
+from farebox import config, config_control, config_display
 from farebox.simulator import directives
 
 WIDTH = 100
@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[local_model]", config.LocalModel),
     ("[alerts]", config_control.Alerts),
     ("[signup]", config_control.SignupSection),
+    ("[display]", config_display.DisplaySection),
     ("[alerts.channels.NAME]", config_control.ChannelSection),
     ("[alerts.smtp]", config_control.SmtpSection),
     ("[providers.NAME]", config.ProviderSection),
