@@ -425,12 +425,11 @@ class Worker:
         if sorter is not None:
             self._examples_thread.submit(sorter.warm)
         metrics = Metrics(access_log=config.server.access_log)
-        self._journal = journal
-        self.turn = Turn(self._commit, outside.fail_point)
+        journal.on_broken = self._disk_failed
+        self.turn = Turn(journal.commit, outside.fail_point)
         journal.group = self.turn.end_soon
-        self.books = Books(
-            journal, Holds(self.store, clock, self.run_money, self._commit), clock, life, bill_partial=config.billing.bill_partial
-        )
+        holds = Holds(self.store, clock, self.run_money, journal.commit)
+        self.books = Books(journal, holds, clock, life, bill_partial=config.billing.bill_partial)
         usual = Limits(requests_per_minute=config.limits.requests_per_minute, concurrent_calls=config.limits.concurrent_calls)
         lookup = principal_lookup(self.database, usual, make_ladder(loaded))
         attempts = config.attempts
@@ -474,14 +473,11 @@ class Worker:
         self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded))
         self.app = App(self.gateway, self.library)
 
-    def _commit(self) -> None:
-        """The records of this turn go to the file. A disk that cannot take what was reserved on it has failed: a worker that went
-        on would send what it could not account for. The next life reads what is there."""
-        try:
-            self._journal.commit()
-        except OSError as error:
-            self.gateway.metrics.crashed("journal", error)
-            os._exit(os.EX_IOERR)
+    def _disk_failed(self, error: OSError) -> None:
+        """A disk that cannot take what was reserved on it has failed: a worker that went on would send what it could not account
+        for. The next life reads what is there."""
+        self.gateway.metrics.crashed("journal", error)
+        os._exit(os.EX_IOERR)
 
     def _read_market(self, known: int | None = None) -> tuple[int, Market | None]:
         """The price book's revision and a market by it; None when the revision is the known one."""

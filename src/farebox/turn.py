@@ -19,6 +19,8 @@ class Sink(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
+    def abort(self) -> None: ...
+
 
 TURN_BYTES_MAX = 2**20
 """Waiting for the end of a turn; what is more leaves at once, so that a sender learns that its reader is slow."""
@@ -76,5 +78,11 @@ class Turn:
         queue, self._queue = self._queue, []
         for sink, data in queue:
             if not sink.is_closing():
-                sink.write(data)
+                try:
+                    sink.write(data)
+                except Exception as error:
+                    # One connection's trouble must not keep the others' bytes.
+                    sink.abort()
+                    context = {"message": "a connection did not take its bytes", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(context)
         self._fail_point("turn.after_send")

@@ -136,19 +136,6 @@ def test_a_callers_mistakes_never_count(outcome: Outcome) -> None:
     assert health.view(lab, 100 * S) == msgspec.structs.replace(healths.OfferHealth())
 
 
-def test_at_most_half_of_a_models_offers_are_kept_out_and_none_when_all_are() -> None:
-    health = Health()
-    targets = [offer(name) for name in ("a", "b", "c", "d")]
-    for index, name in enumerate(("a", "b", "c")):
-        for _ in range(5):
-            attempt(health, place(name), "failed", index * S, index * S)
-    assert health.kept_out(targets, 3 * S) == {1, 2}, "the ones that failed last"
-    for _ in range(5):
-        attempt(health, place("d"), "failed", 3 * S, 3 * S)
-    assert health.kept_out(targets, 4 * S) == frozenset()
-    assert health.kept_out(targets[:1], 4 * S) == frozenset()
-
-
 class CircuitMachine(RuleBasedStateMachine):
     """The circuit against its definition, told over the whole history."""
 

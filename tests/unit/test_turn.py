@@ -21,7 +21,12 @@ class Sink:
     def is_closing(self) -> bool:
         return self.closing
 
+    def abort(self) -> None:
+        self.story.append(f"{self.name} aborted")
+
     def write(self, data: bytes) -> None:
+        if data == b"bad":
+            raise OSError("no such connection")
         self.story.append(f"{self.name}: {data[:9].decode()}")
 
 
@@ -61,6 +66,17 @@ async def test_a_connection_that_closed_meanwhile_gets_nothing() -> None:
     gone.closing = True
     await turn_over()
     assert story == ["here: 2"]
+
+
+async def test_one_connection_that_fails_keeps_nobody_elses_bytes() -> None:
+    story: list[str] = []
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    turn = Turn()
+    turn.send(Sink("bad", story), b"bad")
+    turn.send(Sink("good", story), b"1")
+    await turn_over()
+    assert story == ["bad aborted", "good: 1"] and told == ["a connection did not take its bytes"]
 
 
 async def test_a_turn_with_much_to_say_ends_early() -> None:
@@ -114,3 +130,25 @@ async def test_a_segment_ends_behind_what_its_group_still_had(tmp_path: Path) ->
     assert list(read_all(tmp_path / "w0")) == wanted
     with pytest.raises(JournalError, match="closed"):
         journal.write(wanted[0])
+
+
+async def test_a_disk_that_fails_where_a_segment_ends_is_told_to_whom_it_concerns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of an innocent call may be what ends the segment: it must not pass for refused."""
+    import os
+
+    journal = Journal(tmp_path / "w0", sync="os", segment_bytes_max=4096)
+    told: list[OSError] = []
+    journal.on_broken = told.append
+    turn = Turn(journal.commit)
+    journal.group = turn.end_soon
+
+    def broken(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pwrite", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        for n in range(100):
+            journal.write(Opened(f"life-{n}" + "x" * 200, n))
+    assert len(told) == 1

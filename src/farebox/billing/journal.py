@@ -96,6 +96,8 @@ class Journal:
         self.segment = numbers[-1] if numbers else 0
         self.group: Callable[[], None] | None = None
         """Called when records wait for a `commit`, which is then its business; None: every write commits itself."""
+        self.on_broken: Callable[[OSError], None] | None = None
+        """Told when the disk does not take what was reserved on it; does not return. None: the `OSError` is raised."""
         self._pending: list[bytes] = []
         self._fd = -1
         self._written = self._size = self._limit = self._reserved = 0
@@ -157,14 +159,20 @@ class Journal:
             return
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
-        while data:
-            count = os.pwrite(self._fd, data, self._written)
-            self._written += count
-            data = data[count:]
-        if self._policy == "always":
-            os.fdatasync(self._fd)
-        else:
-            self._dirty = True
+        try:
+            while data:
+                count = os.pwrite(self._fd, data, self._written)
+                self._written += count
+                data = data[count:]
+            if self._policy == "always":
+                os.fdatasync(self._fd)
+            else:
+                self._dirty = True
+        except OSError as error:
+            # Also where a full segment ends in the middle of a call: nobody may go on as if it had been refused in time.
+            if self.on_broken is not None:
+                self.on_broken(error)
+            raise
 
     def _make_room(self, records: Sequence[Record], size: int) -> None:
         """See that so many bytes fit: into this segment if they are an end, else into the next."""

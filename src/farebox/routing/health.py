@@ -28,8 +28,6 @@ PLACES_MAX = 20_000
 """Places that are remembered; beyond it the one not used for the longest time is forgotten."""
 REPORTED_MAX = 2_000
 """Places, and keys, of a report."""
-EJECTED_SHARE_MAX = 2
-"""At most one in so many of a model's offers is kept out: when more fail, the fault is rather ours, or the model's."""
 HALF_HOUR_US = 1_800_000_000
 BENCH_US = 60_000_000
 """A refused key is tried again after a minute, then after two, and so on up to an hour: somebody may have filled its account."""
@@ -315,20 +313,6 @@ class Health:
             in_flight=sum(record.in_flight for record in records),
             limit=sum(limits) if limits and len(limits) == len(places) else None,
         )
-
-    def kept_out(self, targets: Iterable[Target], now_us: int) -> frozenset[int]:
-        """Which targets of a model stay out now, by their index: the ejected ones, those that failed last first, up to the share
-        that may; nobody when all are ejected, since then anything is better than nothing."""
-        counted = list(targets)
-        out = [index for index, target in enumerate(counted) if self.view(target, now_us).state == "ejected"]
-        if len(out) == len(counted):
-            return frozenset()
-        out.sort(key=lambda index: self._opened_us(counted[index]), reverse=True)
-        return frozenset(out[: max(len(counted) // EJECTED_SHARE_MAX, 1)])
-
-    def _opened_us(self, target: Target) -> int:
-        records = (self._places.get(place) for place in self.places(target))
-        return max((record.circuit.opened_us for record in records if record is not None), default=0)
 
     @staticmethod
     def places(target: Target) -> list[Place]:
