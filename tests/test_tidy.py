@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
     "config_models": set(),
     "config_providers": set(),
     "config_routing": set(),
-    "exchange": {"wires"},
+    "exchange": {"gate", "wires"},
     "turn": set(),
     "transport": {"turn"},
     "storage": {"ports"},
@@ -111,19 +111,19 @@ ARROWS: dict[str, set[str]] = {
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
-    "attempt": {"billing", "bridge", "errors", "money", "routing", "transport", "verdict", "wires"},
+    "attempt": {"billing", "bridge", "errors", "money", "routing", "transport", "turn", "verdict", "wires"},
     "flight": {
         "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
         "wires",
     },
     "gateway": {
         "billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "sorting", "telemetry",
-        "transport", "wires",
+        "transport", "turn", "wires",
     },
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "pipeline": {
         "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "routing",
-        "wires",
+        "turn", "wires",
     },
     "edge": {
         "attempt", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "metering", "money", "pipeline",

@@ -467,6 +467,7 @@ class Worker:
                 stream_recovery=attempts.stream_recovery,
             ),
             fail_point=outside.fail_point,
+            turn=self.turn,
             sorter=sorter,
         )
         run_commands, self._command_thread = on_one_thread("commands")

@@ -26,6 +26,7 @@ from farebox.transport import (
     TotalTimeout,
     TransportError,
 )
+from farebox.turn import step
 from farebox.verdict import Failure, upstream_failure
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.relay import MalformedStream, NotACompletion, Relay
@@ -70,10 +71,10 @@ class Try:
         """None when the client has its answer (or is gone) and the call is settled."""
         flight, candidate, start = self.flight, self.candidate, self.start
         gateway = flight.gateway
-        rest = flight.rest
+        rest = None if flight.recovery is None else flight.rest
         prefilled = rest is not None and bool(rest.text)
         try:
-            drop = gateway.drops_unsupported(flight.exchange)
+            drop = flight.exchange.wishes.drops_unsupported
             if rest is not None:
                 outgoing = rest.outgoing(flight.call, candidate, drop_unsupported=drop)
             else:
@@ -85,6 +86,8 @@ class Try:
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled
         )
+        if gateway.turn.crowded:
+            await step()
         gateway.begin(start, candidate.target)
         timeouts, first_token_us = gateway.timeouts_for(candidate.target, flight)
         self.first_token_us = start.begun_us + first_token_us if flight.call.stream else 0
@@ -170,6 +173,8 @@ class Try:
             reply = bridge.reply(flight.call, candidate, body, created_s=start.first_byte_us // 1_000_000)
         except NotACompletion as error:
             return self._garbage(str(error))
+        if flight.gateway.turn.crowded:
+            await step()
         if reply.failure is not None:
             found = bridge.failure(candidate, reply.failure, response.header)
             return self._upstream_failure(found, "failed_before_content", "error_in_body")
@@ -207,6 +212,7 @@ class Try:
         make = bridge.relay if flight.rest is None else flight.rest.relay
         relay = self.relay = make(flight.call, candidate, id=flight.settlement.id, created_s=flight.created_s())
         answer = flight.exchange.answer
+        flight.task = asyncio.current_task()
         answer.on_gone = flight.client_left
         try:
             broken = await self._forward(relay, response)
@@ -235,7 +241,7 @@ class Try:
         usage, extra = self._told(verdict)
         answer.start(flight.stream_headers())
         # A comment: readers of event streams skip it, and no SDK has to know of it.
-        told = b": farebox %b\n\n" % flight.metadata() if gateway.tells(flight.exchange) else b""
+        told = b": farebox %b\n\n" % flight.metadata() if flight.exchange.wishes.tells else b""
         answer.end(told + relay.finish(usage, extra))
         if relay.done:
             # The end of the body is due now; with it the connection can be used again.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from farebox.gate.wishes import NO_WISHES, Wishes
 from farebox.wires.call import Call
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Answer(Protocol):
 class Exchange:
     """What came in, and where the answer goes."""
 
-    __slots__ = ("answer", "body", "headers", "limits", "notes", "request_id", "surface")
+    __slots__ = ("answer", "body", "headers", "limits", "notes", "request_id", "surface", "wishes")
 
     def __init__(
         self,
@@ -90,6 +91,8 @@ class Exchange:
         self.request_id = request_id
         self.limits = b""
         """Header lines that say what is left of the caller's rate limits."""
+        self.wishes: Wishes = NO_WISHES
+        """What the headers ask for; read when it is known whose request it is."""
         self.notes = {} if notes is None else notes
         """What has been worked out of the headers; kept for requests that have the same."""
 

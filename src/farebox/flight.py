@@ -68,7 +68,8 @@ class Flight:
         self.settlement = settlement
         self.recovery = recovery
         self.demand = demand
-        self.escalation = Escalation(call, plan) if plan.escalates(call) else None
+        escalates = plan.standing is not None and plan.standing.escalation is not None and plan.escalates(call)
+        self.escalation = Escalation(call, plan) if escalates else None
         first = settlement.current
         assert first is not None, "the hold has opened the first attempt"
         self.trying = Try(self, plan.candidates[0], first)
@@ -79,7 +80,8 @@ class Flight:
         self.sending_us = 0
         self.gone_us = 0
         self.interrupted = False
-        self.task = asyncio.current_task()
+        self.task: asyncio.Task[object] | None = None
+        """What is interrupted when the client of a stream leaves."""
 
     @property
     def candidate(self) -> Candidate:
@@ -181,7 +183,7 @@ class Flight:
             extra = cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated)
             told = escalation.header(candidate)
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
-        if gateway.tells(self.exchange):
+        if self.exchange.wishes.tells:
             data = with_members(data, b'"farebox":%b' % self.metadata())
         shown = cost.encode()
         costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)

@@ -1,6 +1,6 @@
 """The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,20 +17,19 @@ from farebox.gate.limits import Limiter
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import explain, retry
-from farebox.routing.health import Health, Place
+from farebox.routing.health import Health
 from farebox.routing.lessons import lesson
 from farebox.routing.patience import Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
-from farebox.routing.target import Target
+from farebox.routing.target import Place, Target
 from farebox.sorting import Sorter
 from farebox.telemetry import Metrics
 from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
+from farebox.turn import Turn
 from farebox.wires.call import Call
 
-METADATA_HEADER = b"x-farebox-metadata"
-DROP_HEADER = b"x-farebox-drop-unsupported"
 USER_AGENT = "farebox/0.1"
 HEADS_MAX = 10_000
 NO_PATIENCE = Patience()
@@ -87,6 +86,7 @@ class Gateway:
         health: Health,
         settings: Settings,
         fail_point: Callable[[str], None],
+        turn: Turn,
         sorter: Sorter | None = None,
     ) -> None:
         self.router = router
@@ -107,6 +107,7 @@ class Gateway:
         books.learn = self._learn
         self.settings = settings
         self.fail_point = fail_point
+        self.turn = turn
         self.sorter = sorter
         """Where policies sort calls by examples."""
         self.flights: dict[Flight, None] = {}
@@ -191,19 +192,22 @@ class Gateway:
         """An attempt as its record begins, with the key that is free and has the least to do; another than those tried."""
         target = candidate.target
         now_us = self.clock.monotonic_us()
-        choice = self.health.choose(target, now_us, [one.provider_key for one in tried] if tried else ())
+        number, places = 0, target.places
+        if len(places) > 1:
+            number = self.health.choose(target, now_us, [one.provider_key for one in tried] if tried else ()).number
+        place = places[number]
         return AttemptStart(
             n,
-            target.provider.name,
+            place.provider,
             candidate.upstream_id,
-            choice.place.key,
+            place.key,
             candidate.quoted,
             self.clock.now_us(),
             target.provider.charges_by_reported_cost,
             continues,
-            target.model.slug,
+            place.model,
             streamed,
-            choice.number,
+            number,
             now_us,
         )
 
@@ -215,9 +219,9 @@ class Gateway:
 
     def begin(self, start: AttemptStart, target: Target) -> None:
         """The attempt leaves now: health counts it until it ends."""
+        number = start.key_index
         start.begun_us = start.chosen_us
-        place = Place(start.provider, start.provider_key, start.model)
-        self.health.started(place, start.begun_us, target.key_weight(start.key_index))
+        self.health.started(target.places[number], start.begun_us, target.key_weights[number] if target.key_weights else 1)
 
     def _learn(self, start: AttemptStart, attempt: Attempt) -> None:
         """An attempt is over, whatever ended it."""
@@ -273,13 +277,6 @@ class Gateway:
             headers.append((credential.header, f"{credential.scheme}{target.keys[key_index]}"))
         return prepare(origin, "POST", f"{base.rstrip('/')}{path}", headers)
 
-    def drops_unsupported(self, exchange: Exchange) -> bool:
-        return exchange.headers.get(DROP_HEADER, b"").lower() == b"true"
-
-    def tells(self, exchange: Exchange) -> bool:
-        """Whether the caller wants to know how its call was routed."""
-        return exchange.headers.get(METADATA_HEADER, b"").lower() == b"enabled"
-
     def may_drain(self) -> bool:
         """Whether one more vanished client's stream may be read on."""
         return sum(1 for flight in self.flights if flight.gone_us) <= self.settings.drains_max
@@ -311,8 +308,3 @@ class Gateway:
             flight.keepalive(now_us)
         if self.books.unwritten:
             self.books.retry_unwritten()
-
-
-def pick(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    """A client header as bounded text."""
-    return headers.get(name, b"")[:256].decode("latin-1")

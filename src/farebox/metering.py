@@ -18,28 +18,35 @@ from farebox.wires.call import Call
 
 
 def knock(gateway: Gateway, principal: Principal) -> None:
-    """Refuse who has reached a limit before the request is read; takes nothing."""
+    """Refuse who has reached a limit before the request is read; takes nothing. Who was let in the last time is let in here."""
+    for holder in principal.holders:
+        if holder.pressed:
+            break
+    else:
+        return
     refused = gateway.limiter.refusal(principal.holders, gateway.clock.monotonic_us())
     if refused is not None:
         raise limited(gateway, refused)
 
 
-def enter(gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan) -> Admission:
+def enter(
+    gateway: Gateway, exchange: Exchange, principal: Principal, call: Call, found: Plan, now_us: int
+) -> Admission:
     """Pass every limit, with the tokens that the call will probably use, or none; what is left stands in the answer's head. The
     place is given back in a `finally`, by `leave`."""
     holders, tokens = principal.holders, 0
     if principal.metered:
         tokens = probable_tokens(call, found)
         holders = concerned(holders, {candidate.target.model.slug for candidate in found.candidates})
-    return _enter(gateway, exchange, holders, tokens)
+    return _enter(gateway, exchange, holders, tokens, now_us)
 
 
 def enter_without_tokens(gateway: Gateway, exchange: Exchange, principal: Principal) -> Admission:
     """The same for what generates nothing."""
-    return _enter(gateway, exchange, principal.holders, 0)
+    return _enter(gateway, exchange, principal.holders, 0, gateway.clock.now_us())
 
 
-def _enter(gateway: Gateway, exchange: Exchange, holders: Sequence[Holder], tokens: int) -> Admission:
+def _enter(gateway: Gateway, exchange: Exchange, holders: Sequence[Holder], tokens: int, now_us: int) -> Admission:
     try:
         decision = gateway.limiter.admit(holders, tokens, gateway.clock.monotonic_us())
     except TableFull:
@@ -48,7 +55,7 @@ def _enter(gateway: Gateway, exchange: Exchange, holders: Sequence[Holder], toke
         ) from None
     if isinstance(decision, Refusal):
         raise limited(gateway, decision)
-    exchange.limits = exchange.surface.limits(decision.standing, gateway.clock.now_us())
+    exchange.limits = exchange.surface.limits(decision.standing, now_us)
     return decision
 
 

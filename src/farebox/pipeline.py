@@ -9,31 +9,33 @@ flight      attempts: send, retry, fail over until the first content; stream, me
 telemetry   one record of it all
 """
 
+from operator import attrgetter
+
 from farebox import bridge, metering
 from farebox.billing.budgets import Scope
+from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
 from farebox.billing.journal import JournalError
 from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Hold
 from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
-from farebox.errors import FareboxError, Kind, invalid
+from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
-from farebox.gate.attribution import Attribution, attribution, completed, tagged
+from farebox.gate.attribution import Attribution, completed, tagged
 from farebox.gate.principal import USUAL, Principal, check, credential, permitted
 from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
+from farebox.gate.wishes import Wishes, wishes
 from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.complexity.classify import Assessment
-from farebox.routing.patience import Demand, demand
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
+from farebox.turn import step
 from farebox.wires.call import Call
 
-TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
-SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id")
-SESSION_CHARS_MAX = 256
+_scope_id = attrgetter("id")
 
 
 async def answer(gateway: Gateway, exchange: Exchange) -> None:
@@ -44,29 +46,35 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     principal = await admit(gateway, exchange, now_us)
     metering.knock(gateway, principal)
     call = exchange.surface.read_call(exchange.body)
-    wanted = demanded(exchange)
     recovery = recover(gateway, exchange, call) if call.stream else None
     whom = attributed(exchange, principal, call)
     sorter = gateway.sorter
     sorted_as = await sorter.assess(call) if sorter is not None and call.model in sorter.examples else None
+    turn = gateway.turn
+    if turn.crowded:
+        await step()
     found = route(gateway, exchange, principal, call, now_us, sorted_as=sorted_as)
     if principal.tier is not None:
         found = metering.within_tier(principal, found, streamed=call.stream)
-    slot = metering.enter(gateway, exchange, principal, call, found)
+    slot = metering.enter(gateway, exchange, principal, call, found, now_us)
     settlement: Settlement | None = None
     try:
+        if turn.crowded:
+            await step()
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
-        settlement = open_hold(gateway, exchange, principal, call, found, reserved, whom)
-        await Flight(gateway, exchange, call, found, settlement, recovery, wanted).run()
+        settlement = open_hold(gateway, exchange, principal, call, found, reserved, scopes, whom)
+        if turn.crowded:
+            await step()
+        await Flight(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand).run()
     finally:
         metering.leave(gateway, slot, settlement, found)
 
 
 async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
-    """The caller behind the credential, allowed to call."""
+    """The caller behind the credential, allowed to call; what else the headers say is read with it."""
     mark = exchange.notes.get("key")
     principal = gateway.keyring.remembered(mark) if isinstance(mark, bytes) else None
     if principal is None:
@@ -77,6 +85,10 @@ async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
     if principal.permit is not USUAL:
         permitted(principal, "inference", address_of(gateway, exchange))
     gateway.keyring.used[principal.key] = now_us
+    wanted = exchange.notes.get("wishes")
+    if not isinstance(wanted, Wishes):
+        wanted = exchange.notes["wishes"] = wishes(exchange.headers)
+    exchange.wishes = wanted
     return principal
 
 
@@ -87,20 +99,10 @@ def address_of(gateway: Gateway, exchange: Exchange) -> str:
 
 def attributed(exchange: Exchange, principal: Principal, call: Call) -> Attribution:
     """For whom the call is made, and what it is filed under."""
-    whom = exchange.notes.get("whom")
-    if not isinstance(whom, Attribution):
-        whom = exchange.notes["whom"] = attribution(exchange.headers)
+    whom = exchange.wishes.whom
     if call.end_user or call.tags:
         whom = completed(whom, call.end_user, call.tags)
     return tagged(whom, principal.tags) if principal.tags else whom
-
-
-def demanded(exchange: Exchange) -> Demand:
-    """The time-outs and retries that the headers ask for."""
-    wanted = exchange.notes.get("demand")
-    if not isinstance(wanted, Demand):
-        wanted = exchange.notes["demand"] = demand(exchange.headers)
-    return wanted
 
 
 def route(
@@ -125,7 +127,7 @@ def route(
             allowance=principal.permit.allowance,
             markup=own_markup(gateway, principal) if principal.markup else None,
             volume_nano=principal.volume_nano(day[:7]),
-            session=session(exchange),
+            session=exchange.wishes.session,
             expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
             everything=everything,
         assessment=sorted_as,
@@ -166,21 +168,10 @@ def inexpressible(gateway: Gateway, exchange: Exchange, call: Call, candidate: C
     if candidate.target.wire == call.wire:
         return None
     try:
-        bridge.outgoing(call, candidate, drop_unsupported=gateway.drops_unsupported(exchange))
+        bridge.outgoing(call, candidate, drop_unsupported=exchange.wishes.drops_unsupported)
     except FareboxError as error:
         return error.message
     return None
-
-
-def session(exchange: Exchange) -> str:
-    """The conversation's name, where the client sends one in a header."""
-    for name in SESSION_HEADERS:
-        value = exchange.headers.get(name)
-        if value is not None:
-            if len(value) > SESSION_CHARS_MAX:
-                raise invalid(f"`{name.decode()}` is longer than {SESSION_CHARS_MAX} characters", param=name.decode())
-            return value.decode("latin-1")
-    return ""
 
 
 def covered(principal: Principal, found: Plan, whom: Attribution, now_us: int) -> tuple[Scope, ...]:
@@ -214,17 +205,13 @@ async def reserve(
         return found, await holds.reserve(scopes, found.hold_nano)
     except Insufficient as refusal:
         tokens = affordable(call, found, refusal.available_nano)
-        if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or _asks_lowering(exchange)):
+        if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or exchange.wishes.to_balance):
             smaller = lowered(call, found, tokens)
             try:
                 return smaller, await holds.reserve(scopes, smaller.hold_nano)
             except Insufficient as again:
                 raise too_little(again, principal, affordable(call, found, again.available_nano), now_us) from None
         raise too_little(refusal, principal, tokens, now_us) from None
-
-
-def _asks_lowering(exchange: Exchange) -> bool:
-    return exchange.headers.get(TO_BALANCE_HEADER, b"").lower() == b"true"
 
 
 def open_hold(
@@ -234,6 +221,7 @@ def open_hold(
     call: Call,
     found: Plan,
     reserved: Reserved,
+    scopes: tuple[Scope, ...],
     whom: Attribution,
 ) -> Settlement:
     """Write the hold into the journal: from here on the call has exactly one end."""
@@ -241,13 +229,13 @@ def open_hold(
     start = gateway.start_attempt(first, 1, streamed=call.stream)
     target = first.target
     covering = principal.covering
-    only, only_models = covering.only(purse.scope for purse in reserved.purses)
+    only, only_models = (NOTHING, NOTHING) if covering.steady else covering.only(scopes)
     hold = Hold(
         id="gen" + exchange.request_id[3:],
         at_us=start.started_us,
         account=principal.account,
         key=principal.key,
-        scopes=tuple(purse.scope.id for purse in reserved.purses),
+        scopes=tuple(map(_scope_id, scopes)),
         amount_nano=reserved.amount_nano,
         surface=exchange.surface.name,
         model=target.model.slug,

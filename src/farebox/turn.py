@@ -8,7 +8,8 @@ The order is the rule of the journal: no byte leaves before the records that it 
 """
 
 import asyncio
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 
@@ -25,6 +26,18 @@ class Sink(Protocol):
 TURN_BYTES_MAX = 2**20
 """Waiting for the end of a turn; what is more leaves at once, so that a sender learns that its reader is slow."""
 
+CROWD = 4
+"""Connections written to in one turn: from here on calls go on step by step."""
+
+
+@types.coroutine
+def step() -> Generator[None]:
+    """Let the other calls of this turn come as far as this one has, before any goes on.
+
+    A processor that does the same for many calls in a row has code and data of that step at hand. Worth a task switch, about a
+    third of a microsecond, where several calls come at once: `if turn.crowded: await step()`."""
+    yield
+
 
 def _nothing() -> None:
     """No journal: bytes may leave at once."""
@@ -33,7 +46,7 @@ def _nothing() -> None:
 class Turn:
     """One event loop's. Made outside of it or inside; used inside only."""
 
-    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_loop", "_queue", "number")
+    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_loop", "_queue", "crowded", "number")
 
     def __init__(
         self, commit: Callable[[], None] = _nothing, fail_point: Callable[[str], None] = lambda _name: None
@@ -45,6 +58,8 @@ class Turn:
         self._bytes = 0
         self._due = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.crowded = False
+        """Many connections were written to in the last turn, so many calls are probably at the same point."""
         self.number = 0
         """How many turns have ended: what was sent in turn `number` has not left before it grows."""
 
@@ -76,6 +91,8 @@ class Turn:
         self._fail_point("turn.after_commit")
         self.number += 1
         queue, self._queue = self._queue, []
+        if queue:
+            self.crowded = len(queue) >= CROWD
         for sink, data in queue:
             if not sink.is_closing():
                 try:

@@ -15,10 +15,10 @@ from farebox.providers.base import Provider, Speaks
 from farebox.routing import health as healths
 from farebox.routing.circuit import Circuit, Rules
 from farebox.routing.concurrency import FORGET_US, Concurrency
-from farebox.routing.health import Health, Outcome, Place
+from farebox.routing.health import Health, Outcome
 from farebox.routing.measured import Measured, Unmeasured
 from farebox.routing.rolling import Counts, Histogram, bin_of, percentiles, value_of
-from farebox.routing.target import Target, target
+from farebox.routing.target import Place, Target, target
 
 S = 1_000_000
 RULES = Rules()

@@ -8,6 +8,7 @@ changes meanwhile changes nothing about it, and the row recomputes from itself (
 in the UTC month for calls that are posted; it chooses the percentage of later calls and re-rates no earlier one.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -68,6 +69,12 @@ class MarkupPlan(msgspec.Struct, frozen=True, eq=False):
     rules: tuple[Rule, ...]
     found: dict[tuple[str, str], Rule] = msgspec.field(default_factory=dict[tuple[str, str], Rule])
     """Rules looked up so far, by model and provider; no larger than the catalog."""
+    thresholds_nano: tuple[int, ...] = ()
+    """Volumes at which something changes, ascending; worked out of the rules."""
+
+    def __post_init__(self) -> None:
+        found = sorted({band.above_nano for rule in self.rules for band in rule.bands[1:]})
+        msgspec.structs.force_setattr(self, "thresholds_nano", tuple(found))
 
     def terms(self, model: str, provider: str, volume_nano: int = 0) -> Terms:
         """What a call of this model at this provider is charged by."""
@@ -85,12 +92,7 @@ class MarkupPlan(msgspec.Struct, frozen=True, eq=False):
 
     def step(self, volume_nano: int) -> int:
         """How many thresholds a volume has passed: between two of them, all terms stay the same."""
-        return sum(volume_nano > threshold for threshold in self.thresholds_nano)
-
-    @property
-    def thresholds_nano(self) -> tuple[int, ...]:
-        """Volumes at which something changes, ascending."""
-        return tuple(sorted({band.above_nano for rule in self.rules for band in rule.bands[1:]}))
+        return bisect_left(self.thresholds_nano, volume_nano)
 
 
 def flat(bp: int, name: str = "") -> MarkupPlan:

@@ -1,7 +1,8 @@
 """Which path is what, and how an error leaves. The data path's entry is `App.handle`; everything else is read-only."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from farebox import metering, pipeline
 from farebox.billing.journal import JournalError
@@ -42,13 +43,12 @@ class App:
                 self._generate[prefix + path] = surface
                 self._generate[f"{prefix}{path}/"] = surface
 
-    async def handle(self, request: Request, answer: HttpAnswer) -> None:
-        """Answer one request; every error in its surface's shape, never a traceback."""
+    def handle(self, request: Request, answer: HttpAnswer) -> Coroutine[Any, Any, None]:
+        """Answers one request; every error in its surface's shape, never a traceback."""
         surface = self._generate.get(request.path)
         if surface is not None and request.method == b"POST":
-            await self._run(request, answer, surface, None)
-        else:
-            await self._other(request, answer)
+            return self._run(request, answer, surface, None)
+        return self._other(request, answer)
 
     async def _run(self, request: Request, answer: HttpAnswer, surface: Surface, route: Route | None) -> None:
         gateway = self._gateway

@@ -103,7 +103,7 @@ def _buckets(limits: Limits) -> tuple[_Bucket, ...]:
 class Holder:
     """Somebody with limits: an account, a project, a key; and where its cells are."""
 
-    __slots__ = ("about", "base", "buckets", "calls", "classes", "id", "limits", "mark", "most", "requests", "whose")
+    __slots__ = ("about", "base", "buckets", "calls", "classes", "id", "limits", "mark", "most", "pressed", "requests", "whose")
 
     def __init__(
         self, id: str, whose: str, limits: Limits, classes: Sequence[tuple[str, Limits]] = (), about: str = ""
@@ -119,6 +119,8 @@ class Holder:
         self.about = about
         self.mark = mark_of(id)
         self.base = -1
+        self.pressed = False
+        """The last call was refused for one of these limits."""
         self.requests = limits.requests_per_minute or 0
         self.calls = limits.concurrent_calls or 0
         self.buckets = _buckets(limits)
@@ -196,12 +198,14 @@ class Limiter:
         fresh: list[tuple[int, int, int, int]] = []
         request_limit = requests_left = requests_level = 0
         token_limit = tokens_left = tokens_reset_us = 0
+        pressed = False
         self._acquire()
         try:
             for holder in holders:
                 base = holder.base
                 if base < 0 or cells[base] != holder.mark:
                     base = holder.base = table.find(holder.mark, now_us)
+                pressed = pressed or holder.pressed
                 unsure = table.unsure(base) if holder.most else 0
                 for name, at, limit, full, period, tick in holder.buckets:
                     at += base
@@ -226,13 +230,18 @@ class Limiter:
                         if not token_limit or -above // period < tokens_left:
                             token_limit, tokens_left, tokens_reset_us = limit, -above // period, level // limit * tick
                     if above > 0:
+                        holder.pressed = True
                         worst = _longer(worst, holder.refusal(name, limit, -(-above // limit) * tick))
                     fresh.append((at, level, last, lost))
                 limit = holder.calls
                 if limit and table.in_flight(base) >= limit:
+                    holder.pressed = True
                     worst = _longer(worst, holder.refusal("concurrent_calls", limit, CALL_WAIT_US))
             if worst is not None:
                 return worst
+            if pressed:
+                for holder in holders:
+                    holder.pressed = False
             for at, level, last, lost in fresh:
                 cells[at] = level
                 cells[at + 1] = last

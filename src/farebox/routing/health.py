@@ -20,7 +20,7 @@ from farebox.routing.concurrency import Concurrency
 from farebox.routing.measured import State
 from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import Counts, Histogram, merged, percentiles
-from farebox.routing.target import Target
+from farebox.routing.target import Place, Target
 
 Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "unknown"]
 
@@ -39,15 +39,6 @@ SHARE = 1_000_000
 """What one call of a key of weight 1 counts (stride scheduling)."""
 VIEW_US = 1_000_000
 """Percentiles are worked out at most once a second."""
-
-
-class Place(NamedTuple):
-    """Where a call goes."""
-
-    provider: str
-    key: str
-    """The key's public name, such as `openai#1`; empty where none is needed."""
-    model: str
 
 
 class OfferHealth(msgspec.Struct, frozen=True):
@@ -94,9 +85,10 @@ class _Key:
 class _Record:
     """One place."""
 
-    __slots__ = ("circuit", "counts", "first_token", "in_flight", "pause_until_us", "paused", "tokens_per_s", "used_us")
+    __slots__ = ("circuit", "counts", "first_token", "in_flight", "key", "pause_until_us", "paused", "tokens_per_s", "used_us")
 
-    def __init__(self) -> None:
+    def __init__(self, key: _Key) -> None:
+        self.key = key
         self.circuit = Circuit()
         self.counts = Counts()
         self.first_token = Histogram()
@@ -168,12 +160,15 @@ class Health:
             record = self._remember(place)
         record.used_us = now_us
         record.in_flight += 1
-        key = self._key(place)
+        key = record.key
         key.load.started()
-        turn = max(key.turn, self._turns.get(place.provider, 0))
-        self._turns[place.provider] = turn
+        provider = place.provider
+        turn = self._turns.get(provider, 0)
+        turn = max(turn, key.turn)
+        self._turns[provider] = turn
         key.turn = turn + SHARE // weight
-        if record.circuit.started(now_us):
+        circuit = record.circuit
+        if circuit.open_until_us and circuit.started(now_us):
             self.epoch += 1
 
     def finished(
@@ -189,11 +184,12 @@ class Health:
         reason: str = "",
     ) -> None:
         """An attempt is over. `first_token_us` is from its start to the first content, `tokens` what it generated."""
-        record, key = self._places.get(place), self._key(place)
+        record = self._places.get(place)
         if record is None:
             record = self._remember(place)
         else:
             record.in_flight -= 1
+        key = record.key
         if outcome == "rate_limited":
             key.load.refused(now_us)
         key.load.ended()
@@ -220,7 +216,8 @@ class Health:
         self, record: _Record, key: _Key, started_us: int, now_us: int, first_token_us: int | None, tokens: int
     ) -> None:
         record.counts.add(now_us, succeeded=True)
-        key.load.answered(now_us)
+        if key.load.limit is not None:
+            key.load.answered(now_us)
         if first_token_us is not None:
             record.first_token.add(now_us, first_token_us / 1000)
             writing_us = now_us - started_us - first_token_us
@@ -275,7 +272,7 @@ class Health:
             idle = [(record.used_us, known) for known, record in self._places.items() if not record.in_flight]
             if idle:
                 del self._places[min(idle)[1]]
-        record = self._places[place] = _Record()
+        record = self._places[place] = _Record(self._key(place))
         return record
 
     # --- views ------------------------------------------------------------------------------------------------------------
@@ -292,7 +289,7 @@ class Health:
         return found
 
     def _view(self, target: Target, now_us: int) -> OfferHealth:
-        places = self.places(target)
+        places = target.places
         records = [record for record in map(self._places.get, places) if record is not None]
         keys = [key for key in (self._keys.get((place.provider, place.key)) for place in places) if key is not None]
         good = bad = 0
@@ -313,11 +310,6 @@ class Health:
             in_flight=sum(record.in_flight for record in records),
             limit=sum(limits) if limits and len(limits) == len(places) else None,
         )
-
-    @staticmethod
-    def places(target: Target) -> list[Place]:
-        """Where calls to an offer may go."""
-        return [Place(target.provider.name, ref, target.model.slug) for ref in target.key_refs or ("",)]
 
     def report(self, now_us: int) -> "Report":
         """What other processes may show: of the places, those used last."""

@@ -1,5 +1,7 @@
 """Targets: offers that can be called by this gateway now, with what a call needs of them worked out once."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from farebox.billing.markup import MarkupPlan, Terms
@@ -11,6 +13,15 @@ from farebox.routing.patience import Patience
 DEARER_TIERS = frozenset({"priority", "fast", "ultrafast"})
 """Tiers that cost more than the standard one wherever they exist: without a price for them an offer is not called."""
 QUOTES_MAX = 64
+
+
+class Place(NamedTuple):
+    """Where a call goes."""
+
+    provider: str
+    key: str
+    """The key's public name, such as `openai#1`; empty where none is needed."""
+    model: str
 
 
 class Target(msgspec.Struct, frozen=True, eq=False):
@@ -36,6 +47,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """The plan of accounts that have none of their own."""
     patience: Patience | None
     """The provider's own time-outs."""
+    places: tuple[Place, ...]
+    """One for each key, or the one without a key."""
     quotes: dict[tuple[str, str | None, str], Quote]
     """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
 
@@ -78,6 +91,7 @@ def target(
     patience: Patience | None = None,
 ) -> Target:
     """Put an offer and its provider together, on one of the wires that the provider speaks."""
+    key_refs = tuple(f"{provider.name}#{index + 1}" for index in range(len(keys)))
     return Target(
         model=model,
         offer=offer,
@@ -86,12 +100,13 @@ def target(
         speaks=provider.speaks[wire],
         base_url=base_url,
         keys=keys,
-        key_refs=tuple(f"{provider.name}#{index + 1}" for index in range(len(keys))),
+        key_refs=key_refs,
         key_weights=key_weights,
         upstream_id_json=msgspec.json.encode(offer.id),
         head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
         markup=markup,
         patience=patience,
+        places=tuple(Place(provider.name, ref, model.slug) for ref in key_refs or ("",)),
         quotes={},
     )
 

@@ -126,7 +126,8 @@ class Response:
 
         A connection whose response had fully arrived is back in the pool already; any other is aborted at once.
         """
-        self._exchange.abandon(Closed("the response was closed by its owner", sent=True, phase="body"))
+        if self._exchange.carrier is not None:
+            self._exchange.abandon(Closed("the response was closed by its owner", sent=True, phase="body"))
 
     async def _wait(self, wanted: int) -> None:
         """Until `wanted` bytes are buffered or no more will come. Raises the failure when nothing is buffered."""
