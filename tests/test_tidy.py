@@ -81,8 +81,8 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
     "config": {
-        "config_control", "config_display", "config_limits", "config_models", "config_overlay", "config_providers",
-        "config_routing", "money",
+        "config_control", "config_display", "config_limits", "config_models", "config_overlay", "config_payments",
+        "config_providers", "config_routing", "money",
     },
     "config_overlay": set(),
     "config_limits": {"money"},
@@ -90,6 +90,7 @@ ARROWS: dict[str, set[str]] = {
     "config_display": {"display", "money"},
     "display": {"money"},
     "config_models": set(),
+    "config_payments": {"money"},
     "config_providers": set(),
     "config_routing": set(),
     "exchange": {"gate", "wires"},
@@ -248,7 +249,7 @@ MONEY = (
     "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
     "billing.credit_notes", "billing.compare", "billing.price_book",
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
-    "billing.alerts", "billing.hours", "billing.codes",
+    "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "config_payments",
 )  # fmt: skip
 
 

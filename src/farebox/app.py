@@ -11,6 +11,7 @@ import msgspec
 
 from farebox.billing import price_book
 from farebox.billing.allotments import AllotmentError, Allotments
+from farebox.billing.card_payments import CardTerms
 from farebox.billing.holds import Holds
 from farebox.billing.invoices import Terms
 from farebox.billing.journal import Journal, SyncPolicy
@@ -232,6 +233,20 @@ def invoice_terms(loaded: Loaded) -> Terms:
         due_days=section.due_days,
         reminder_days=section.reminder_days,
         pause_after_days=section.pause_after_days,
+    )
+
+
+def card_terms(loaded: Loaded) -> CardTerms | None:
+    """What this operator takes by card; None: nothing."""
+    section = loaded.config.stripe
+    if section is None:
+        return None
+    return CardTerms(
+        min_nano=parse_amount(section.min_amount),
+        max_nano=parse_amount(section.max_amount),
+        currency=section.currency,
+        webhook_secret=section.webhook_secret.encode(),
+        tolerance_s=section.tolerance_s,
     )
 
 
@@ -471,7 +486,7 @@ class Worker:
             sorter=sorter,
         )
         run_commands, self._command_thread = on_one_thread("commands")
-        self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded))
+        self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded), card_terms(loaded))
         self.app = App(self.gateway, self.library)
 
     def _disk_failed(self, error: OSError) -> None:

@@ -20,6 +20,7 @@ from farebox.config_display import DisplaySection, check_display
 from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, check_tiers
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
+from farebox.config_payments import StripeSection, check_stripe
 from farebox.config_providers import KEY_WEIGHT_MAX, Attempts, KeySection, ProviderSection
 from farebox.config_routing import (
     EscalationSection,
@@ -207,6 +208,7 @@ class Config(_Section, frozen=True):
     attempts: Attempts = Attempts()
     local_model: LocalModel = LocalModel()
     alerts: Alerts = Alerts()
+    stripe: StripeSection | None = None
     providers: dict[str, ProviderSection] = {}
     markup: dict[str, MarkupSection] = {}
     models: tuple[ModelSection, ...] = ()
@@ -335,6 +337,7 @@ def _known_names(place: str) -> tuple[str, ...]:
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
         "markup": MarkupSection, "signup": SignupSection, "invoices": Invoices, "routing": Routing,
         "health": HealthSection, "policies": PolicySection, "alerts": Alerts, "display": DisplaySection,
+        "stripe": StripeSection,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -455,6 +458,7 @@ def _check(config: Config, path: Path) -> None:
     check_alerts(config.alerts, refuse)
     check_signup(config.signup, refuse)
     check_display(config.display, refuse)
+    check_stripe(config.stripe, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):
             refuse(

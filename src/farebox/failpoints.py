@@ -22,6 +22,13 @@ POINTS = (
     "poster.after_commit",
     "alert.after_claim",
     "alert.after_send",
+    # Payments by card: the webhook is kept, not answered; the row is written, Stripe not asked; it has answered, that is not
+    # written; the credit is in its transaction; it is given, the event not ended.
+    "card.after_event",
+    "card.before_call",
+    "card.after_call",
+    "card.before_credit",
+    "card.after_credit",
 )
 
 

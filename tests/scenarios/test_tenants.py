@@ -135,6 +135,10 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/dashboard/billing/subscription"): Row(HOLDERS, at("/v1/dashboard/billing/subscription")),
     ("GET", "/dashboard/billing/usage"): Row(HOLDERS, at("/v1/dashboard/billing/usage")),
     ("GET", "/usage/token"): Row(HOLDERS, at("/api/usage/token")),
+    # Nothing is paid by card here: what is there is said first to whom. `test_card_payments` has it switched on.
+    ("POST", "/topups"): Row(MANAGERS, at("/v1/topups"), lambda t, p: {"amount_usd": "25.00"}, whole=True, created=404),
+    ("GET", "/topups/*"): Row(MANAGERS, at("/v1/topups/pay-1"), whole=True, created=404),
+    ("POST", "/stripe/webhook"): Row(ANYBODY, at("/stripe/webhook"), lambda t, p: {}, created=404),
     ("POST", "/chat/completions"): Row(CALLERS, at("/v1/chat/completions"), lambda t, p: CHAT),
     ("POST", "/messages"): Row(CALLERS, at("/v1/messages"), lambda t, p: CHAT),
     ("POST", "/messages/count_tokens"): Row(

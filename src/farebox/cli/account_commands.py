@@ -9,6 +9,7 @@ import click
 from farebox.app import invoice_terms
 from farebox.billing import customers, dunning, ledger, signups
 from farebox.billing.customers import CommandRefused
+from farebox.cli.card_commands import ask_for_page
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import Loaded
 from farebox.money import MoneyError, format_amount, parse_amount
@@ -225,10 +226,13 @@ def set_policy(account: str, policy: str | None, unset: bool, config_path: Path,
 @click.argument("account")
 @click.argument("usd")
 @click.option("--command-id", help="Makes a repeat of this very top-up do nothing (e.g. a payment's id).")
+@click.option("--stripe", "by_card", is_flag=True, help="Show the address of a page where it can be paid by card.")
 @config_option
 @json_option
-def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_json: bool) -> None:
-    """Add bought credit to a prepaid account (a payment to a postpaid one): farebox topup ACCOUNT 25.00"""
+def topup(account: str, usd: str, command_id: str | None, by_card: bool, config_path: Path, as_json: bool) -> None:
+    """Add bought credit to a prepaid account (a payment to a postpaid one): farebox topup ACCOUNT 25.00
+
+    With --stripe the credit comes when it is paid by card ([stripe] in the configuration)."""
     nano = amount(usd, "the amount")
     clock = SystemClock()
     ids = TimeOrderedIds(clock)
@@ -237,6 +241,9 @@ def topup(account: str, usd: str, command_id: str | None, config_path: Path, as_
     command = ids.new("cmd") if command_id is None else command_id
     with database_of(config_path) as (loaded, database):
         found = find_account(database, account)
+        if by_card:
+            ask_for_page(loaded, database, found, nano, command, as_json)
+            return
         try:
             if found.kind == "prepaid":
                 ledger.top_up(database, ids, command_id=command, account_id=found.id, amount_nano=nano, now_us=clock.now_us())

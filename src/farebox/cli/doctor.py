@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from farebox.app import make_ladder, make_market, make_router, read_pepper
-from farebox.billing import journal, poster
+from farebox.billing import card_payments, journal, poster
 from farebox.billing.journal import JournalError, Position
 from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
@@ -101,7 +101,8 @@ def _database(loaded: Loaded) -> list[Finding]:
             except migrate.SchemaOutdated as error:
                 return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
             found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
-            return [*found, *_journals(loaded, poster.positions(database)), _alerts(loaded, database), _tiers(loaded, database)]
+            found += _journals(loaded, poster.positions(database))
+            return [*found, _alerts(loaded, database), _tiers(loaded, database), *_cards(loaded, database)]
     except StoreError as error:
         return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]
 
@@ -136,6 +137,21 @@ def _alerts(loaded: Loaded, database: Database) -> Finding:
         said = f"deliveries given up: {dead}; `farebox alerts deliveries --state dead` says why"
         return Finding("problem", "alerts", said, "mend the channel, then `farebox alerts redeliver --dead`")
     return Finding("ok", "alerts", f"channels: {len(channels)}")
+
+
+def _cards(loaded: Loaded, database: Database) -> list[Finding]:
+    section = loaded.config.stripe
+    if section is None:
+        return []
+    standing = database.read(card_payments.standing)
+    if standing.quarantined:
+        said = f"payments that were not credited: {standing.quarantined}; `farebox cards list --state quarantined` says why"
+        return [Finding("problem", "stripe", said, "look at them at Stripe; credit with `farebox topup`, or refund there")]
+    if standing.waiting:
+        said = f"webhooks that Stripe did not answer for: {standing.waiting}"
+        return [Finding("problem", "stripe", said, "check `stripe.secret_key`, and that Stripe can be reached")]
+    mode = "live" if "_live_" in section.secret_key else "test"
+    return [Finding("ok", "stripe", f"{mode} mode; webhooks come to `/stripe/webhook`")]
 
 
 def _tiers(loaded: Loaded, database: Database) -> Finding:

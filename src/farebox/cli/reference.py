@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 import msgspec
 
-from farebox import config, config_control, config_display
+from farebox import config, config_control, config_display, config_payments
 from farebox.simulator import directives
 
 WIDTH = 100
@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[alerts]", config_control.Alerts),
     ("[signup]", config_control.SignupSection),
     ("[display]", config_display.DisplaySection),
+    ("[stripe]", config_payments.StripeSection),
     ("[alerts.channels.NAME]", config_control.ChannelSection),
     ("[alerts.smtp]", config_control.SmtpSection),
     ("[providers.NAME]", config.ProviderSection),

@@ -103,6 +103,11 @@ EVENTS: dict[str, Event] = {
         "operator",
         lambda data: f"the call {data['hold']} was charged ${data['allowed_usd']} of ${data['charge_usd']}: no budget had more",
     ),
+    "payment_quarantined": Event(
+        "payment.quarantined",
+        "operator",
+        lambda data: f"a payment by card was not credited, {data['about']} of {_who(data)}: {data['problem']}",
+    ),
     "test": Event("test", "customer", lambda _: "this is a test: alerts arrive here"),
 }
 """By the outbox's kind. A kind that is not here is told to nobody."""

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from sqlalchemy import Connection
 
+from farebox.billing.card_payments import CardTerms
 from farebox.billing.invoices import Terms
 from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
@@ -41,6 +42,10 @@ class Library(Protocol):
 
     terms: Terms
     """How this operator invoices."""
+    cards: CardTerms | None
+    """What is paid by card; None: nothing."""
+    waiting: int
+    """Requests that wait for a page to pay on."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Ask the database on one snapshot."""

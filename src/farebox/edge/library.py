@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from farebox.billing import budget_commands, customers
 from farebox.billing.budgets import key_scope, window_name
+from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
 from farebox.billing.records import Settle
@@ -127,12 +128,15 @@ class DatabaseLibrary:
         run_commands: Callable[..., "asyncio.Future[Any]"],
         run_dir: Path,
         terms: Terms,
+        cards: CardTerms | None = None,
     ) -> None:
         self._database = database
         self._run = run
         self._run_commands = run_commands
         self._run_dir = run_dir
         self.terms = terms
+        self.cards = cards
+        self.waiting = 0
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._run(self._database.read, work)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.edge import info, litellm_keys, newapi, openrouter_keys, statements
+from farebox.edge import info, litellm_keys, newapi, openrouter_keys, statements, stripe_webhook, topups
 from farebox.gateway import Gateway
 
 Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
@@ -59,6 +59,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/dashboard/billing/subscription", newapi.subscription, "key"),
     Route("GET", "/dashboard/billing/usage", newapi.usage, "key"),
     Route("GET", "/usage/token", newapi.token, "key"),
+    Route("POST", "/topups", topups.create, "manage"),
+    Route("GET", "/topups/*", topups.get, "manage"),
+    Route("POST", "/stripe/webhook", stripe_webhook.webhook, "public", root=True),
 )
 
 

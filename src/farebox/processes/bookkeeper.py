@@ -19,7 +19,7 @@ from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
 from farebox.config import ConfigError, Loaded, load
-from farebox.processes import courier
+from farebox.processes import courier, till
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError
 
@@ -106,6 +106,10 @@ class Bookkeeper:
             _say(f"no alerts are sent: {error}")
             return None
 
+    def start_till(self, stop: threading.Event) -> threading.Thread | None:
+        """Begin to take payments by card; None where none are taken."""
+        return till.start(self._loaded, self._outside, self._database, stop, _say)
+
     def close(self) -> None:
         self._database.close()
 
@@ -121,7 +125,7 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
     lock = os.open(run_dir / "bookkeeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     bookkeeper = Bookkeeper(loaded, real_outside(os.environ))
-    thread = bookkeeper.start_courier(stop)
+    threads = [bookkeeper.start_courier(stop), bookkeeper.start_till(stop)]
     try:
         while True:
             ending = stop.is_set()
@@ -139,8 +143,9 @@ def run(loaded: Loaded, stop: threading.Event) -> None:
             stop.wait(IDLE_S)
     finally:
         stop.set()
-        if thread is not None:
-            thread.join(COURIER_END_S)
+        for thread in threads:
+            if thread is not None:
+                thread.join(COURIER_END_S)
         bookkeeper.close()
         os.close(lock)
 

@@ -20,7 +20,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
@@ -28,15 +27,11 @@ from sqlalchemy import (
     text,
 )
 
-METADATA = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from farebox.storage.metadata import METADATA
+from farebox.storage.payment_tables import card_payments, stripe_events
+
+PAYMENT_TABLES = (card_payments, stripe_events)
+"""Those have a file of their own."""
 
 IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""

@@ -1,0 +1,125 @@
+"""`topup --stripe`, and `cards list|retry`: payments by card."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from farebox.app import card_terms
+from farebox.billing import card_payments
+from farebox.billing.card_payments import Payment
+from farebox.billing.customers import CommandRefused, NotFound
+from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
+from farebox.config import Loaded
+from farebox.failpoints import armed
+from farebox.money import format_amount
+from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.processes.till import make_till
+from farebox.storage import queries
+from farebox.storage.database import Database
+
+
+def words(payment: Payment) -> dict[str, Any]:
+    """A payment in JSON."""
+    return {
+        "id": payment.id,
+        "account": payment.account_id,
+        "kind": payment.kind,
+        "amount": format_amount(payment.amount_nano),
+        "state": payment.state,
+        "url": payment.url or None,
+        "session": payment.session_id,
+        "intent": payment.intent_id,
+        "grant": payment.grant_id,
+        "problem": payment.problem or None,
+        "created_at": day(payment.created_us),
+    }
+
+
+def ask_for_page(
+    loaded: Loaded, database: Database, account: queries.Account, nano: int, command_id: str, as_json: bool
+) -> None:
+    """`farebox topup ACCOUNT 25 --stripe`: the address of a page to pay on."""
+    terms, section = card_terms(loaded), loaded.config.stripe
+    if terms is None or section is None:
+        raise CliError("the configuration has no `[stripe]` section; docs/money.md shows one")
+    clock = SystemClock()
+    try:
+        payment = card_payments.order(
+            database,
+            terms,
+            id=TimeOrderedIds(clock).new("pay"),
+            account_id=account.id,
+            amount_nano=nano,
+            command_id=command_id,
+            now_us=clock.now_us(),
+        )
+    except CommandRefused as error:
+        raise CliError(str(error)) from None
+    if payment.state == "wanted":
+        payment = make_till(section, database, clock, armed(loaded.environment)).advance(payment)
+    if payment.state in ("wanted", "failed"):
+        raise CliError(f"{payment.id} has no page yet: {payment.problem}; the same command with --command-id tries again")
+    if as_json:
+        print_json(words(payment))
+        return
+    click.echo(payment.url if payment.state == "open" else f"{payment.id} is {payment.state}.")
+
+
+@click.group()
+def cards() -> None:
+    """Payments by card through Stripe: list, retry."""
+
+
+@cards.command("list")
+@click.option("--account", "account_name", help="Only this account's.")
+@click.option("--state", type=click.Choice(["wanted", "open", *card_payments.CLOSING]), help="Only those in a state.")
+@config_option
+@json_option
+def list_cards(account_name: str | None, state: str | None, config_path: Path, as_json: bool) -> None:
+    """Payments, the newest first."""
+    from farebox.cli.account_commands import find_account
+
+    with database_of(config_path) as (_, database):
+        account_id = None if account_name is None else find_account(database, account_name).id
+        found = database.read(lambda connection: card_payments.listed(connection, account_id=account_id, state=state))
+        names = {one.id: one.name for one in database.read(queries.list_accounts)}
+    if as_json:
+        print_json({"payments": [{**words(one), "account_name": names.get(one.account_id, "")} for one in found]})
+        return
+    print_table(
+        ("day", "account", "USD", "state", "id", "problem"),
+        [
+            (
+                day(one.created_us),
+                names.get(one.account_id, ""),
+                format_amount(one.amount_nano),
+                one.state,
+                one.id,
+                one.problem,
+            )
+            for one in found
+        ],
+        right=(2,),
+        empty="No payments by card yet; `farebox topup ACCOUNT 25 --stripe` makes a page to pay on.",
+    )
+
+
+@cards.command("retry")
+@click.argument("event")
+@config_option
+@json_option
+def retry(event: str, config_path: Path, as_json: bool) -> None:
+    """Look into a quarantined webhook (evt_…) again."""
+    with database_of(config_path) as (_, database):
+        try:
+            card_payments.retry_event(database, event, now_us=SystemClock().now_us())
+        except NotFound as error:
+            raise CliError(f"{error}; the alert that told of it names it") from None
+    if as_json:
+        print_json({"event": event})
+        return
+    click.echo(f"`{event}` is looked into again within a second, where `farebox serve` runs.")
+
+
+COMMANDS = (cards,)

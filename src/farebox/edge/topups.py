@@ -1,0 +1,95 @@
+"""`POST /topups` and `GET /topups/{id}`: a management key of an account asks for a page to pay on, and what became of it.
+
+The worker writes down what is wanted and waits a moment for the bookkeeper to have the page from Stripe; nothing here speaks to
+Stripe.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from farebox.billing import card_payments
+from farebox.billing.card_payments import Payment
+from farebox.billing.customers import CommandRefused
+from farebox.edge.info import Page, Question, whole_account
+from farebox.edge.key_bodies import Body
+from farebox.edge.stripe_webhook import cards_of
+from farebox.errors import FareboxError, Kind, invalid
+from farebox.gateway import Gateway
+from farebox.money import format_amount
+from farebox.wires import reading
+
+ID_CHARS_MAX = 128
+LOOK_S = 0.1
+LOOKS_MAX = 100
+"""Ten seconds; who waits longer asks again with the id."""
+WAITING_MAX = 16
+"""Requests of a worker that wait for a page at a time; others get the id alone."""
+_encode = msgspec.json.Encoder().encode
+
+
+def shown(payment: Payment) -> dict[str, Any]:
+    """A payment as its account sees it."""
+    return {
+        "id": payment.id,
+        "status": {"wanted": "pending", "quarantined": "failed"}.get(payment.state, payment.state),
+        "amount_usd": format_amount(payment.amount_nano),
+        "url": payment.url if payment.state == "open" and payment.url else None,
+        "created_at": datetime.fromtimestamp(payment.created_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+async def create(gateway: Gateway, request: Question) -> Page:
+    """`POST /topups` `{"amount_usd": "25.00"}`: 201 with the page's address, or 202 if Stripe takes its time. The same
+    `idempotency-key` gives the same top-up."""
+    principal = await whole_account(gateway, request)
+    terms = cards_of(request)
+    body = Body(request.body, ("amount_usd",))
+    amount_nano = body.budget_nano("amount_usd")
+    if amount_nano is None:
+        raise reading.missing("amount_usd", 'dollars as a string such as "25.00"')
+    command_id = request.headers.get(b"idempotency-key", b"").decode("latin-1") or gateway.ids.new("cmd")
+    made, now_us = gateway.ids.new("pay"), gateway.clock.now_us()
+    try:
+        payment: Payment = await request.library.command(
+            lambda database: card_payments.order(
+                database, terms, id=made, account_id=principal.account, amount_nano=amount_nano, command_id=command_id,
+                now_us=now_us,
+            )
+        )  # fmt: skip
+    except CommandRefused as error:
+        raise invalid(str(error)) from None
+    if request.library.waiting < WAITING_MAX and payment.state == "wanted":
+        request.library.waiting += 1
+        try:
+            payment = await _opened(request, payment)
+        finally:
+            request.library.waiting -= 1
+    return Page(202 if payment.state == "wanted" else 201, _encode({"data": shown(payment)}))
+
+
+async def _opened(request: Question, payment: Payment) -> Payment:
+    for _ in range(LOOKS_MAX):
+        await asyncio.sleep(LOOK_S)
+        found = await request.library.read(lambda connection: _known(connection, payment.id))
+        if found is not None and found.state != "wanted":
+            return found
+    return payment
+
+
+def _known(connection: Connection, payment_id: str) -> Payment | None:
+    return card_payments.payment(connection, payment_id)
+
+
+async def get(gateway: Gateway, request: Question) -> Page:
+    """`GET /topups/{id}`: how a top-up stands."""
+    principal = await whole_account(gateway, request)
+    cards_of(request)
+    wanted = request.path.partition("/topups/")[2].rstrip("/")[:ID_CHARS_MAX]
+    found: Payment | None = await request.library.read(lambda connection: _known(connection, wanted))
+    if found is None or found.account_id != principal.account:
+        raise FareboxError(Kind.NOT_FOUND, f"there is no top-up `{wanted}`", param="id")
+    return Page(200, _encode({"data": shown(found)}))

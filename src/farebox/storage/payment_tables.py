@@ -1,0 +1,61 @@
+"""The tables of money that comes in by card (`billing.card_payments`)."""
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, text
+
+from farebox.storage.metadata import METADATA
+
+card_payments = Table(
+    "card_payments",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("command_id", Text, nullable=False, unique=True),
+    Column("session_id", Text, unique=True),
+    Column("intent_id", Text, unique=True),
+    Column("url", Text, nullable=False, server_default=text("''")),
+    Column("grant_id", Text, ForeignKey("grants.id")),
+    Column("problem", Text, nullable=False, server_default=text("''")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    CheckConstraint("kind IN ('checkout', 'setup', 'auto')", name="kind"),
+    CheckConstraint(
+        "state IN ('wanted', 'open', 'credited', 'expired', 'declined', 'failed', 'quarantined')", name="state"
+    ),
+    CheckConstraint("(kind = 'setup') = (amount_nano = 0) AND amount_nano >= 0 AND amount_minor >= 0", name="amount"),
+    CheckConstraint("state <> 'credited' OR kind = 'setup' OR grant_id IS NOT NULL", name="credited_has_grant"),
+    Index(None, "account_id", "created_us"),
+    Index(
+        "ix_card_payments_due", "next_us",
+        sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
+    ),
+)  # fmt: skip
+"""What is asked of Stripe, written before it is asked: id and `attempt` make the idempotency key, `amount_minor` is cents.
+
+`wanted` (not at Stripe yet, or not known to be) → `open` (somebody may pay) → `credited`, or one of the other ends. A
+`quarantined` one is money that does not fit what was asked for: nothing is credited, somebody is told.
+"""
+
+stripe_events = Table(
+    "stripe_events",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'new'")),
+    Column("problem", Text, nullable=False, server_default=text("''")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_us", BigInteger, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    CheckConstraint("state IN ('new', 'done', 'ignored', 'quarantined')", name="state"),
+    Index("ix_stripe_events_due", "next_us", sqlite_where=text("state = 'new'"), postgresql_where=text("state = 'new'")),
+)
+"""Webhooks that were received, once each: only which object changed. What it is now is asked of Stripe."""

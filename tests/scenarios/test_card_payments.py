@@ -1,0 +1,161 @@
+"""Payments by card through the whole server: page, webhook, credit; forged and repeated webhooks; SIGKILL in between."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+from tests.support.running import Farebox, wait_until
+from tests.support.stripe_site import StripeSite
+
+from farebox.app import read_pepper
+from farebox.billing import customers
+from farebox.cli.setup import make_key
+from farebox.config import load
+from farebox.failpoints import POINTS
+from farebox.money import format_amount
+from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.storage import queries
+from farebox.storage.database import Database
+
+CARD_POINTS = [point for point in POINTS if point.startswith("card.")]
+NAMES = {
+    "id", "account", "account_name", "kind", "amount", "state", "url", "session", "intent", "grant", "problem", "created_at",
+}  # fmt: skip
+"""Of a payment in JSON; only ever added to."""
+
+
+@pytest.fixture
+def site() -> Iterator[StripeSite]:
+    with StripeSite() as made:
+        yield made
+
+
+def manager(box: Farebox, name: str) -> str:
+    """A new account's management key."""
+    loaded, clock = load(box.config_path, box.environment), SystemClock()
+    account = TimeOrderedIds(clock).new("acc")
+    with Database.open(loaded.database_url) as database:
+        customers.create_account(database, id=account, name=name, kind="prepaid", now_us=clock.now_us())
+        return make_key(database, read_pepper(loaded), account_id=account, name="boss", permissions="manage").secret
+
+
+def hook(box: Farebox) -> str:
+    return f"{box.base}/stripe/webhook"
+
+
+def remaining(box: Farebox, name: str) -> str:
+    with Database.open(f"sqlite:///{box.folder}/farebox.db") as database:
+
+        def ask(connection: Connection) -> int:
+            account = queries.account(connection, name)
+            assert account is not None
+            balance = queries.balance(connection, account.id)
+            assert balance is not None
+            return balance.remaining_nano
+
+        return format_amount(database.read(ask))
+
+
+def test_a_top_up_by_card(site: StripeSite, tmp_path: Path) -> None:
+    """Asked for over HTTP and at the command line, paid at Stripe, told by webhooks; what is forged or stale is nothing."""
+    with Farebox(tmp_path, config=site.config()) as box:
+        boss, stranger = manager(box, "acme"), manager(box, "other")
+        once = {"idempotency-key": "order-1"}
+        asked = box.post("/v1/topups", {"amount_usd": "25.00"}, key=boss, headers=once)
+        assert asked.status == 201, asked.body
+        made = asked.json()["data"]
+        assert made["status"] == "open" and made["url"].startswith("https://checkout.stripe.com/")
+        assert made["amount_usd"] == "25.00"
+        assert box.post("/v1/topups", {"amount_usd": "25.00"}, key=boss, headers=once).json()["data"]["id"] == made["id"]
+        where = f"/v1/topups/{made['id']}"
+        assert box.get(where, key=stranger).status == 404 and box.get(where, key=boss).json()["data"]["status"] == "open"
+        for body, said in (
+            ({"amount_usd": "1.00"}, "from 5.00 to 1000.00"),
+            ({"amount_usd": "25.001"}, "whole cents"),
+            ({}, "amount_usd"),
+            ({"amount_usd": "25", "currency": "eur"}, "currency"),
+        ):
+            refused = box.post("/v1/topups", body, key=boss)
+            assert refused.status == 400 and said in refused.json()["error"]["message"], refused.body
+        (session,) = [one for one in site.objects.values() if one["object"] == "checkout.session"]
+
+        # Nobody has paid yet, and nobody makes us believe it.
+        forged = site.event("checkout.session.completed", session, payment_status="paid", status="complete")
+        body = json.dumps(forged, indent=2).encode()
+        for signature in (
+            "t=1,v1=00",
+            site.signature(body, secret=""),
+            site.signature(body, secret="whsec_" + "0" * 32),
+            site.signature(body, at=int(time.time()) - 400),
+            site.signature(body + b" "),
+        ):
+            assert site.send(hook(box), forged, signature=signature) == 400
+        assert site.send(hook(box), forged) == 200, "even signed, it only says where to look"
+        listed = box.cli("cards", "list")["payments"]
+        assert [(one["state"], one["amount"], one["account_name"]) for one in listed] == [("open", "25.00", "acme")]
+        assert set(listed[0]) == NAMES
+        assert remaining(box, "acme") == "0.00"
+
+        paid = site.pay(session["id"])
+        paid["data"]["object"] = {**paid["data"]["object"], "amount_total": 99_999_900, "client_reference_id": "pay-other"}
+        for _ in range(3):
+            assert site.send(hook(box), paid) == 200
+        wait_until(lambda: box.get(where, key=boss).json()["data"]["status"] == "credited", "the credit")
+        assert remaining(box, "acme") == "25.00" and remaining(box, "other") == "0.00"
+
+        page = box.cli("topup", "other", "10", "--stripe")
+        assert page["state"] == "open" and page["url"].startswith("https://checkout.stripe.com/")
+        site.deliver(hook(box), site.pay(page["session"]))
+        wait_until(lambda: remaining(box, "other") == "10.00", "the other's credit")
+        box.check_books()
+        assert any(one["subject"] == "stripe" and one["level"] == "ok" for one in box.cli("doctor", check=False)["findings"])
+
+
+@pytest.mark.parametrize(
+    "point",
+    [point if point in ("card.after_event", "card.before_credit") else pytest.param(point, marks=pytest.mark.full)
+     for point in CARD_POINTS],
+)  # fmt: skip
+def test_kill_at_a_point_of_a_payment(site: StripeSite, tmp_path: Path, point: str) -> None:
+    """Worker or bookkeeper dies at a named place; Stripe repeats its webhook until somebody takes it; one credit.
+
+    All places on both engines, without processes: `tests/billing/test_card_payments.py`."""
+    box = Farebox(tmp_path, config=site.config())
+    boss = manager(box, "acme")
+    victim = "worker 0" if point == "card.after_event" else "bookkeeper"
+    early = point in ("card.before_call", "card.after_call")
+
+    def die() -> None:
+        wait_until(lambda: f"{victim} ended with status -9" in box.log_text(), f"{victim} dies at {point}", timeout_s=45)
+        box.kill()
+        box.start()
+
+    try:
+        box.start(environment={"FAREBOX_FAILPOINT": f"{point}:1"})
+        asked = box.post("/v1/topups", {"amount_usd": "5.00"}, key=boss)
+        assert asked.status in (201, 202), asked.body
+        if early:
+            die()
+        where = f"/v1/topups/{asked.json()['data']['id']}"
+        wait_until(lambda: box.get(where, key=boss).json()["data"]["status"] == "open", "a page", timeout_s=45)
+        (session,) = [one["id"] for one in site.objects.values() if one["object"] == "checkout.session"]
+        paid = site.pay(session)
+        try:
+            site.send(hook(box), paid)
+        except OSError:
+            assert point == "card.after_event", "only there the worker dies with the webhook in its hands"
+        if not early:
+            die()
+        for _ in range(2):
+            site.deliver(hook(box), paid)
+        wait_until(lambda: remaining(box, "acme") == "5.00", f"one credit after {point}", timeout_s=45)
+        site.deliver(hook(box), paid)
+        (listed,) = box.cli("cards", "list")["payments"]
+        assert listed["state"] == "credited" and remaining(box, "acme") == "5.00"
+        box.check_books()
+    finally:
+        box.kill()
+    assert len([one for one in site.objects if one.startswith("cs_")]) == 1, "no page was made twice"
