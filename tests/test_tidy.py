@@ -72,7 +72,7 @@ def parts() -> set[str]:
 # --- arrows ------------------------------------------------------------------------------------------------------------------
 
 ARROWS: dict[str, set[str]] = {
-    # who → whom it may know; what is not listed may know everybody (the roots: app, cli, processes, __main__)
+    # who → whom it may know; what is not listed may know everybody (the roots: app, cli, demo, processes, __main__)
     "errors": set(),
     "money": set(),
     "ports": set(),
@@ -134,7 +134,7 @@ ARROWS: dict[str, set[str]] = {
     "simulator": {"wires"},
 }  # fmt: skip
 """`edge → pipeline → {gate, routing, billing} → {wires, providers, catalog, money, errors}`, written out."""
-ROOTS = {"", "__init__", "__main__", "app", "cli", "processes"}
+ROOTS = {"", "__init__", "__main__", "app", "cli", "demo", "processes"}
 
 
 @pytest.mark.parametrize("part", sorted(ARROWS))
@@ -157,7 +157,18 @@ def test_every_part_has_its_arrows() -> None:
     assert not missing, f"say in ARROWS whom {', '.join(sorted(missing))} may know"
 
 
+def test_nothing_needs_the_demo() -> None:
+    for name in modules():
+        if name.partition(".")[0] == "demo" or name == "cli.demo_commands":
+            continue
+        for imported, line in imports(name):
+            assert not imported.startswith("farebox.demo"), (
+                f"farebox.{name}, line {line}: the demo plays with the product; what the product needs has to live in it"
+            )
+
+
 PURE = (
+    "demo.organisation", "demo.traffic", "demo.chance",
     "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.limit_table", "gate.keys",

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select
 from tests.support.callers import Fate
 from tests.support.running import model, offer, provider
@@ -107,11 +106,11 @@ def refusal(fate: Fate) -> tuple[str, str, dict[str, object]]:
     return error["code"], error["message"], error["farebox"]
 
 
-async def test_from_sign_up_to_credit_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_from_sign_up_to_credit_note(tmp_path: Path) -> None:
     config = provider("lab", "{origin}/v1") + model(MODEL, offer("lab", "m", input="2.00", output="8.00"))
     vendor = Vendor(USED)
     start_us = at("2026-11-16T08:00")
-    async with town(tmp_path / "box", config + TIERS, start_us, vendor, monkeypatch, billing='markup_percent = "10"') as world:
+    async with town(tmp_path / "box", config + TIERS, start_us, vendor, billing='markup_percent = "10"') as world:
         await tell(world, vendor, Customer(world))
 
 

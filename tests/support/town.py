@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from farebox.app import Worker, real_outside
 from farebox.billing import checks
@@ -169,7 +168,7 @@ class Town:
 
 @asynccontextmanager
 async def town(
-    folder: Path, config: str, start_us: int, vendor: Vendor, patch: pytest.MonkeyPatch, **more: Any
+    folder: Path, config: str, start_us: int, vendor: Vendor, **more: Any
 ) -> AsyncGenerator[Town]:
     """`config` may name the vendor's address as `{origin}`."""
     site = await asyncio.start_server(vendor.serve, "127.0.0.1", 0)
@@ -182,15 +181,9 @@ async def town(
     bookkeeper = Bookkeeper(loaded, msgspec.structs.replace(real, clock=HastyClock(clock), ids=TimeOrderedIds(clock)))
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = int(listening.getsockname()[1])
-    stops: list[Callable[[], None]] = []
-    loop = asyncio.get_running_loop()
-
-    def keep(_number: int, stop: Callable[[], None]) -> None:
-        stops.append(stop)
-
-    patch.setattr(loop, "add_signal_handler", keep)
-    ready: asyncio.Future[Worker] = loop.create_future()
-    serving = asyncio.create_task(serve(loaded, listening, 0, None, outside, ready.set_result))
+    stop = asyncio.Event()
+    ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(loaded, listening, 0, None, outside, ready.set_result, stop=stop))
     done, _ = await asyncio.wait((ready, serving), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
     assert ready in done, serving.exception() if serving.done() else "the worker is not ready"
     made = Town(box, clock, ready.result(), bookkeeper, port)
@@ -198,7 +191,7 @@ async def town(
         yield made
     finally:
         vendor.gate.set()
-        stops[0]()
+        stop.set()
         await asyncio.wait_for(serving, WAIT_S)
         site.close()
         made.database.close()

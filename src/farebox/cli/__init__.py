@@ -11,6 +11,7 @@ from farebox.cli import (
     budget_commands,
     card_commands,
     code_commands,
+    demo_commands,
     export_commands,
     invoice_commands,
     key_commands,
@@ -34,6 +35,7 @@ def cli() -> None:
 
 for module in (
     server_commands,
+    demo_commands,
     account_commands,
     key_commands,
     budget_commands,

@@ -67,8 +67,9 @@ async def serve(
     outside: Outside,
     ready: Callable[[Worker], None],
     limiter: Limiter | None = None,
+    stop: asyncio.Event | None = None,
 ) -> None:
-    """One worker's life; `ready` is called when it accepts connections."""
+    """One worker's life; `ready` is called when it accepts connections. It ends with `stop`, without one at a signal."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
     journal, life = open_slot(loaded, slot_path(loaded, number), outside)
@@ -83,10 +84,10 @@ async def serve(
         tell=worker.app.refuse,
         turn=worker.turn,
     )
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number_ in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number_, stop.set)
+    if stop is None:
+        stop = asyncio.Event()
+        for number_ in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number_, stop.set)
     await server.start(listening)
     housekeeping = asyncio.create_task(keep_house(worker, run_dir / f"w{number}.metrics"))
     ready(worker)

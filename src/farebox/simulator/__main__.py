@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from farebox.simulator.config import CACHE_TOKENS_MIN, FSYNC_TOKENS, SimulatorConfig
+from farebox.simulator.config import ANSWER_TOKENS_MAX, ANSWER_TOKENS_MIN, CACHE_TOKENS_MIN, FSYNC_TOKENS, SimulatorConfig
 from farebox.simulator.dialects import DIALECTS
 from farebox.simulator.directives import table
 from farebox.simulator.server import serve
@@ -48,9 +48,12 @@ def config_from(arguments: list[str] | None = None) -> SimulatorConfig:
     parser.add_argument("--model", action="append", default=[], help="another model name to serve; repeatable")
     parser.add_argument("--any-model", action="store_true", help="serve every model name")
     parser.add_argument("--cache-min", type=int, default=CACHE_TOKENS_MIN, help="tokens of the shortest cached prefix")
+    parser.add_argument("--answer-max", type=int, default=ANSWER_TOKENS_MAX, help="words of the longest answer; at least 8")
     parser.add_argument("--no-control", action="store_true", help="do not serve /control")
     parser.add_argument("--end-with-parent", action=_EndWithParent, metavar="PID", help="end when this parent process ends")
     given = parser.parse_args(arguments)
+    if given.answer_max < ANSWER_TOKENS_MIN:
+        parser.error(f"--answer-max {given.answer_max} is below {ANSWER_TOKENS_MIN}")
     return SimulatorConfig(
         host=given.host,
         port=given.port,
@@ -63,6 +66,7 @@ def config_from(arguments: list[str] | None = None) -> SimulatorConfig:
         models=tuple(given.model),
         any_model=given.any_model,
         cache_tokens_min=given.cache_min,
+        answer_tokens_max=given.answer_max,
         control=not given.no_control,
     )
 

@@ -6,6 +6,8 @@ import msgspec
 
 FSYNC_TOKENS = 16
 CACHE_TOKENS_MIN = 1024
+ANSWER_TOKENS_MIN = 8
+ANSWER_TOKENS_MAX = 40
 BODY_BYTES_MAX = 64 * 1024 * 1024
 """The largest request body; a larger one is refused with 413."""
 CONTEXT_TOKENS = 1_000_000
@@ -36,5 +38,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Serve every base name instead of answering 404 to an unknown one."""
     cache_tokens_min: int = CACHE_TOKENS_MIN
     """Shorter prefixes are not cached."""
+    answer_tokens_max: int = ANSWER_TOKENS_MAX
+    """An answer has 8 to so many words unless told otherwise; at least 8."""
     control: bool = True
     """Serve `/control/…`. It has no password; bind to the loopback."""

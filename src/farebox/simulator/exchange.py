@@ -173,7 +173,7 @@ class Exchange:
                 400, "This model does not support assistant message prefill. The conversation must end with a user message."
             )
         cached = self._cache.pass_through(request, key.encode())
-        planned = plan(request, orders, self._config.seed, cached)
+        planned = plan(request, orders, self._config.seed, cached, self._config.answer_tokens_max)
         if orders.context_length or planned.prompt.prompt_tokens > CONTEXT_TOKENS:
             raise self._too_long(planned.prompt.prompt_tokens)
         return orders, request, planned, dialect

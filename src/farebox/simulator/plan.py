@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from farebox.simulator.config import ANSWER_TOKENS_MAX, ANSWER_TOKENS_MIN
 from farebox.simulator.directives import Directives
 from farebox.simulator.prefixes import Cached
 from farebox.simulator.request import Request, Tool
@@ -15,9 +16,8 @@ from farebox.simulator.schemas import instance
 from farebox.simulator.words import digest, pieces, words, words_of
 from farebox.wires.usage import Usage
 
-ANSWER_TOKENS_MIN = 8
-ANSWER_TOKENS_SPAN = 33
-"""An answer has 8 to 40 words unless told otherwise; so has a thought."""
+THOUGHT_TOKENS_SPAN = 33
+"""A thought has 8 to 40 words unless told otherwise."""
 REFUSAL_WORDS = ("I", " cannot", " help", " with", " that", ".")
 
 Finish = Literal["end", "limit", "tool", "filter", "refusal", "stop_sequence"]
@@ -79,7 +79,9 @@ def prompt_usage(request: Request, orders: Directives, cached: Cached) -> Usage:
     )
 
 
-def plan(request: Request, orders: Directives, seed: int, cached: Cached) -> Plan:
+def plan(
+    request: Request, orders: Directives, seed: int, cached: Cached, answer_tokens_max: int = ANSWER_TOKENS_MAX
+) -> Plan:
     """The answer to `request` under `orders`."""
     prompt = prompt_usage(request, orders, cached)
     # A prefill is part of the answer, not of what is answered: the model goes on as it would have gone on by itself.
@@ -89,7 +91,9 @@ def plan(request: Request, orders: Directives, seed: int, cached: Cached) -> Pla
     if orders.thinking is not None:
         thinking = "omitted" if thinking == "omitted" else "shown" if orders.thinking else "off"
     choices = tuple(
-        _choice(request, orders, digest(seed, key.to_bytes(8, "big"), index.to_bytes(4, "big")), thinking != "off")
+        _choice(
+            request, orders, digest(seed, key.to_bytes(8, "big"), index.to_bytes(4, "big")), thinking != "off", answer_tokens_max
+        )
         for index in range(request.choices)
     )
     segments = [segment for choice in choices for segment in choice.segments]
@@ -101,10 +105,10 @@ def plan(request: Request, orders: Directives, seed: int, cached: Cached) -> Pla
     return Plan(choices, prompt, usage, thinking)
 
 
-def _choice(request: Request, orders: Directives, key: int, thinks: bool) -> Choice:
+def _choice(request: Request, orders: Directives, key: int, thinks: bool, answer_tokens_max: int) -> Choice:
     segments: list[Segment] = []
     if thinks:
-        count = orders.thinking if orders.thinking is not None else ANSWER_TOKENS_MIN + (key >> 8) % ANSWER_TOKENS_SPAN
+        count = orders.thinking if orders.thinking is not None else ANSWER_TOKENS_MIN + (key >> 8) % THOUGHT_TOKENS_SPAN
         if request.thinking_limit is not None:
             count = min(count, request.thinking_limit)
         segments.append(Segment("thinking", tuple(words(key ^ 1, count))))
@@ -117,7 +121,7 @@ def _choice(request: Request, orders: Directives, key: int, thinks: bool) -> Cho
         segments.append(Segment("refusal", REFUSAL_WORDS))
         finish = "refusal"
     else:
-        text, stop = _until_stop(_text(request, orders, key), request.stops)
+        text, stop = _until_stop(_text(request, orders, key, answer_tokens_max), request.stops)
         finish = "end" if stop is None else "stop_sequence"
         if orders.content_filter:
             text, finish, stop = text[: len(text) // 2], "filter", None
@@ -150,12 +154,13 @@ def _call(tool: Tool, key: int) -> Segment:
     return Segment("tool", tuple(pieces(_encode(arguments).decode())), tool.name)
 
 
-def _text(request: Request, orders: Directives, key: int) -> tuple[str, ...]:
+def _text(request: Request, orders: Directives, key: int, answer_tokens_max: int) -> tuple[str, ...]:
     if request.instance_of is not None:
         schema = msgspec.json.decode(request.instance_of)
         value = instance(schema, key) if schema else {"answer": words(key, 1)[0]}
         return tuple(pieces(_encode(value).decode()))
-    count = orders.tokens if orders.tokens is not None else ANSWER_TOKENS_MIN + key % ANSWER_TOKENS_SPAN
+    span = answer_tokens_max - ANSWER_TOKENS_MIN + 1
+    count = orders.tokens if orders.tokens is not None else ANSWER_TOKENS_MIN + key % span
     if request.limit is not None:
         # One more than fits, so that the cut is noticed; a word of a prefill has a character at least.
         count = min(count, request.limit + 1 + len(request.prefill))
