@@ -112,7 +112,7 @@ ARROWS: dict[str, set[str]] = {
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
-    "attempt": {"billing", "bridge", "errors", "money", "routing", "transport", "turn", "verdict", "wires"},
+    "attempt": {"billing", "bridge", "errors", "escalation", "routing", "transport", "turn", "verdict", "wires"},
     "flight": {
         "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
         "wires",

@@ -8,12 +8,11 @@ to decide.
 import asyncio
 from typing import TYPE_CHECKING
 
-from farebox import bridge
-from farebox.billing import seams
+from farebox import bridge, escalation
 from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
-from farebox.billing.settlement import AttemptStart, cost_fields, cost_members
+from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
-from farebox.money import format_amount
+from farebox.escalation import Withheld
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate
 from farebox.transport import (
@@ -30,7 +29,6 @@ from farebox.turn import step
 from farebox.verdict import Failure, upstream_failure
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.relay import MalformedStream, NotACompletion, Relay
-from farebox.wires.usage import Usage
 
 if TYPE_CHECKING:
     from farebox.flight import Flight
@@ -43,7 +41,7 @@ ERROR_BYTES_MAX = 64 * 2**10
 class Try:
     """An attempt under way."""
 
-    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "relay", "response", "start")
+    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "relay", "response", "start", "withheld")
 
     def __init__(self, flight: "Flight", candidate: Candidate, start: AttemptStart) -> None:
         self.flight = flight
@@ -57,6 +55,8 @@ class Try:
         """When it is given up unless content has come; 0: not yet, or not a stream."""
         self.dropped: tuple[str, ...] = ()
         """What of the request this candidate cannot be told."""
+        self.withheld: Withheld | None = None
+        """Of a stream that nobody gets until it was looked at."""
 
     def seen(self) -> Seen:
         """What was observed so far."""
@@ -116,7 +116,14 @@ class Try:
     # --- how it ends ----------------------------------------------------------------------------------------------------
 
     def end(
-        self, ending: Ending, *, outcome: str, finish_reason: str = "", native_finish_reason: str = "", error: str = ""
+        self,
+        ending: Ending,
+        *,
+        outcome: str,
+        finish_reason: str = "",
+        native_finish_reason: str = "",
+        error: str = "",
+        flags: tuple[str, ...] = (),
     ) -> Verdict:
         """The attempt is over; bill it by what was seen."""
         return self.flight.settlement.end_attempt(
@@ -127,6 +134,7 @@ class Try:
             native_finish_reason=native_finish_reason,
             error=error,
             n=self.start.n,
+            flags=flags,
         )
 
     def _transport_failure(self, error: TransportError, ending: Ending) -> Failure:
@@ -181,8 +189,9 @@ class Try:
         report = reply.report()
         # The answer is measured only where its usage is missing.
         observed = 0 if report is not None and report.usage is not None else reply.observed_output_tokens()
-        escalation = flight.escalation
-        reason = "" if escalation is None or flight.exchange.answer.gone else escalation.problem(candidate, body)
+        looking, reason = flight.escalation, ""
+        if looking is not None and looking.looks_at(candidate) and not flight.exchange.answer.gone:
+            reason = looking.problem(candidate, escalation.completion(candidate, body))
         verdict = flight.settlement.end_attempt(
             "complete",
             Seen(report, observed, None, flight.plan.input_estimate),
@@ -193,8 +202,8 @@ class Try:
             flags=(ESCALATED_FLAG,) if reason else (),
             n=start.n,
         )
-        if escalation is not None and reason:
-            return escalation.keep(candidate, reply, verdict, reason)
+        if looking is not None and reason:
+            return looking.keep(candidate, reply, verdict, reason)
         flight.deliver(reply, verdict, at_once=True)
         return None
 
@@ -211,11 +220,13 @@ class Try:
             return self._garbage(f"`{kind[:64].decode('latin-1')}` in place of an event stream")
         make = bridge.relay if flight.rest is None else flight.rest.relay
         relay = self.relay = make(flight.call, candidate, id=flight.settlement.id, created_s=flight.created_s())
+        if flight.escalation is not None and flight.escalation.looks_at(candidate):
+            self.withheld = Withheld(candidate, relay)
         answer = flight.exchange.answer
         flight.task = asyncio.current_task()
         answer.on_gone = flight.client_left
         try:
-            broken = await self._forward(relay, response)
+            broken = await (self._forward(relay, response) if self.withheld is None else self._withhold(self.withheld, response))
         except asyncio.CancelledError:
             if not flight.interrupted:
                 raise
@@ -228,21 +239,21 @@ class Try:
             return self._client_gone(response)
         if relay.failure is not None or not relay.finished:
             return self._broken(relay, response, broken)
-        settlement, gateway = flight.settlement, flight.gateway
+        looking, withheld, reason = flight.escalation, self.withheld, ""
+        if looking is not None and withheld is not None and not answer.gone:
+            reason = looking.problem(candidate, withheld.completion())
         verdict = self.end(
             "drained" if answer.gone else "complete",
             outcome="ok",
             finish_reason=relay.finish_reason,
             native_finish_reason=relay.native_finish_reason,
+            error=reason,
+            flags=(ESCALATED_FLAG,) if reason else (),
         )
-        settlement.settle(cancelled=answer.gone)
-        gateway.fail_point("settle.after_journal")
-        gateway.finished(flight, "ok", 200)
-        usage, extra = self._told(verdict)
-        answer.start(flight.stream_headers())
-        # A comment: readers of event streams skip it, and no SDK has to know of it.
-        told = b": farebox %b\n\n" % flight.metadata() if flight.exchange.wishes.tells else b""
-        answer.end(told + relay.finish(usage, extra))
+        if looking is not None and withheld is not None and reason:
+            answer.on_gone = None
+            return looking.keep(candidate, withheld, verdict, reason)
+        flight.deliver_stream(relay, verdict, withheld)
         if relay.done:
             # The end of the body is due now; with it the connection can be used again.
             try:
@@ -250,18 +261,6 @@ class Try:
             except TransportError:
                 pass
         return None
-
-    def _told(self, verdict: Verdict) -> tuple[Usage, bytes]:
-        """The usage that the client is told, and the cost members with it."""
-        settlement = self.flight.settlement
-        cost = format_amount(settlement.charge_nano)
-        if settlement.pieced:
-            shown = seams.shown(settlement.attempts)
-            return shown.usage, cost_members(
-                shown.upstream_nano, shown.prompt_nano, shown.completion_nano, cost, estimated=True
-            )
-        usage = verdict.usage or Usage()
-        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=verdict.basis != "reported")
 
     async def _forward(self, relay: Relay, response: Response) -> TransportError | MalformedStream | None:
         """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""
@@ -297,6 +296,36 @@ class Try:
             return error
         return None
 
+    async def _withhold(self, withheld: Withheld, response: Response) -> TransportError | MalformedStream | None:
+        """Keep the provider's bytes until the end. What gets too long for that is released, and goes on as any stream."""
+        flight, start, relay = self.flight, self.start, withheld.relay
+        answer = flight.exchange.answer
+        gateway = flight.gateway
+
+        def take(data: bytes) -> bool:
+            out = relay.feed(data) if data else relay.end()
+            if start.first_byte_us is None and relay.content_started:
+                start.first_byte_us = gateway.clock.now_us()
+            withheld.take(data, out)
+            return not (relay.done or relay.failure is not None or withheld.full)
+
+        try:
+            while await response.pump(take):
+                if relay.done or relay.failure is not None:
+                    return None
+                self.withheld = None
+                out = withheld.released()
+                if not answer.gone:
+                    answer.start(flight.stream_headers())
+                    answer.send(out)
+                    if flight.recovery is not None and flight.recovery.transcript is not None:
+                        flight.recovery.transcript.add(out)
+                return await self._forward(relay, response)
+            take(b"")
+        except (TransportError, MalformedStream) as error:
+            return error
+        return None
+
     def _client_gone(self, response: Response) -> None:
         """The client left before the end: bill what was seen, hang up."""
         response.close()
@@ -309,12 +338,13 @@ class Try:
         found: UpstreamError | None = None
         if relay.failure is not None:
             found = bridge.failure(self.candidate, relay.failure, response.header)
-        if not relay.content_started:
+        if not relay.content_started or self.withheld is not None:
             if found is not None:
                 return self._upstream_failure(found, "failed_before_content", "error_event")
             if isinstance(broken, TransportError):
                 return self._transport_failure(broken, "failed_before_content")
-            return self._garbage("the stream ended before any content" if broken is None else str(broken))
+            early = "before any content" if not relay.content_started else "without its terminal event"
+            return self._garbage(f"the stream ended {early}" if broken is None else str(broken))
         timed_out = isinstance(broken, (ChunkTimeout, TotalTimeout, GivenUp))
         reason = "error_event" if found is not None else "timeout" if timed_out else "truncated"
         message = found.message if found is not None else str(broken or "the stream ended without its terminal event")

@@ -15,6 +15,7 @@ from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
 from farebox.wires.delivered import Delivered, Transcript
+from farebox.wires.gathering import Gathering
 from farebox.wires.neutral import Completion, ModelTraits, ResponseFormat, UpstreamError
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
@@ -179,6 +180,13 @@ def completion(candidate: Candidate, body: bytes) -> Completion:
     """A whole answer of this candidate's provider in the neutral form. Raises `UpstreamFailure` or `UpstreamGarbage`."""
     target = candidate.target
     return WIRES[target.wire].response.read(body, target.speaks.dialect)
+
+
+def gathering(candidate: Candidate) -> Gathering:
+    """Puts a stream of this candidate's provider together to the whole answer."""
+    target = candidate.target
+    reader = WIRES[target.wire].stream.Reader(target.speaks.dialect)
+    return Gathering(reader.feed, reader.end)
 
 
 def response_format(call: Call) -> ResponseFormat | None:

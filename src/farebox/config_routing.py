@@ -59,11 +59,14 @@ class ExamplesSection(_Section, frozen=True):
 
 
 class EscalationSection(_Section, frozen=True):
-    """The policy's models answer first; where that answer will not do, those of `to` answer instead. Both are billed. Only for
-    whole answers: a stream is never taken back."""
+    """The policy's models answer first; where that answer will not do, those of `to` answer instead. Both are billed. What
+    was streamed is never taken back."""
 
     to: tuple[str, ...] = ()
     """The strong models: the first, or, when it cannot answer, the next."""
+    streams: Literal["never", "withhold"] = "never"
+    """`"never"`: a stream goes out as it comes and is not looked at. `"withhold"`: nothing of it goes out before its end but
+    keep-alives; one of more than 2 MiB is released and stays."""
     refused: bool = True
     """It declines, or says that it does not know."""
     truncated: bool = True

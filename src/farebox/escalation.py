@@ -1,7 +1,8 @@
 """Escalation: the cheap models answer first; where their answer will not do, a strong one does. Pure.
 
-Only for whole answers: nothing has reached the client when the answer is looked at. Both are billed and both are attempts of the
-call (docs/routing.md). When no strong model answers either, the client gets the answer that there is.
+Nothing has reached the client when an answer is looked at: a stream is withheld meanwhile, or, if the policy does not want that,
+never looked at. Both answers are billed and are attempts of the call (docs/routing.md). When no strong model answers either, the
+client gets the answer that there is.
 """
 
 import msgspec
@@ -13,17 +14,51 @@ from farebox.quality import check
 from farebox.routing.plan import Candidate, Plan
 from farebox.verdict import Failure
 from farebox.wires.call import Call
-from farebox.wires.neutral import ResponseFormat, UpstreamFailure, UpstreamGarbage
-from farebox.wires.relay import Reply
+from farebox.wires.neutral import Completion, ResponseFormat, UpstreamFailure, UpstreamGarbage
+from farebox.wires.relay import Relay, Reply
 
+WITHHELD_BYTES_MAX = 2 * 2**20
+"""A stream that is longer, as the client would get it, is released and stays: some 8,000 tokens."""
 _FORMATS = frozenset({"json_schema", "json_mode"})
+
+
+class Withheld:
+    """A stream that nobody gets until it was looked at."""
+
+    __slots__ = ("_gathering", "_pieces", "_size", "relay")
+
+    def __init__(self, candidate: Candidate, relay: Relay) -> None:
+        self.relay = relay
+        self._gathering = bridge.gathering(candidate)
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """It is longer than what is kept."""
+        return self._size > WITHHELD_BYTES_MAX
+
+    def take(self, data: bytes, out: bytes) -> None:
+        """A piece of the provider's body, and what the client would have got of it."""
+        self._gathering.feed(data)
+        if out:
+            self._pieces.append(out)
+            self._size += len(out)
+
+    def completion(self) -> Completion | None:
+        """The answer, at its end; None when it cannot be read."""
+        return self._gathering.completion()
+
+    def released(self) -> bytes:
+        """All that was withheld, for the client."""
+        return b"".join(self._pieces)
 
 
 class Kept(msgspec.Struct, frozen=True):
     """The answer that would not do, as long as there is no better one."""
 
     candidate: Candidate
-    reply: Reply
+    answer: Reply | Withheld
     verdict: Verdict
     reason: str
     failure: Failure
@@ -39,26 +74,28 @@ class Escalation:
         self.plan = plan
         self.kept: Kept | None = None
 
-    def problem(self, candidate: Candidate, body: bytes) -> str:
-        """What is wrong with a candidate's whole answer; empty when it will do, or when nobody stronger can be asked."""
+    def looks_at(self, candidate: Candidate) -> bool:
+        """Whether a candidate's answer is looked at before the client gets it: somebody stronger can still be asked."""
         standing = self.plan.standing
         assert standing is not None and standing.escalation is not None, "only plans that escalate have one"
-        if self.kept is not None or candidate.target.model.slug in standing.strong:
+        return self.kept is None and candidate.target.model.slug not in standing.strong
+
+    def problem(self, candidate: Candidate, answer: Completion | None) -> str:
+        """What is wrong with the whole answer of a candidate that is looked at; empty when it will do. What cannot be read
+        (None) cannot be judged."""
+        if answer is None:
             return ""
+        standing = self.plan.standing
+        assert standing is not None and standing.escalation is not None, "only plans that escalate have one"
         caps = [one.bound.cap for one in self.plan.candidates if one.target.model.slug in standing.strong]
-        try:
-            answer = bridge.completion(candidate, body)
-        except (UpstreamFailure, UpstreamGarbage):
-            # What cannot be read cannot be judged.
-            return ""
         room = self.call.output_cap is None or max(caps) > candidate.bound.cap
         return check.problem(standing.escalation, answer, self._format(), room=room)
 
-    def keep(self, candidate: Candidate, reply: Reply, verdict: Verdict, reason: str) -> Failure:
+    def keep(self, candidate: Candidate, answer: Reply | Withheld, verdict: Verdict, reason: str) -> Failure:
         """Go on to the strong models. The failure is what the client would be told if there were no answer at all."""
         error = FareboxError(Kind.UPSTREAM_BAD, f"the answer would not do: {reason}", should_retry=False)
         failure = Failure(error)
-        self.kept = Kept(candidate, reply, verdict, reason, failure)
+        self.kept = Kept(candidate, answer, verdict, reason, failure)
         return failure
 
     def barred(self, failure: Failure) -> tuple[int, ...] | None:
@@ -77,3 +114,11 @@ class Escalation:
 
     def _format(self) -> ResponseFormat | None:
         return bridge.response_format(self.call) if self.call.needs & _FORMATS else None
+
+
+def completion(candidate: Candidate, body: bytes) -> Completion | None:
+    """A candidate's whole answer; None when it cannot be read."""
+    try:
+        return bridge.completion(candidate, body)
+    except (UpstreamFailure, UpstreamGarbage):
+        return None

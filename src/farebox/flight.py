@@ -15,11 +15,11 @@ import msgspec
 from farebox import bridge, continuation
 from farebox.attempt import Try
 from farebox.billing import seams
-from farebox.billing.meter import Verdict
+from farebox.billing.meter import Seen, Verdict
 from farebox.billing.settlement import Settlement, cost_fields, cost_members
 from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
-from farebox.escalation import Escalation
+from farebox.escalation import Escalation, Withheld
 from farebox.exchange import Exchange
 from farebox.money import format_amount
 from farebox.routing import explain
@@ -93,6 +93,12 @@ class Flight:
         """How the stream goes on that another attempt began; None while nobody has delivered anything."""
         return None if self.recovery is None else self.recovery.rest
 
+    @property
+    def _withheld(self) -> Withheld | None:
+        """The stream in whose place a stronger model's is waited for."""
+        kept = None if self.escalation is None else self.escalation.kept
+        return kept.answer if kept is not None and isinstance(kept.answer, Withheld) else None
+
     # --- the loop over attempts -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -121,7 +127,11 @@ class Flight:
             gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None
             if not self.settlement.done:
-                self.settlement.close(self.trying.seen(), gone=self.exchange.answer.gone)
+                gone, trying = self.exchange.answer.gone, self.trying
+                # Of what was withheld nobody got anything.
+                unseen = trying.withheld is not None and not gone
+                seen = Seen(None, estimated_input=self.plan.input_estimate) if unseen else trying.seen()
+                self.settlement.close(seen, gone=gone)
             # The two know each other; memory is free at once when one forgets.
             del self.trying
 
@@ -170,25 +180,44 @@ class Flight:
 
     def deliver(self, reply: Reply, verdict: Verdict, *, at_once: bool) -> None:
         """Settle, and send a whole answer of the candidate at hand. `at_once`: its attempt has ended at this moment."""
-        gateway, settlement, escalation, candidate = self.gateway, self.settlement, self.escalation, self.candidate
+        gateway, settlement, candidate = self.gateway, self.settlement, self.candidate
         settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=at_once)
         gateway.fail_point("settle.after_journal")
-        usage = verdict.usage or Usage()
-        cost = format_amount(settlement.charge_nano)
-        estimated = verdict.basis != "reported"
-        extra = cost_fields(settlement.last_bill, usage, cost, estimated=estimated)
-        told = b""
-        if escalation is not None and escalation.kept is not None:
-            # The usage is the answer's; the costs are of everything that was paid for it.
-            extra = cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated)
-            told = escalation.header(candidate)
+        usage, extra, cost = self._told(verdict)
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
         if self.exchange.wishes.tells:
             data = with_members(data, b'"farebox":%b' % self.metadata())
         shown = cost.encode()
         costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
-        self.exchange.answer.whole(200, _JSON + self.headers() + told + costs, data)
+        self.exchange.answer.whole(200, _JSON + self.headers() + costs, data)
+
+    def deliver_stream(self, relay: Relay, verdict: Verdict, withheld: Withheld | None = None) -> None:
+        """Settle, and send the end of a stream of the candidate at hand; all of it, if it was withheld."""
+        gateway, settlement, answer = self.gateway, self.settlement, self.exchange.answer
+        settlement.settle(cancelled=answer.gone)
+        gateway.fail_point("settle.after_journal")
+        gateway.finished(self, "ok", 200)
+        usage, extra, _ = self._told(verdict)
+        answer.start(self.stream_headers())
+        # A comment: readers of event streams skip it, and no SDK has to know of it.
+        told = b": farebox %b\n\n" % self.metadata() if self.exchange.wishes.tells else b""
+        first = b"" if withheld is None else withheld.released()
+        answer.end(first + told + relay.finish(usage, extra))
+
+    def _told(self, verdict: Verdict) -> tuple[Usage, bytes, str]:
+        """The usage that the client is told, the cost members with it, and the cost in USD."""
+        settlement = self.settlement
+        cost = format_amount(settlement.charge_nano)
+        if settlement.pieced:
+            shown = seams.shown(settlement.attempts)
+            costs = shown.upstream_nano, shown.prompt_nano, shown.completion_nano
+            return shown.usage, cost_members(*costs, cost, estimated=True), cost
+        usage, estimated = verdict.usage or Usage(), verdict.basis != "reported"
+        if self.escalation is not None and self.escalation.kept is not None:
+            # The usage is the answer's; the costs are of everything that was paid for it.
+            return usage, cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated), cost
+        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated), cost
 
     def _give_up(self, error: FareboxError) -> None:
         if self.recovery is not None and self.recovery.broke is not None:
@@ -199,7 +228,10 @@ class Flight:
         if kept is not None:
             # Nobody stronger had a better one.
             self.trying.candidate = kept.candidate
-            self.deliver(kept.reply, kept.verdict, at_once=False)
+            if isinstance(kept.answer, Withheld):
+                self.deliver_stream(kept.answer.relay, kept.verdict, kept.answer)
+            else:
+                self.deliver(kept.answer, kept.verdict, at_once=False)
             return
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
         error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
@@ -276,6 +308,8 @@ class Flight:
         )
         if trying.dropped:
             lines += b"x-farebox-dropped: %b\r\n" % ", ".join(trying.dropped).encode("ascii", "replace")
+        if self.escalation is not None:
+            lines += self.escalation.header(trying.candidate)
         return lines
 
     def stream_headers(self) -> bytes:
@@ -306,7 +340,7 @@ class Flight:
         relay = trying.relay
         settings = self.gateway.settings
         if relay is None:
-            return False
+            return self._withheld is not None and now_us - self.checkpoint_us >= settings.keepalive_us
         if trying.first_token_us and now_us > trying.first_token_us and not relay.content_started:
             trying.first_token_us = 0
             if trying.response is not None:
@@ -319,7 +353,7 @@ class Flight:
             self.client_left()
             self.interrupt()
             return False
-        if relay.content_started:
+        if relay.content_started and trying.withheld is None:
             tokens = relay.observed_output_tokens()
             if tokens - self.checkpoint_tokens >= CHECKPOINT_TOKENS or now_us - self.checkpoint_us >= CHECKPOINT_US:
                 self.checkpoint(relay, tokens, now_us)
@@ -338,6 +372,8 @@ class Flight:
     def keepalive(self, now_us: int) -> None:
         """Tell the client and what stands between that the answer is still coming."""
         relay = self.trying.relay
+        if relay is None and self._withheld is not None:
+            relay = self._withheld.relay
         if relay is None or self.exchange.answer.gone:
             return
         self.checkpoint_us = now_us

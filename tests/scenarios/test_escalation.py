@@ -10,6 +10,8 @@ from tests.support.running import Farebox, Reply, model, offer, provider
 
 from farebox.simulator.testing import SimulatorProcess
 
+KEEPALIVE = "keepalive_comment_s = 0.3"
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 HELLO = [{"role": "user", "content": "hello"}]
 CHEAP, DEAR = {"input": "1.00", "output": "2.00"}, {"input": "10.00", "output": "20.00"}
 WEAK = {
@@ -17,6 +19,10 @@ WEAK = {
     "refuses": "sim+refusal",
     "filtered": "sim+tokens=9+content-filter",
     "broken": "sim+status=503",
+    "slow": "sim+refusal+delay-chunk=250ms",
+    "breaks": "sim+tokens=9+reset-after=4",
+    "fails": "sim+tokens=9+error-in-stream=4",
+    "long": "sim+tokens=9+big-event=2200000+delay-chunk=20ms",
 }
 STRONG = {"strong": "sim+tokens=7", "strong-fails": "sim+status=503", "strong-refuses": "sim+refusal"}
 
@@ -34,6 +40,10 @@ def configuration(base: str) -> str:
     for weak in (*WEAK, "short"):
         for strong in (*STRONG, "elsewhere"):
             text += f'[policies.{weak}_{strong}]\nmodels = ["w/{weak}"]\nescalation = {{ to = ["s/{strong}"] }}\n'
+    for weak in (*WEAK, "short"):
+        for strong in (*STRONG, "elsewhere"):
+            held = f'escalation = {{ to = ["s/{strong}"], streams = "withhold", must_not_match = "\\\\A\\\\S{{1000}}" }}'
+            text += f'[policies.held_{weak}_{strong}]\nmodels = ["w/{weak}"]\nattempts_max = 2\n{held}\n'
     text += '[policies.picky]\nmodels = ["w/good"]\nescalation = { to = ["s/strong"], must_match = "never in it" }\n'
     text += '[policies.tiers]\ndecision = "complexity"\nescalation = { to = ["s/strong"] }\n'
     text += '[policies.tiers.branches]\neasy = ["w/refuses"]\nmedium = ["w/good"]\nhard = ["s/strong"]\n'
@@ -43,7 +53,10 @@ def configuration(base: str) -> str:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("escalation") / "box"
-    with SimulatorProcess() as simulator, Farebox(folder, config=configuration(f"{simulator.origin}/v1")) as box:
+    with (
+        SimulatorProcess() as simulator,
+        Farebox(folder, config=configuration(f"{simulator.origin}/v1"), server=KEEPALIVE) as box,
+    ):
         yield World(box, simulator)
         box.wait_posted()
         box.check_books()
@@ -163,3 +176,85 @@ def test_a_purse_for_one_answer_says_what_would_fit_for_both(world: World) -> No
     assert 0 < fits < 300
     again = world.box.post("/v1/chat/completions", {**body, "max_tokens": fits}, key=made.secret)
     assert again.status == 200 and again.headers["x-farebox-escalated"] == "refusal"
+
+
+# --- streams that are withheld ------------------------------------------------------------------------------------------
+
+
+def test_a_withheld_stream_that_will_do_comes_whole(world: World) -> None:
+    whole = ask(world, "held_good_strong")
+    reply = ask(world, "held_good_strong", **STREAM)
+    assert reply.status == 200 and world.asked == 1 and reply.headers["x-farebox-model"] == "w/good"
+    assert "x-farebox-escalated" not in reply.headers
+    assert said(reply) == (whole.json()["choices"][0]["message"]["content"], ["stop"])
+    assert usage(reply)["completion_tokens"] == 5 and reply.body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("strong", ["strong", "elsewhere"])
+def test_a_withheld_refusal_is_replaced_by_the_strong_models_stream(world: World, strong: str) -> None:
+    reply = ask(world, f"held_refuses_{strong}", **STREAM)
+    assert (reply.status, world.asked) == (200, 2), reply.body
+    assert reply.headers["x-farebox-model"] == f"s/{strong}" and reply.headers["x-farebox-escalated"] == "refusal"
+    words, ends = said(reply)
+    assert "cannot" not in words and len(words.split()) == 7 and ends == ["stop"], "nothing of the first answer is in it"
+    first, second = rows(world, reply)
+    assert first.outcome == second.outcome == "ok" and first.charge > 0 and second.charge > 0
+    assert nano(usage(reply)["cost_usd"]) == first.charge + second.charge and usage(reply)["completion_tokens"] == 7
+    assert reply.body.count(b"[DONE]") == 1 and b'"escalated":"refusal"' in reply.body
+
+
+def test_withheld_on_the_other_surface(world: World) -> None:
+    world.simulator.reset()
+    body = {"model": "policy/held_refuses_elsewhere", "max_tokens": 30, "messages": HELLO, "stream": True}
+    reply = world.box.post("/v1/messages", body)
+    assert reply.headers["x-farebox-escalated"] == "refusal" and world.asked == 2
+    kinds = [event["type"] for event in reply.events()]
+    assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and kinds.count("message_start") == 1
+
+
+@pytest.mark.parametrize("weak", ["breaks", "fails"])
+def test_a_withheld_stream_that_breaks_off_is_ordinary_failover(world: World, weak: str) -> None:
+    reply = ask(world, f"held_{weak}_strong", **STREAM)
+    assert reply.status == 200 and reply.headers["x-farebox-model"] == "s/strong" and "x-farebox-escalated" not in reply.headers
+    assert len(said(reply)[0].split()) == 7
+    assert [row.charge > 0 for row in rows(world, reply)] == [False, True]
+
+
+def test_a_withheld_stream_is_released_when_nobody_has_a_better_one(world: World) -> None:
+    reply = ask(world, "held_refuses_strong-fails", **STREAM)
+    assert reply.status == 200 and reply.headers["x-farebox-escalated"] == "refusal; kept"
+    assert reply.headers["x-farebox-model"] == "w/refuses" and reply.body.count(b"[DONE]") == 1
+    first, second = rows(world, reply)
+    assert (first.outcome, second.outcome) == ("ok", "http_error") and nano(usage(reply)["cost_usd"]) == first.charge > 0
+
+
+def test_keepalives_go_out_while_a_stream_is_withheld(world: World) -> None:
+    reply = ask(world, "held_slow_strong", **STREAM)
+    before, _, after = reply.body.partition(b"data: ")
+    assert before.startswith(b": FAREBOX PROCESSING\n\n") and b"PROCESSING" not in after
+    assert len(said(reply)[0].split()) == 7 and len(rows(world, reply)) == 2
+
+
+def test_a_stream_that_is_too_long_to_be_withheld_is_released_and_stays(world: World) -> None:
+    assert ask(world, "held_long_strong").headers["x-farebox-escalated"] == "rule", "the pattern would replace it"
+    reply = ask(world, "held_long_strong", **STREAM)
+    assert world.asked == 1 and reply.headers["x-farebox-model"] == "w/long" and len(said(reply)[0]) > 2_200_000
+    assert usage(reply)["completion_tokens"] == 9
+
+
+def test_a_withheld_stream_holds_for_both(world: World) -> None:
+    explained = world.box.post("/v1/route/explain", {"model": "policy/held_refuses_strong", "messages": HELLO, "stream": True})
+    told = explained.json()
+    assert told["escalates_to"] == ["s/strong"]
+    assert nano(told["hold_usd"]) == sum(nano(one["worst_case_usd"]) for one in told["offers"])
+
+
+def said(reply: Reply) -> tuple[str, list[str]]:
+    """The text of a stream, and how it ended."""
+    choices = [choice for event in reply.events() for choice in event.get("choices", ())]
+    text = "".join(choice["delta"].get("content") or choice["delta"].get("refusal") or "" for choice in choices)
+    return text, [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+
+
+def usage(reply: Reply) -> Any:
+    return next(event["usage"] for event in reversed(reply.events()) if event.get("usage"))

@@ -34,7 +34,11 @@ class Shown(msgspec.Struct, frozen=True):
 
 def parts(attempts: Sequence[Attempt]) -> list[Attempt]:
     """The attempts whose output is part of the answer, in order."""
-    return [one for one in attempts if one.usage is not None and (SEAM_FLAG in one.flags or one.outcome == "ok")]
+    return [
+        one
+        for one in attempts
+        if one.usage is not None and (SEAM_FLAG in one.flags or (one.outcome == "ok" and ESCALATED_FLAG not in one.flags))
+    ]
 
 
 def delivered_tokens(attempts: Sequence[Attempt]) -> int:
@@ -46,7 +50,7 @@ def markup_taken_nano(attempts: Sequence[Attempt]) -> int:
     """The markup that the parts so far have borne."""
     taken = 0
     for one in attempts:
-        if one.charge_nano and one.usage is not None and one.rates is not None:
+        if one.charge_nano and one.usage is not None and one.rates is not None and ESCALATED_FLAG not in one.flags:
             continued = CONTINUED_FLAG in one.flags
             pico = pricing.rest_pico(one.usage, one.rates) if continued else pricing.cost_pico(one.usage, one.rates)
             taken += one.charge_nano - divide_half_even(pico, PICO_PER_NANO)

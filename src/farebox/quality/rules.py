@@ -4,7 +4,7 @@ Patterns are run by the `regex` package, since only that can stop: a pattern tha
 given up, and the answer counts as good enough.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -21,6 +21,8 @@ class Section(Protocol):
 
     @property
     def to(self) -> tuple[str, ...]: ...
+    @property
+    def streams(self) -> Literal["never", "withhold"]: ...
     @property
     def refused(self) -> bool: ...
     @property
@@ -56,6 +58,8 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
     must_match: Any = None
     must_not_match: Any = None
     """Compiled patterns."""
+    withholds: bool = False
+    """Streams are withheld to be looked at; else they never are."""
 
 
 def compiled(section: Section) -> Rules:
@@ -73,6 +77,7 @@ def compiled(section: Section) -> Rules:
         percent,
         _pattern("must_match", section.must_match),
         _pattern("must_not_match", section.must_not_match),
+        section.streams == "withhold",
     )
 
 

@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True):
     def escalates(self, call: Call) -> bool:
         """Whether the first answer is looked at, and a stronger model may answer instead."""
         standing = self.standing
-        if standing is None or standing.escalation is None or call.stream:
+        if standing is None or not standing.looks(streamed=call.stream):
             return False
         return any(one.target.model.slug in standing.strong for one in self.candidates)
 
@@ -74,7 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
 def held_nano(candidates: Sequence[Candidate], standing: Standing | None, *, streamed: bool) -> int:
     """What is held for a plan: the dearest candidate, or, where an answer may be followed by a stronger model's, the dearest of
     each kind together."""
-    if standing is None or standing.escalation is None or streamed:
+    if standing is None or not standing.looks(streamed=streamed):
         return max(one.hold_nano for one in candidates)
     strong = max((one.hold_nano for one in candidates if one.target.model.slug in standing.strong), default=0)
     weak = max((one.hold_nano for one in candidates if one.target.model.slug not in standing.strong), default=0)
@@ -120,7 +120,7 @@ def affordable(call: Call, found: Plan, available_nano: int) -> int:
         )
         for candidate in found.candidates
     )
-    if found.standing is None or found.standing.escalation is None or call.stream:
+    if found.standing is None or not found.standing.looks(streamed=call.stream):
         return tokens
     # Two answers out of one purse: no closed form, and rare.
     least, most = 0, min(tokens, max(candidate.bound.cap for candidate in found.candidates))

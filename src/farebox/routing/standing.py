@@ -119,6 +119,10 @@ class Standing(msgspec.Struct, frozen=True, eq=False):
     strong: frozenset[str] = frozenset()
     """Slugs of the models that answer where another's answer will not do."""
 
+    def looks(self, *, streamed: bool) -> bool:
+        """Whether an answer is looked at before the client gets it."""
+        return self.escalation is not None and (not streamed or self.escalation.withholds)
+
 
 class Meaning(msgspec.Struct, frozen=True):
     """A model and those of its offers that the name may mean."""
