@@ -171,8 +171,9 @@ PURE = (
     "demo.organisation", "demo.traffic", "demo.chance",
     "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
-    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "gate.limits", "gate.limit_table", "gate.keys",
-    "gate.permissions", "gate.addresses",
+    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "billing.receipts",
+    "billing.receipt_audit", "billing.signatures",
+    "gate.limits", "gate.limit_table", "gate.keys", "gate.permissions", "gate.addresses",
     "control.signing", "control.addresses", "control.messages",
 )  # fmt: skip
 IMPURE = {"asyncio", "socket", "ssl", "sqlalchemy", "time", "random", "uuid", "secrets", "threading", "subprocess", "httptools"}
@@ -261,6 +262,7 @@ MONEY = (
     "billing.credit_notes", "billing.compare", "billing.price_book",
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
     "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "config_payments",
+    "billing.receipts", "billing.receipt_audit",
 )  # fmt: skip
 
 

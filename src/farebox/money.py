@@ -96,6 +96,11 @@ def format_unit_rate(pico: int) -> str:
     return _plain(pico, UNIT_RATE_DECIMALS_MAX, 0)
 
 
+def format_percent(bp: int) -> str:
+    """Basis points → percent: 550 → `5.5`."""
+    return _plain(bp, 2, 0)
+
+
 def divide_half_even(numerator: int, denominator: int) -> int:
     """Integer division rounded half to even; the denominator is positive."""
     quotient, remainder = divmod(numerator, denominator)
