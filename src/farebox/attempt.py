@@ -8,6 +8,8 @@ to decide.
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from farebox import bridge, escalation
 from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
@@ -37,26 +39,22 @@ REPLY_BYTES_MAX = 64 * 2**20
 ERROR_BYTES_MAX = 64 * 2**10
 
 
-
-class Try:
+class Try(msgspec.Struct, eq=False):
     """An attempt under way."""
 
-    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "relay", "response", "start", "withheld")
-
-    def __init__(self, flight: "Flight", candidate: Candidate, start: AttemptStart) -> None:
-        self.flight = flight
-        self.candidate = candidate
-        self.start = start
-        self.relay: Relay | None = None
-        """Of a stream, from its head on."""
-        self.response: Response | None = None
-        """From its head on."""
-        self.first_token_us = 0
-        """When it is given up unless content has come; 0: not yet, or not a stream."""
-        self.dropped: tuple[str, ...] = ()
-        """What of the request this candidate cannot be told."""
-        self.withheld: Withheld | None = None
-        """Of a stream that nobody gets until it was looked at."""
+    flight: "Flight"
+    candidate: Candidate
+    start: AttemptStart
+    relay: Relay | None = None
+    """Of a stream, from its head on."""
+    response: Response | None = None
+    """From its head on."""
+    first_token_us: int = 0
+    """When it is given up unless content has come; 0: not yet, or not a stream."""
+    dropped: tuple[str, ...] = ()
+    """What of the request this candidate cannot be told."""
+    withheld: Withheld | None = None
+    """Of a stream that nobody gets until it was looked at."""
 
     def seen(self) -> Seen:
         """What was observed so far."""
@@ -107,7 +105,13 @@ class Try:
                 return await self._refused(response)
             if flight.call.stream:
                 return await self._stream(response)
-            return await self._whole(response)
+            # Read to its end even if the client left: only then is its price known.
+            body = response.at_once(REPLY_BYTES_MAX)
+            if body is None:
+                body = await response.read(REPLY_BYTES_MAX)
+            if gateway.turn.crowded:
+                await step()
+            return self._whole(response, body)
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content")
         finally:
@@ -172,17 +176,14 @@ class Try:
 
     # --- whole answers --------------------------------------------------------------------------------------------------
 
-    async def _whole(self, response: Response) -> Failure | None:
-        """An answer that is not streamed. It is read to its end even if the client left: only then is its price known."""
+    def _whole(self, response: Response, body: bytes) -> Failure | None:
+        """An answer that is not streamed."""
         flight, candidate, start = self.flight, self.candidate, self.start
-        body = await response.read(REPLY_BYTES_MAX)
         start.first_byte_us = flight.gateway.clock.now_us()
         try:
             reply = bridge.reply(flight.call, candidate, body, created_s=start.first_byte_us // 1_000_000)
         except NotACompletion as error:
             return self._garbage(str(error))
-        if flight.gateway.turn.crowded:
-            await step()
         if reply.failure is not None:
             found = bridge.failure(candidate, reply.failure, response.header)
             return self._upstream_failure(found, "failed_before_content", "error_in_body")

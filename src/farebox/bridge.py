@@ -28,7 +28,7 @@ from farebox.wires.translation import ContinuedRelay, TranslatedRelay, Translate
 WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A request body for a provider, and what could not be said on its wire."""
 
     body: bytes
@@ -172,7 +172,7 @@ def reply(call: Call, candidate: Candidate, body: bytes, *, created_s: int) -> R
             WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug, created_s=created_s
         )
     if wire == chat_call.WIRE:
-        return chat_reply.Reply(body, dialect)
+        return chat_reply.Reply.read(body, dialect)
     return messages_reply.Reply(body, dialect)
 
 

@@ -70,31 +70,20 @@ class Answer(Protocol):
         ...
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """What came in, and where the answer goes."""
 
-    __slots__ = ("answer", "body", "headers", "limits", "notes", "request_id", "surface", "wishes")
-
-    def __init__(
-        self,
-        surface: Surface,
-        headers: Mapping[bytes, bytes],
-        body: bytes,
-        answer: Answer,
-        request_id: str,
-        notes: dict[str, object] | None = None,
-    ) -> None:
-        self.surface = surface
-        self.headers = headers
-        self.body = body
-        self.answer = answer
-        self.request_id = request_id
-        self.limits = b""
-        """Header lines that say what is left of the caller's rate limits."""
-        self.wishes: Wishes = NO_WISHES
-        """What the headers ask for; read when it is known whose request it is."""
-        self.notes = {} if notes is None else notes
-        """What has been worked out of the headers; kept for requests that have the same."""
+    surface: Surface
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    answer: Answer
+    request_id: str
+    notes: dict[str, object] = {}
+    """What has been worked out of the headers; kept for requests that have the same."""
+    limits: bytes = b""
+    """Header lines that say what is left of the caller's rate limits."""
+    wishes: Wishes = NO_WISHES
+    """What the headers ask for; read when it is known whose request it is."""
 
     @property
     def base(self) -> bytes:

@@ -8,7 +8,7 @@ next in `routing.retry`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -39,20 +39,35 @@ CHECKPOINT_TOKENS = 256
 SEND_STALL_US = 30_000_000
 """A client that takes no bytes for this long counts as gone."""
 
-_JSON = b"content-type: application/json\r\n"
+_PAID = b"content-type: application/json\r\n%bx-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n"
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
 
-    __slots__ = (
-        "call", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "escalation", "exchange", "gateway", "gone_us",
-        "interrupted", "plan", "recovery", "sending_us", "settlement", "started_us", "task", "trying",
-    )  # fmt: skip
+    gateway: "Gateway"
+    exchange: Exchange
+    call: Call
+    plan: Plan
+    settlement: Settlement
+    recovery: Recovery | None
+    demand: Demand
+    escalation: Escalation | None
+    started_us: int
+    deadline_us: int
+    checkpoint_us: int
+    trying: Try = cast("Try", None)
+    """The attempt under way, or the last one."""
+    checkpoint_tokens: int = 0
+    sending_us: int = 0
+    gone_us: int = 0
+    interrupted: bool = False
+    task: asyncio.Task[object] | None = None
+    """What is interrupted when the client of a stream leaves."""
 
-    def __init__(
-        self,
+    @staticmethod
+    def of(
         gateway: "Gateway",
         exchange: Exchange,
         call: Call,
@@ -60,28 +75,20 @@ class Flight:
         settlement: Settlement,
         recovery: Recovery | None = None,
         demand: Demand = NO_DEMAND,
-    ) -> None:
-        self.gateway = gateway
-        self.exchange = exchange
-        self.call = call
-        self.plan = plan
-        self.settlement = settlement
-        self.recovery = recovery
-        self.demand = demand
-        escalates = plan.standing is not None and plan.standing.escalation is not None and plan.escalates(call)
-        self.escalation = Escalation(call, plan) if escalates else None
+    ) -> "Flight":
+        """Of a call whose hold, and with it the first attempt, is open."""
         first = settlement.current
         assert first is not None, "the hold has opened the first attempt"
-        self.trying = Try(self, plan.candidates[0], first)
-        """The attempt under way, or the last one."""
-        self.started_us = self.checkpoint_us = first.chosen_us
-        self.deadline_us = self.started_us + gateway.total_us(plan, demand)
-        self.checkpoint_tokens = 0
-        self.sending_us = 0
-        self.gone_us = 0
-        self.interrupted = False
-        self.task: asyncio.Task[object] | None = None
-        """What is interrupted when the client of a stream leaves."""
+        standing = plan.standing
+        escalates = standing is not None and standing.escalation is not None and plan.escalates(call)
+        escalation = Escalation(call, plan) if escalates else None
+        now_us = first.chosen_us
+        deadline_us = now_us + gateway.total_us(plan, demand)
+        flight = Flight(
+            gateway, exchange, call, plan, settlement, recovery, demand, escalation, now_us, deadline_us, now_us
+        )
+        flight.trying = Try(flight, plan.candidates[0], first)
+        return flight
 
     @property
     def candidate(self) -> Candidate:
@@ -125,7 +132,8 @@ class Flight:
                     return
         finally:
             gateway.flights.pop(self, None)
-            self.exchange.answer.on_gone = None
+            if self.task is not None:
+                self.exchange.answer.on_gone = None
             if not self.settlement.done:
                 gone, trying = self.exchange.answer.gone, self.trying
                 # Of what was withheld nobody got anything.
@@ -133,7 +141,7 @@ class Flight:
                 seen = Seen(None, estimated_input=self.plan.input_estimate) if unseen else trying.seen()
                 self.settlement.close(seen, gone=gone)
             # The two know each other; memory is free at once when one forgets.
-            del self.trying
+            self.trying = cast("Try", None)
 
     def _following(self, failure: Failure, index: int, tries: Tries) -> Next | None:
         """Who is asked after the candidate at `index` has failed, and when; None to give up."""
@@ -180,7 +188,7 @@ class Flight:
 
     def deliver(self, reply: Reply, verdict: Verdict, *, at_once: bool) -> None:
         """Settle, and send a whole answer of the candidate at hand. `at_once`: its attempt has ended at this moment."""
-        gateway, settlement, candidate = self.gateway, self.settlement, self.candidate
+        gateway, settlement, candidate = self.gateway, self.settlement, self.trying.candidate
         settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=at_once)
         gateway.fail_point("settle.after_journal")
         usage, extra, cost = self._told(verdict)
@@ -188,9 +196,8 @@ class Flight:
         if self.exchange.wishes.tells:
             data = with_members(data, b'"farebox":%b' % self.metadata())
         shown = cost.encode()
-        costs = b"x-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n" % (shown, shown)
         gateway.finished(self, "ok", 200)
-        self.exchange.answer.whole(200, _JSON + self.headers() + costs, data)
+        self.exchange.answer.whole(200, _PAID % (self.headers(), shown, shown), data)
 
     def deliver_stream(self, relay: Relay, verdict: Verdict, withheld: Withheld | None = None) -> None:
         """Settle, and send the end of a stream of the candidate at hand; all of it, if it was withheld."""

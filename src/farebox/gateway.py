@@ -230,11 +230,11 @@ class Gateway:
         first = attempt.first_byte_us if start.streamed else None
         self.health.finished(
             Place(start.provider, start.provider_key, start.model),
-            lesson(attempt.outcome, start.kind),
+            "ok" if attempt.outcome == "ok" else lesson(attempt.outcome, start.kind),
             start.begun_us,
             self.clock.monotonic_us(),
             first_token_us=None if first is None else max(first - attempt.started_us, 0),
-            tokens=0 if attempt.usage is None else attempt.usage.completion_tokens,
+            tokens=0 if first is None or attempt.usage is None else attempt.usage.completion_tokens,
             retry_after_us=start.retry_after_us,
             reason=start.kind or "",
         )
@@ -252,10 +252,10 @@ class Gateway:
                 self._heads.clear()
             cached = self._heads[target, key_index] = self._prepare(target, key_index, target.speaks.path)
         extra: list[tuple[bytes, bytes]] = []
-        for name in target.speaks.forward_headers:
-            value = exchange.headers.get(name.encode())
-            if value is not None:
-                extra.append((name.encode(), value))
+        headers = exchange.headers
+        for name in target.forward_headers:
+            if name in headers:
+                extra.append((name, headers[name]))
         # Providers of our own can join their records with ours; a vendor has no business with our ids.
         own = target.provider.kind != "cloud"
         return cached, extra, b"x-farebox-attempt: %b/%d\r\n" % (generation.encode(), start.n) if own else b""
@@ -283,7 +283,7 @@ class Gateway:
 
     def finished(self, flight: Flight, outcome: str, status: int) -> None:
         """One call is over; telemetry takes note."""
-        target = flight.candidate.target
+        target = flight.trying.candidate.target
         plan = flight.plan
         if plan.later_turn and outcome == "ok":
             usage = flight.settlement.attempts[-1].usage

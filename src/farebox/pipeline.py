@@ -43,7 +43,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     if gateway.draining:
         raise FareboxError(Kind.UNAVAILABLE, "the gateway is shutting down; try again in a moment", retry_after_s=1)
     now_us = gateway.clock.now_us()
-    principal = await admit(gateway, exchange, now_us)
+    principal = remembered(gateway, exchange, now_us) or await admit(gateway, exchange, now_us)
     metering.knock(gateway, principal)
     call = exchange.surface.read_call(exchange.body)
     recovery = recover(gateway, exchange, call) if call.stream else None
@@ -68,19 +68,28 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, scopes, whom)
         if turn.crowded:
             await step()
-        await Flight(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand).run()
+        await Flight.of(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand).run()
     finally:
         metering.leave(gateway, slot, settlement, found)
 
 
 async def admit(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal:
     """The caller behind the credential, allowed to call; what else the headers say is read with it."""
+    secret = credential(exchange.headers)
+    principal = await gateway.keyring.find(secret)
+    exchange.notes["key"] = gateway.keyring.mark(secret)
+    return allowed_in(gateway, exchange, principal, now_us)
+
+
+def remembered(gateway: Gateway, exchange: Exchange, now_us: int) -> Principal | None:
+    """The same for a head that was admitted before, if the key is still at hand: nothing to wait for."""
     mark = exchange.notes.get("key")
     principal = gateway.keyring.remembered(mark) if isinstance(mark, bytes) else None
-    if principal is None:
-        secret = credential(exchange.headers)
-        principal = await gateway.keyring.find(secret)
-        exchange.notes["key"] = gateway.keyring.mark(secret)
+    return None if principal is None else allowed_in(gateway, exchange, principal, now_us)
+
+
+def allowed_in(gateway: Gateway, exchange: Exchange, principal: Principal, now_us: int) -> Principal:
+    """The principal, unless its key may not call."""
     check(principal, now_us)
     if principal.permit is not USUAL:
         permitted(principal, "inference", address_of(gateway, exchange))
@@ -258,7 +267,7 @@ def open_hold(
         only_models=only_models,
     )
     try:
-        settlement = Settlement(gateway.books, hold, reserved, start)
+        settlement = Settlement.opened(gateway.books, hold, reserved, start)
     except JournalError as error:
         raise FareboxError(
             Kind.UNAVAILABLE, f"calls are refused until their records can be written: {error}", retry_after_s=5

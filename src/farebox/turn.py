@@ -46,7 +46,7 @@ def _nothing() -> None:
 class Turn:
     """One event loop's. Made outside of it or inside; used inside only."""
 
-    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_loop", "_queue", "crowded", "number")
+    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_loop", "_queue", "crowd", "crowded", "number")
 
     def __init__(
         self, commit: Callable[[], None] = _nothing, fail_point: Callable[[str], None] = lambda _name: None
@@ -58,6 +58,7 @@ class Turn:
         self._bytes = 0
         self._due = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.crowd = CROWD
         self.crowded = False
         """Many connections were written to in the last turn, so many calls are probably at the same point."""
         self.number = 0
@@ -92,7 +93,7 @@ class Turn:
         self.number += 1
         queue, self._queue = self._queue, []
         if queue:
-            self.crowded = len(queue) >= CROWD
+            self.crowded = len(queue) >= self.crowd
         for sink, data in queue:
             if not sink.is_closing():
                 try:

@@ -75,7 +75,7 @@ def test_a_models_endpoints_are_its_offers(box: Farebox) -> None:
     assert (data["id"], data["name"]) == ("p/fails", "p/fails")
     by = {one["provider_name"]: one for one in data["endpoints"]}
     assert by["broken"]["status"] == -2 and by["well"]["status"] == 0
-    assert by["well"]["latency_last_30m"]["p50"] >= 20
+    assert by["well"]["latency_last_30m"]["p50"] >= 19, "20 ms, less what a bin of a histogram is off by"
     assert by["broken"]["pricing"]["prompt"] == "0.0000001" and by["well"]["context_length"] == 128_000
     unused = box.get("/v1/models/p/unused/endpoints").json()["data"]["endpoints"]
     assert [one["status"] for one in unused] == [None]

@@ -62,7 +62,7 @@ async def opened(plan: Plan, bound: int, first: Quote) -> tuple[Settlement, Pape
         model="m", provider="p1", upstream_id="u", price_version="m@1", rates=first.rates_for(plan.input_estimate),
         markup_bp=first.markup_bp, fees=first.fees, input_bound=bound, input_estimate=plan.input_estimate,
     )  # fmt: skip
-    return Settlement(books, hold, reserved, AttemptStart(1, "p1", "u", "", first, 1)), paper
+    return Settlement.opened(books, hold, reserved, AttemptStart(1, "p1", "u", "", first, 1)), paper
 
 
 @given(st.data(), st.lists(quotes(), min_size=1, max_size=4), st.integers(1, 60), st.integers(1, 80))

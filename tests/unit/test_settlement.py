@@ -67,7 +67,7 @@ async def opened(amount_nano: int = 10_000) -> tuple[Settlement, Books, Paper]:
     books = Books(paper, holds, Hand(), "life-1", bill_partial=False)  # type: ignore[arg-type]
     reserved = await holds.reserve([SCOPE], amount_nano)
     hold = Hold("gen-1", 1, "acc-1", "key-1", (SCOPE.id,), amount_nano, "chat_completions", "m/x", "lab", "x", "m@1", Rates())
-    settlement = Settlement(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
+    settlement = Settlement.opened(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
     return settlement, books, paper
 
 
@@ -137,7 +137,7 @@ async def test_a_hold_that_cannot_be_written_frees_its_money() -> None:
     reserved = await books.holds.reserve([SCOPE], 10_000)
     hold = Hold("gen-2", 1, "acc-1", "key-1", (SCOPE.id,), 10_000, "chat_completions", "m/x", "lab", "x", "m@1", Rates())
     with pytest.raises(JournalError):
-        Settlement(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
+        Settlement.opened(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
     assert books.holds.open_nano == 0
 
 

@@ -20,7 +20,7 @@ AUDIO_BYTES_PER_TOKEN_MIN = 64
 """Compressed speech of 8 kbit/s has 100 bytes per token at OpenAI's 10 tokens a second."""
 
 
-class Bound(msgspec.Struct, frozen=True):
+class Bound(msgspec.Struct, frozen=True, gc=False):
     """Upper bounds in tokens, for one model."""
 
     input_tokens: int

@@ -109,15 +109,12 @@ class Purse:
         return self.granted - self.held - self.spent
 
 
-class Reserved:
+class Reserved(msgspec.Struct, eq=False):
     """An open hold. Settled exactly once; a second settlement is a bug and asserts."""
 
-    __slots__ = ("amount_nano", "open", "purses")
-
-    def __init__(self, amount_nano: int, purses: tuple[Purse, ...]) -> None:
-        self.amount_nano = amount_nano
-        self.purses = purses
-        self.open = True
+    amount_nano: int
+    purses: tuple[Purse, ...]
+    open: bool = True
 
 
 class Holds:
@@ -153,7 +150,7 @@ class Holds:
             purses.append(purse)
         for purse in purses:
             purse.held += amount_nano
-            if not purse.refilling and purse.free < amount_nano * REFILL_BELOW_HOLDS:
+            if not purse.refilling and purse.granted - purse.held - purse.spent < amount_nano * REFILL_BELOW_HOLDS:
                 self._refill(purse, amount_nano)
         self.open_nano += amount_nano
         self.open_count += 1

@@ -23,7 +23,7 @@ usage.
 """
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """What was observed of an attempt."""
 
     report: UsageReport | None
@@ -35,7 +35,7 @@ class Seen(msgspec.Struct, frozen=True):
     estimated_input: int = 0
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What one attempt bills at."""
 
     usage: Usage | None

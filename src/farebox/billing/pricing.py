@@ -73,7 +73,7 @@ class Quote(msgspec.Struct, frozen=True):
         return schedule.at(prompt_tokens)
 
 
-class Bill(msgspec.Struct, frozen=True):
+class Bill(msgspec.Struct, frozen=True, gc=False):
     """What one attempt costs us and the customer, in nano-dollars."""
 
     rates: Rates

@@ -26,7 +26,7 @@ Basis = Literal["reported", "observed", "estimated", "none"]
 """Where the counts came from: the provider's usage, what we saw of the stream, an estimate, or nothing was used."""
 
 
-class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One try at one provider: a usage row of its own, whatever came of it."""
 
     n: int
@@ -84,7 +84,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed", omit_defaults=True):
     at_us: int
 
 
-class Hold(msgspec.Struct, frozen=True, tag="hold", omit_defaults=True):
+class Hold(msgspec.Struct, frozen=True, gc=False, tag="hold", omit_defaults=True):
     """Everything that a settlement after a crash needs."""
 
     id: str
@@ -166,7 +166,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", omit_defaults=True):
     exact_input: bool = False
 
 
-class Settle(msgspec.Struct, frozen=True, tag="settle", omit_defaults=True):
+class Settle(msgspec.Struct, frozen=True, gc=False, tag="settle", omit_defaults=True):
     """The one terminal record of a hold."""
 
     id: str

@@ -107,46 +107,36 @@ class AttemptStart(msgspec.Struct):
     upstream_request_id: str = ""
 
 
-class Settlement:
-    """One call's hold and its attempts."""
+class Settlement(msgspec.Struct, eq=False):
+    """One call's hold and its attempts; made by `opened`."""
 
-    __slots__ = (
-        "_books", "_done", "_hold", "_reserved", "_seam_quotes", "attempts", "charge_nano", "last_bill", "last_verdict",
-        "under_way",
-    )  # fmt: skip
+    _books: Books
+    _hold: Hold
+    _reserved: Reserved
+    id: str
+    under_way: dict[int, AttemptStart]
+    """Attempts without an end, by number. Usually one; a hedged call has two."""
+    attempts: list[Attempt] = []
+    done: bool = False
+    charge_nano: int = 0
+    last_bill: Bill | None = None
+    last_verdict: Verdict | None = None
+    _seam_quotes: dict[int, Quote] = {}
+    """Of the attempts that broke off and were gone on with."""
 
-    def __init__(self, books: Books, hold: Hold, reserved: Reserved, first: AttemptStart) -> None:
+    @staticmethod
+    def opened(books: Books, hold: Hold, reserved: Reserved, first: AttemptStart) -> "Settlement":
         """Write the hold; nothing was sent before this returns. Raises `JournalError`, and then the money is free again."""
-        self._books = books
-        self._hold = hold
-        self._reserved = reserved
-        self._done = False
-        self.attempts: list[Attempt] = []
-        self.charge_nano = 0
-        self.under_way: dict[int, AttemptStart] = {first.n: first}
-        """Attempts without an end, by number. Usually one; a hedged call has two."""
-        self._seam_quotes: dict[int, Quote] = {}
-        """Of the attempts that broke off and were gone on with."""
-        self.last_bill: Bill | None = None
-        self.last_verdict: Verdict | None = None
         try:
             books.journal.write(hold)
         except JournalError:
             books.holds.settle(reserved, 0)
-            self._done = True
             raise
-
-    @property
-    def id(self) -> str:
-        return self._hold.id
+        return Settlement(books, hold, reserved, hold.id, {first.n: first})
 
     @property
     def hold_nano(self) -> int:
         return self._hold.amount_nano
-
-    @property
-    def done(self) -> bool:
-        return self._done
 
     @property
     def current(self) -> AttemptStart | None:
@@ -203,7 +193,7 @@ class Settlement:
     def progress(self, usage: Usage, *, exact_input: bool, n: int | None = None) -> None:
         """A checkpoint that recovery can fall back on. A full disk is not the stream's fault: the next one tries again."""
         current = self.current if n is None else self.under_way.get(n)
-        if current is None or self._done:
+        if current is None or self.done:
             return
         try:
             self._books.journal.write(
@@ -333,9 +323,9 @@ class Settlement:
         """Write the terminal record and free the rest of the hold. Exactly once; a second call is a bug and asserts.
 
         `settled_at_once`: the last attempt ended at this moment."""
-        assert not self._done, "a terminal state is never left (I10)"
+        assert not self.done, "a terminal state is never left (I10)"
         assert not self.under_way, "an attempt is still under way"
-        self._done = True
+        self.done = True
         self.attempts.sort(key=_number)
         hold = self._hold
         books = self._books
@@ -373,7 +363,7 @@ class Settlement:
 
         A client that is `gone` pays for what it received; one that we broke off with pays as if its provider had.
         """
-        if self._done:
+        if self.done:
             return
         for n, start in list(self.under_way.items()):
             ending: Ending = "truncated" if seen.output_tokens else "failed_before_content"

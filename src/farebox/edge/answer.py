@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from farebox.edge.request import Request
 
 if TYPE_CHECKING:
@@ -25,20 +27,17 @@ def status_line(status: int) -> bytes:
     return _LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-class HttpAnswer:
+class HttpAnswer(msgspec.Struct, eq=False):
     """`farebox.exchange.Answer` over a connection."""
 
-    __slots__ = ("_chunked", "_connection", "_on_gone", "ended", "gone", "keep_alive", "request", "started")
-
-    def __init__(self, connection: "HttpConnection", request: Request) -> None:
-        self._connection = connection
-        self.request = request
-        self._chunked = False
-        self.keep_alive = request.keep_alive
-        self.gone = False
-        self.started = False
-        self.ended = False
-        self._on_gone: Callable[[], None] | None = None
+    _connection: "HttpConnection"
+    request: Request
+    keep_alive: bool = True
+    _chunked: bool = False
+    gone: bool = False
+    started: bool = False
+    ended: bool = False
+    _on_gone: Callable[[], None] | None = None
 
     @property
     def peer(self) -> str:
@@ -60,6 +59,11 @@ class HttpAnswer:
         """The complete answer; `headers` are encoded lines, each ended by CR LF."""
         self.started = self.ended = True
         connection = self._connection
+        if status == 200 and self.keep_alive and self.request.method != b"HEAD":
+            # As nearly every answer.
+            connection.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (connection.server.ok, headers, len(body), body))
+            connection.finish(True)
+            return
         close = b"" if self.keep_alive else b"connection: close\r\n"
         # A 204 has no body, and must not say how long it is (RFC 9110 §8.6).
         length = b"content-length: %d\r\n" % len(body) if status != 204 else b""

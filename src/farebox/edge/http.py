@@ -329,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
     # --- answering -------------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Request) -> None:
-        answer = self.answer = HttpAnswer(self, request)
+        answer = self.answer = HttpAnswer(self, request, request.keep_alive)
         if request.problem is None:
             self._task = self.server.run(request, answer)
         else:

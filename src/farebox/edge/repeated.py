@@ -54,10 +54,7 @@ class RepeatedHead:
         size = len(data) - body_start
         if not digits.isdigit() or int(digits) != size or size > body_bytes_max:
             return None
-        request = Request()
-        request.method, request.target, request.path, request.query = self._method, self._target, self._path, self._query
         headers = self._headers
-        request.headers = headers if headers[b"content-length"] == digits else {**headers, b"content-length": digits}
-        request.notes = self._notes
-        request.body = data[body_start:]
-        return request
+        if headers[b"content-length"] != digits:
+            headers = {**headers, b"content-length": digits}
+        return Request(self._method, self._target, self._path, self._query, headers, self._notes, data[body_start:])

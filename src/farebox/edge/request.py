@@ -10,6 +10,8 @@ message ends are made again, so that an older or laxer llhttp would not matter.
 import re
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)(/[^?#]*|(?=[?]|$))", re.IGNORECASE)
 _UPGRADE_FIELDS = frozenset({b"connection", b"upgrade", b"http2-settings"})
@@ -19,30 +21,25 @@ Problem = tuple[int, str]
 """Why a request can only be refused: status and sentence."""
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request; complete when the handler sees it."""
 
-    __slots__ = (
-        "body", "chunks_understood", "headers", "keep_alive", "method", "notes", "path", "problem", "query", "repeated", "target",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        """As it came, query and all."""
-        self.path = ""
-        self.query = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.notes: dict[str, object] = {}
-        """What others have worked out of the head; requests with the same head share it."""
-        self.repeated = 0
-        """Field lines whose name had been there before."""
-        self.body = b""
-        self.keep_alive = True
-        self.chunks_understood = True
-        """Not in HTTP/1.0, where the end of the connection is the end of a streamed answer."""
-        self.problem: Problem | None = None
-        """The connection ends with the refusal."""
+    method: bytes = b""
+    target: bytes = b""
+    """As it came, query and all."""
+    path: str = ""
+    query: bytes = b""
+    headers: dict[bytes, bytes] = {}
+    notes: dict[str, object] = {}
+    """What others have worked out of the head; requests with the same head share it."""
+    body: bytes = b""
+    repeated: int = 0
+    """Field lines whose name had been there before."""
+    keep_alive: bool = True
+    chunks_understood: bool = True
+    """Not in HTTP/1.0, where the end of the connection is the end of a streamed answer."""
+    problem: Problem | None = None
+    """The connection ends with the refusal."""
 
 
 def judge(request: Request, version: str) -> Problem | None:

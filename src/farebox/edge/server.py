@@ -61,6 +61,8 @@ class HttpServer:
         self.now_us = 0
         """Coarse time, set by the sweep, so that a packet costs no clock call."""
         self.date = b""
+        self.ok = b""
+        """The beginning of every answer with status 200, up to the date."""
 
     async def start(self, listening: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -105,6 +107,7 @@ class HttpServer:
     def _tick(self) -> None:
         self.now_us = self._clock.monotonic_us()
         self.date = formatdate(self._clock.now_us() // 1_000_000, usegmt=True).encode()
+        self.ok = b"HTTP/1.1 200 OK\r\ndate: %b\r\n" % self.date
 
     def _judge(self, connection: HttpConnection) -> None:
         if connection.lingering_us:

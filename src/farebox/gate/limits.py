@@ -75,7 +75,7 @@ class Refusal(msgspec.Struct, frozen=True):
     retry_after_us: int
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """How the scarcest limits stand: the limit itself, what may come now, and when all of it is back. A limit of 0 is none."""
 
     request_limit: int = 0
@@ -141,24 +141,21 @@ def concerned(holders: Sequence[Holder], models: Collection[str]) -> Sequence[Ho
     return found
 
 
-class Admission:
+class Admission(msgspec.Struct, eq=False):
     """A call that was let in; it must be released, whatever becomes of it."""
 
-    __slots__ = ("_limiter", "holders", "open", "standing", "tokens")
-
-    def __init__(self, limiter: "Limiter", holders: Sequence[Holder], tokens: int, standing: Standing) -> None:
-        self._limiter = limiter
-        self.holders = holders
-        self.tokens = tokens
-        """How many were reserved."""
-        self.standing = standing
-        self.open = True
+    limiter: "Limiter"
+    holders: Sequence[Holder]
+    tokens: int
+    """How many were reserved."""
+    standing: Standing
+    open: bool = True
 
     def release(self, tokens: int | None, now_us: int) -> None:
         """The call is over; exactly once. `tokens` is what it used, None when nobody knows: then the estimate stands."""
         assert self.open, "a call leaves once"
         self.open = False
-        self._limiter.leave(self, self.tokens if tokens is None else tokens, now_us)
+        self.limiter.leave(self, self.tokens if tokens is None else tokens, now_us)
 
 
 class Lock(Protocol):

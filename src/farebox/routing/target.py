@@ -47,6 +47,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """The plan of accounts that have none of their own."""
     patience: Patience | None
     """The provider's own time-outs."""
+    forward_headers: tuple[bytes, ...]
+    """Names of the client's fields that go along."""
     places: tuple[Place, ...]
     """One for each key, or the one without a key."""
     quotes: dict[tuple[str, str | None, str], Quote]
@@ -106,6 +108,7 @@ def target(
         head=_line(b"x-farebox-provider", provider.name) + _line(b"x-farebox-model", model.slug),
         markup=markup,
         patience=patience,
+        forward_headers=tuple(name.encode() for name in provider.speaks[wire].forward_headers),
         places=tuple(Place(provider.name, ref, model.slug) for ref in key_refs or ("",)),
         quotes={},
     )

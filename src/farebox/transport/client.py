@@ -96,8 +96,9 @@ class Client:
             except BaseException:
                 exchange.abandon(Closed("the request was cancelled", sent=True, phase="headers"))
                 raise
-            if exchange.head is not None:
-                return Response(exchange)
+            answered = exchange.head
+            if answered is not None:
+                return Response(exchange, answered, answered.status)
             error = exchange.error
             assert error is not None, "an exchange wakes with a head or an error"
             lost = isinstance(error, Truncated) and not exchange.touched

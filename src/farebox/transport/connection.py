@@ -92,7 +92,9 @@ class Connection(asyncio.Protocol):
         """Write a request. The waiter of the exchange wakes when the response head is there or the exchange failed."""
         transport = self._transport
         assert transport is not None and self._exchange is None and not self.gone
-        self._exchange = exchange = Exchange(self._loop, self, timeouts, head_only=head_only)
+        self._exchange = exchange = Exchange(
+            loop=self._loop, carrier=self, timeouts=timeouts, waiter=self._loop.create_future(), head_only=head_only
+        )
         self._progress = self._started = True
         turn = self._turn
         self._turn_started = turn.number

@@ -26,7 +26,7 @@ class Carrier(Protocol):
         ...
 
 
-class Exchange(ResponseReader):
+class Exchange(ResponseReader, eq=False, kw_only=True):
     """A request, and the answer that is arriving.
 
     `carrier` is the connection while it works for this exchange and None from the end of the response on. `waiter` is the
@@ -35,17 +35,13 @@ class Exchange(ResponseReader):
     it are still delivered.
     """
 
-    __slots__ = ("carrier", "error", "loop", "sink", "timeouts", "waiter", "wanted")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, carrier: Carrier, timeouts: Timeouts, *, head_only: bool) -> None:
-        super().__init__(head_only=head_only)
-        self.loop = loop
-        self.carrier: Carrier | None = carrier
-        self.timeouts = timeouts
-        self.error: TransportError | None = None
-        self.sink: Callable[[bytes], bool] | None = None
-        self.wanted = WAKE_ON_HEAD
-        self.waiter: asyncio.Future[None] | None = loop.create_future()
+    loop: asyncio.AbstractEventLoop
+    carrier: Carrier | None
+    timeouts: Timeouts
+    waiter: asyncio.Future[None] | None
+    error: TransportError | None = None
+    sink: Callable[[bytes], bool] | None = None
+    wanted: int = WAKE_ON_HEAD
 
     def wake(self) -> None:
         """Let the waiting task look."""

@@ -18,9 +18,11 @@ A reader serves one response; its parser is thrown away with it, so no state can
 """
 
 import re
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import httptools
+import msgspec
 
 from .errors import HeadersTooLarge, Phase, ProtocolError, Truncated
 from .head import Head
@@ -42,7 +44,7 @@ _CHUNKED: Final = 2
 _CLOSE: Final = 3
 
 
-class ResponseReader:
+class ResponseReader(msgspec.Struct, eq=False, kw_only=True):
     """One response being received.
 
     `head` is set once the final head came, `complete` at the end of the message. `body` holds the pieces nobody took yet
@@ -50,39 +52,22 @@ class ResponseReader:
     complete: the connection stands exactly at the start of the next response. `touched`: at least one byte came.
     """
 
-    __slots__ = (
-        "_framing",
-        "_head_only",
-        "_interim",
-        "_parser",
-        "_partial",
-        "_remaining",
-        "_unproductive",
-        "body",
-        "buffered",
-        "complete",
-        "head",
-        "on_body",
-        "reusable",
-        "touched",
-    )
-
-    def __init__(self, *, head_only: bool = False) -> None:
-        """`head_only`: the request was HEAD, so the response has no body whatever it says."""
-        self.head: Head | None = None
-        self.body: list[bytes] = []
-        self.buffered = 0
-        self.complete = False
-        self.reusable = True
-        self.touched = False
-        self.on_body = self.body.append  # called by llhttp for every piece, without a Python frame
-        self._head_only = head_only
-        self._framing: int = _UNKNOWN
-        self._interim = 0
-        self._partial = b""
-        self._remaining = 0
-        self._unproductive = 0
-        self._parser: httptools.HttpResponseParser | None = None
+    head_only: bool = False
+    """The request was HEAD, so the response has no body whatever it says."""
+    head: Head | None = None
+    body: list[bytes] = []
+    buffered: int = 0
+    complete: bool = False
+    reusable: bool = True
+    touched: bool = False
+    on_body: Callable[[bytes], None] | None = None
+    """Called by llhttp for every piece, without a Python frame."""
+    _framing: int = _UNKNOWN
+    _interim: int = 0
+    _partial: bytes = b""
+    _remaining: int = 0
+    _unproductive: int = 0
+    _parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection, in any split.
@@ -186,6 +171,7 @@ class ResponseReader:
             raise HeadersTooLarge(f"the response has more than {HEADERS_MAX} header fields", sent=True, phase="headers")
         parser = self._parser
         if parser is None:
+            self.on_body = self.body.append
             parser = self._parser = httptools.HttpResponseParser(self)
         try:
             parser.feed_data(raw)
@@ -218,7 +204,7 @@ class ResponseReader:
         self.head = Head(raw, lower, status)
         if close or minor == b"0":
             self.reusable = False
-        if self._head_only or status in _WITHOUT_BODY or length == 0:
+        if self.head_only or status in _WITHOUT_BODY or length == 0:
             self._framing = _LENGTH
             self.complete = True
         elif length is not None:

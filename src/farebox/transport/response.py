@@ -2,30 +2,27 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from .errors import BodyTooLarge, Closed, GivenUp
 from .exchange import WAKE_ON_DATA, Exchange
+from .head import Head
 from .limits import READ_BUFFER_BYTES_MAX
 
 NEVER = 2**62
 """More bytes than are ever buffered: wait for the end only."""
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """A response whose head has arrived.
 
     Read the body to its end, or `close`: until then the response occupies a connection. Not for two tasks at once.
     """
 
-    __slots__ = ("_exchange", "_head", "status")
-
-    def __init__(self, exchange: Exchange) -> None:
-        """For `Client.send`."""
-        head = exchange.head
-        assert head is not None, "a response exists once its head does"
-        self.status = head.status
-        """100 to 999; never an interim one."""
-        self._head = head
-        self._exchange = exchange
+    _exchange: Exchange
+    _head: Head
+    status: int
+    """100 to 999; never an interim one."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -58,6 +55,14 @@ class Response:
         if carrier is not None:
             carrier.resume_reading()
         return data
+
+    def at_once(self, bytes_max: int) -> bytes | None:
+        """The whole body, if it is here in one piece and no larger; else None, and `read` gets it."""
+        exchange = self._exchange
+        body = exchange.body
+        if exchange.complete and len(body) == 1 and len(body[0]) <= bytes_max:
+            return body.pop()
+        return None
 
     async def read(self, bytes_max: int) -> bytes:
         """The rest of the body, to its end.

@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 NULL = b"null"
 
 
-class Media(msgspec.Struct, frozen=True, omit_defaults=True):
+class Media(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What the messages carry besides text; `billing.bounds` turns it into tokens."""
 
     text_bytes: int
@@ -46,7 +46,7 @@ class Media(msgspec.Struct, frozen=True, omit_defaults=True):
     """Decoded bytes of audio."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One request as the pipeline sees it."""
 
     wire: str

@@ -13,7 +13,7 @@ COUNT_MAX = 2**40
 """A count above this is an anomaly, not a bill (billing.md §1)."""
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """Disjoint counts. Zero means none; a missing report is `None` where a `Usage` is expected, never zeros."""
 
     input: int = 0
@@ -49,7 +49,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
         return self.output + self.reasoning + self.audio_output + self.image_output
 
 
-class UsageReport(msgspec.Struct, frozen=True):
+class UsageReport(msgspec.Struct, frozen=True, gc=False):
     """What a provider said about one attempt."""
 
     usage: Usage | None

@@ -13,12 +13,12 @@ _encode = msgspec.json.Encoder().encode
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
     native_finish_reason: str | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, frozen=True):
     """What the gateway needs of a completion; everything else is forwarded unread."""
 
     choices: list[_Choice]
@@ -27,39 +27,44 @@ class _Answer(msgspec.Struct):
     service_tier: str | None = None
 
 
+_NO_ANSWER = _Answer([])
 _decode = msgspec.json.Decoder(_Answer).decode
 _decode_any = msgspec.json.Decoder(dict[str, object]).decode
 
 
-class Reply:
-    """One parsed answer; see `farebox.wires.relay` for its streaming counterpart."""
+class Reply(msgspec.Struct, eq=False):
+    """One parsed answer, by `read`; see `farebox.wires.relay` for its streaming counterpart."""
 
-    def __init__(self, body: bytes, dialect: Dialect) -> None:
+    _body: bytes
+    _dialect: Dialect
+    failure: bytes | UpstreamError | None = None
+    finish_reason: str = ""
+    native_finish_reason: str = ""
+    _answer: _Answer = _NO_ANSWER
+    _usage: bytes | None = None
+    _as_it_came: bool = False
+
+    @staticmethod
+    def read(body: bytes, dialect: Dialect) -> "Reply":
         """Raises `NotACompletion`; `failure` is set when the body is an error object in spite of its status."""
-        self.failure: bytes | UpstreamError | None = None
-        self.finish_reason = self.native_finish_reason = ""
-        self._body = body
-        self._dialect = dialect
-        self._as_it_came = False
         if dialect.error_in_200 != "none":
-            self.failure = _failure(body, dialect)
-            if self.failure is not None:
-                return
+            failure = _failure(body, dialect)
+            if failure is not None:
+                return Reply(body, dialect, failure)
         try:
             answer = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if b'"error"' in body:
-                self.failure = _failure(body, dialect)
-            if self.failure is None:
+            failure = _failure(body, dialect) if b'"error"' in body else None
+            if failure is None:
                 raise NotACompletion(str(error)) from error
-            return
-        self._answer = answer
+            return Reply(body, dialect, failure)
+        finish_reason = native = ""
         if answer.choices:
             first = answer.choices[0]
-            self.finish_reason = first.finish_reason or ""
-            self.native_finish_reason = first.native_finish_reason or self.finish_reason
+            finish_reason = first.finish_reason or ""
+            native = first.native_finish_reason or finish_reason
         usage = bytes(answer.usage)
-        self._usage = usage if usage and usage != b"null" else None
+        return Reply(body, dialect, None, finish_reason, native, answer, usage if usage and usage != b"null" else None)
 
     @property
     def upstream_id(self) -> str:
@@ -85,9 +90,10 @@ class Reply:
         if theirs is not None and raw is not None and b'"provider"' not in body:
             old = b'"id":%b' % _encode(theirs)
             # Both stand once, or the places cannot be told apart.
-            if body.count(old) == 1 and body.count(raw) == 1:
-                new = b'"id":%b,"provider":%b' % (_encode(id), _encode(provider))
-                return body.replace(old, new, 1).replace(raw, merged, 1)
+            at, place = body.find(old), body.find(raw)
+            if 0 <= at < place and body.find(old, at + 1) < 0 and body.find(raw, place + 1) < 0:
+                between, behind = body[at + len(old) : place], body[place + len(raw) :]
+                return b'%b"id":%b,"provider":%b%b%b%b' % (body[:at], _encode(id), _encode(provider), between, merged, behind)
         fields = _decode_map(body)
         fields["id"] = msgspec.Raw(_encode(id))
         fields["provider"] = msgspec.Raw(_encode(provider))
