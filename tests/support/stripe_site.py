@@ -69,6 +69,8 @@ class StripeSite:
     events: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path, idempotency key, in the order of their coming."""
+    refund_status: str = "succeeded"
+    """Of new refunds: `pending` where a bank takes its time."""
     faults: list[tuple[str, str, Fault]] = field(default_factory=list)
     """Each strikes once: method, a path's beginning, what goes wrong."""
 
@@ -194,6 +196,17 @@ class StripeSite:
                 return 200, self._get(id, "checkout.session")
             case "GET", "payment_intents", id:
                 return 200, self._get(id, "payment_intent")
+            case "POST", "refunds":
+                return 200, self._make_refund(given)
+            case "GET", "refunds":
+                refuse_unknown(given, {"payment_intent", "limit"}, "")
+                found = [one for one in self.objects.values() if one["object"] == "refund"]
+                found = [one for one in found if one["payment_intent"] == given["payment_intent"]]
+                return 200, {"object": "list", "data": found[::-1][: int(given["limit"])], "has_more": False, "url": path}
+            case "GET", "refunds", id:
+                return 200, self._get(id, "refund")
+            case "GET", "disputes", id:
+                return 200, self._get(id, "dispute")
         raise Refusal(404, "invalid_request_error", f"Unrecognized request URL ({method}: {path}).")
 
     def _get(self, id: str, kind: str) -> dict[str, Any]:
@@ -234,6 +247,53 @@ class StripeSite:
         made["_intent_metadata"] = given.get("payment_intent_data", {}).get("metadata", {})
         self.objects[made["id"]] = made
         return made
+
+    def _make_refund(self, given: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(given, {"payment_intent", "amount", "reason", "metadata"}, "")
+        intent = self._get(given.get("payment_intent", ""), "payment_intent")
+        before = [one for one in self.objects.values() if one["object"] == "refund" and one["payment_intent"] == intent["id"]]
+        left = intent["amount_received"] - sum(one["amount"] for one in before if one["status"] != "failed")
+        amount = int(given.get("amount", left))
+        if left <= 0:
+            raise Refusal(400, "invalid_request_error", "Charge has already been refunded.", "charge_already_refunded")
+        if not 0 < amount <= left:
+            text = f"Refund amount (${amount}) is greater than unrefunded amount on charge (${left})"
+            raise Refusal(400, "invalid_request_error", text, param="amount")
+        made = {
+            "id": self._new("re"), "object": "refund", "amount": amount, "currency": intent["currency"],
+            "payment_intent": intent["id"], "charge": intent["latest_charge"], "status": self.refund_status,
+            "reason": given.get("reason"), "metadata": given.get("metadata", {}), "created": int(time.time()),
+        }  # fmt: skip
+        self.objects[made["id"]] = made
+        return made
+
+    def refund(self, intent_id: str, amount: int) -> dict[str, Any]:
+        """Somebody refunds at the dashboard; the event."""
+        with self._lock:
+            return self.event("refund.created", self._make_refund({"payment_intent": intent_id, "amount": amount}))
+
+    def move(self, id: str, status: str) -> dict[str, Any]:
+        """A refund or a dispute goes on; the event."""
+        with self._lock:
+            found = self.objects[id]
+            found["status"] = status
+            if found["object"] == "dispute":
+                return self.event("charge.dispute.closed" if status in ("won", "lost") else "charge.dispute.updated", found)
+            if status == "failed":
+                found["failure_reason"] = "expired_or_canceled_card"
+            return self.event("refund.failed" if status == "failed" else "refund.updated", found)
+
+    def dispute(self, intent_id: str, amount: int, status: str = "needs_response") -> dict[str, Any]:
+        """The card's owner disputes a payment; the event."""
+        with self._lock:
+            intent = self.objects[intent_id]
+            made = {
+                "id": self._new("du"), "object": "dispute", "amount": amount, "currency": intent["currency"], "status": status,
+                "payment_intent": intent_id, "charge": intent["latest_charge"], "reason": "fraudulent", "metadata": {},
+                "created": int(time.time()), "is_charge_refundable": False,
+            }  # fmt: skip
+            self.objects[made["id"]] = made
+            return self.event("charge.dispute.created", made)
 
     def pay(self, session_id: str, *, amount: int | None = None, currency: str | None = None) -> dict[str, Any]:
         """Somebody pays at the page; the event. `amount` and `currency` are what came in, if that is something else."""

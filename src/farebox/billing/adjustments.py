@@ -253,7 +253,8 @@ def _move_charge(
     refund = -charge
     scope = scopes.lock(connection, account_scope)
     assert scope is not None, "an account is created with its scope"
-    used = func.coalesce(func.sum(grants.c.amount_nano - grants.c.remaining_nano - grants.c.expired_nano), 0)
+    unspent = grants.c.remaining_nano + grants.c.expired_nano + grants.c.reversed_nano
+    used = func.coalesce(func.sum(grants.c.amount_nano - unspent), 0)
     from_credit = int(connection.execute(select(used).where(grants.c.account_id == call.account)).scalar_one())
     # Charges spend credit first and then the receivable; a refund goes the same way back.
     on_receivable = min(refund, scope["posted_nano"] - from_credit)

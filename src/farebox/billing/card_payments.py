@@ -99,8 +99,8 @@ def payment(connection: Connection, payment_id: str) -> Payment | None:
     return _one(connection, card_payments.c.id == payment_id)
 
 
-def payment_of_session(connection: Connection, session_id: str) -> Payment | None:
-    return _one(connection, card_payments.c.session_id == session_id)
+def payment_of_intent(connection: Connection, intent_id: str) -> Payment | None:
+    return _one(connection, card_payments.c.intent_id == intent_id)
 
 
 def _one(connection: Connection, which: Any) -> Payment | None:
@@ -214,6 +214,9 @@ def paid(database: Database, ids: Ids, payment_id: str, seen: Paid, *, now_us: i
 
     try:
         return database.write(work)
+    except CommandRefused as error:
+        # The account is another kind of account by now.
+        return quarantine(database, ids, payment_id, str(error), now_us=now_us)
     except RowRefused:
         # One intent for two payments: what was paid once is not credited twice.
         return quarantine(database, ids, payment_id, f"`{seen.intent_id}` has paid another top-up already", now_us=now_us)
@@ -276,13 +279,14 @@ def later(database: Database, payment_id: str, problem: str, *, new_attempt: boo
         connection.execute(
             update(card_payments)
             .where(card_payments.c.id == payment_id)
-            .values(**values, next_us=now_us + _pause_us(found.tries, first_s))
+            .values(**values, next_us=now_us + pause_us(found.tries, first_s))
         )
 
     database.write(work)
 
 
-def _pause_us(tries: int, first_s: int = 1) -> int:
+def pause_us(tries: int, first_s: int = 1) -> int:
+    """How long to wait before the next look: `first_s`, then twice as long each time, up to an hour."""
     return min(first_s * 2 ** min(tries, 12), PAUSE_S_MAX) * US_PER_S
 
 
@@ -343,7 +347,7 @@ def event_later(database: Database, ids: Ids, event: Event, problem: str, *, now
     if event.tries + 1 >= TRIES_MAX:
         end_event(database, ids, event, "quarantined", problem, now_us=now_us)
         return
-    values = {"tries": event.tries + 1, "problem": problem[:PROBLEM_CHARS_MAX], "next_us": now_us + _pause_us(event.tries)}
+    values = {"tries": event.tries + 1, "problem": problem[:PROBLEM_CHARS_MAX], "next_us": now_us + pause_us(event.tries)}
     mine = (stripe_events.c.id == event.id) & (stripe_events.c.state == "new")
     database.write(lambda connection: connection.execute(update(stripe_events).where(mine).values(**values)))
 

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from farebox.billing import transfers as entries
+from farebox.billing.check_cards import payments_are_credit, reversals_are_transfers
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
 from farebox.billing.codes import uses_are_redemptions
@@ -52,6 +53,8 @@ def _check(connection: Connection) -> list[Violation]:
         balances_are_entries,
         hours_are_transfers,
         uses_are_redemptions,
+        payments_are_credit,
+        reversals_are_transfers,
         one_end_per_hold,
         ended_lives_hold_nothing,
         charges_have_one_transfer,
@@ -103,6 +106,7 @@ def debits_are_credits(connection: Connection) -> list[Violation]:
     if total:
         found.append(Violation("I1", "ledger", f"debits exceed credits by {total} nano-dollars"))
     owners = {f"receivable:{row.id}" for row in _rows(connection, "SELECT id FROM accounts")}
+    owners |= {f"clawback:{row.id}" for row in _rows(connection, "SELECT id FROM accounts")}
     owners |= {f"credit:{row.id}" for row in _rows(connection, "SELECT id FROM grants")}
     for name in balances.keys() - owners - set(entries.PLATFORM):
         if not name.startswith("provider_payable:"):
@@ -177,11 +181,13 @@ def _volumes(connection: Connection) -> Iterator[tuple[str, int, int]]:
 
 
 def _limits(connection: Connection) -> dict[str, int]:
-    """What an account's limit should be: the credit line + all credit − expired + payments − invoices' tax and rounding."""
+    """What an account's limit should be: the credit line + all credit − expired − what went back + payments − invoices' tax and
+    rounding."""
     return _sums(
         connection,
         "SELECT id, SUM(amount) FROM (SELECT id, credit_limit_nano AS amount FROM accounts "
-        "UNION ALL SELECT account_id, amount_nano - expired_nano FROM grants "
+        "UNION ALL SELECT account_id, amount_nano - expired_nano - reversed_nano FROM grants "
+        "UNION ALL SELECT account_id, -owed_nano FROM clawbacks "
         "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind = 'payment' "
         # An invoice rounds what is owed to cents and adds tax to it: that is paid, too, but is not usage.
         "UNION ALL SELECT account_id, amount_nano FROM transfers WHERE cause_kind IN ('rounding', 'tax') "

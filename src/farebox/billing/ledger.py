@@ -226,7 +226,7 @@ def restore(
         .with_for_update()
     ).all()
     for row in rows:
-        amount = min(rest, row.amount_nano - row.remaining_nano - row.expired_nano)
+        amount = min(rest, row.amount_nano - row.remaining_nano - row.expired_nano - row.reversed_nano)
         if amount <= 0:
             continue
         rest -= amount

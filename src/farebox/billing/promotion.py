@@ -1,6 +1,7 @@
 """Promotion: accounts move up the ladder of tiers by themselves, by what they have paid and how old they are.
 
-What was paid is bought credit and payments, whatever was spent of it. A pinned account moves only by hand, and nobody moves down.
+What was paid is bought credit and payments, whatever was spent of it, less what went back to cards. A pinned account moves only
+by hand, and nobody moves down.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, func, select, update
 
 from farebox.billing.scopes import bump_version
 from farebox.storage.database import Database
+from farebox.storage.payment_tables import clawbacks
 from farebox.storage.tables import accounts, grants, transfers
 
 ACCOUNTS_PER_LOOK = 500
@@ -48,13 +50,14 @@ def promote(database: Database, reached: Reached, *, now_us: int, after: str = "
 
 def _paid(connection: Connection, ids: list[str]) -> dict[str, int]:
     """Nano-dollars that each account has paid."""
-    bought = select(grants.c.account_id, func.sum(grants.c.amount_nano)).where(
+    bought = select(grants.c.account_id, func.sum(grants.c.amount_nano - grants.c.reversed_nano)).where(
         grants.c.kind == "paid", grants.c.account_id.in_(ids)
     )
     paid = select(transfers.c.account_id, func.sum(transfers.c.amount_nano)).where(
         transfers.c.cause_kind == "payment", transfers.c.account_id.in_(ids)
     )
-    found: dict[str, int] = {}
+    owed = select(clawbacks.c.account_id, clawbacks.c.owed_nano).where(clawbacks.c.account_id.in_(ids))
+    found: dict[str, int] = {row.account_id: -row.owed_nano for row in connection.execute(owed)}
     for query, column in ((bought, grants.c.account_id), (paid, transfers.c.account_id)):
         for account_id, amount in connection.execute(query.group_by(column)):
             found[account_id] = found.get(account_id, 0) + int(amount)

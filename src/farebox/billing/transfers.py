@@ -10,6 +10,8 @@
     provider_loss            the part of a price above its hold: ours        (debit)
     rounding, breakage       invoices' remainders; credit that expired       (credit)
     tax_payable              tax on invoices, owed to the state              (credit)
+    clawback:{account}       owed because money went back after its credit was spent   (debit)
+    refunds, disputes        money on its way back; withheld until it is decided       (credit)
 
 A transfer moves an amount from its debit to its credit account, so debits equal credits by construction (I1). It has one
 cause, `kind` + `id`, unique: a command or batch that comes twice is refused by the database. Platform accounts keep no
@@ -33,8 +35,10 @@ PROVIDER_LOSS = "provider_loss"
 ROUNDING = "rounding"
 BREAKAGE = "breakage"
 TAX_PAYABLE = "tax_payable"
+REFUNDS = "refunds"
+DISPUTES = "disputes"
 
-PLATFORM = (CASH, PROMO_EXPENSE, REVENUE, PROVIDER_COST, PROVIDER_LOSS, ROUNDING, BREAKAGE, TAX_PAYABLE)
+PLATFORM = (CASH, PROMO_EXPENSE, REVENUE, PROVIDER_COST, PROVIDER_LOSS, ROUNDING, BREAKAGE, TAX_PAYABLE, REFUNDS, DISPUTES)
 
 
 def credit(grant_id: str) -> str:
@@ -43,6 +47,10 @@ def credit(grant_id: str) -> str:
 
 def receivable(account_id: str) -> str:
     return f"receivable:{account_id}"
+
+
+def clawback(account_id: str) -> str:
+    return f"clawback:{account_id}"
 
 
 def provider_payable(provider: str) -> str:

@@ -1,4 +1,4 @@
-"""`topup --stripe`, and `cards list|retry`: payments by card."""
+"""`topup --stripe`, and `cards list|refund|reversals|retry`: payments by card."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from farebox.app import card_terms
-from farebox.billing import card_payments
+from farebox.billing import card_payments, reversals
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused, NotFound
+from farebox.billing.reversals import Reversal
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import Loaded
 from farebox.failpoints import armed
@@ -68,7 +69,7 @@ def ask_for_page(
 
 @click.group()
 def cards() -> None:
-    """Payments by card through Stripe: list, retry."""
+    """Payments by card through Stripe: list, refund, reversals, retry."""
 
 
 @cards.command("list")
@@ -102,6 +103,84 @@ def list_cards(account_name: str | None, state: str | None, config_path: Path, a
         ],
         right=(2,),
         empty="No payments by card yet; `farebox topup ACCOUNT 25 --stripe` makes a page to pay on.",
+    )
+
+
+def reversal_words(found: Reversal) -> dict[str, Any]:
+    """A refund or a dispute in JSON."""
+    return {
+        "id": found.id,
+        "kind": found.kind,
+        "payment": found.payment_id,
+        "account": found.account_id,
+        "amount": format_amount(found.amount_nano),
+        "state": found.state,
+        "stripe": found.stripe_id,
+        "problem": found.problem or None,
+    }
+
+
+@cards.command("refund")
+@click.argument("payment")
+@click.argument("usd", required=False)
+@click.option("--below-zero", is_flag=True, help="Also what is spent already: the account owes it, and its calls are refused.")
+@click.option("--command-id", help="Makes a repeat of this very refund do nothing.")
+@config_option
+@json_option
+def refund(
+    payment: str, usd: str | None, below_zero: bool, command_id: str | None, config_path: Path, as_json: bool
+) -> None:
+    """Give a payment back to its card, whole or in part: farebox cards refund pay-… 10.00"""
+    from farebox.cli.account_commands import amount
+
+    nano = None if usd is None else amount(usd, "the amount")
+    clock = SystemClock()
+    ids = TimeOrderedIds(clock)
+    with database_of(config_path) as (loaded, database):
+        section = loaded.config.stripe
+        if section is None:
+            raise CliError("the configuration has no `[stripe]` section; docs/money.md shows one")
+        try:
+            found = reversals.order_refund(
+                database,
+                ids,
+                id=ids.new("rev"),
+                payment_id=payment,
+                amount_nano=nano,
+                command_id=command_id or ids.new("cmd"),
+                below_zero=below_zero,
+                now_us=clock.now_us(),
+            )
+        except CommandRefused as error:
+            hint = "; --below-zero does it all the same" if "below zero" in str(error) else ""
+            raise CliError(f"{error}{hint}") from None
+        if found.state == "wanted":
+            found = make_till(section, database, clock, armed(loaded.environment)).advance_reversal(found)
+    if found.state == "returned":
+        raise CliError(f"Stripe did not refund it, the credit is back: {found.problem}; `farebox cards list` shows payments")
+    if as_json:
+        print_json(reversal_words(found))
+        return
+    said = {"wanted": "asked for again, Stripe did not answer", "open": "on its way", "done": "done"}[found.state]
+    click.echo(f"The refund of ${format_amount(found.amount_nano)} ({found.id}) is {said}.")
+
+
+@cards.command("reversals")
+@click.argument("payment")
+@config_option
+@json_option
+def list_reversals(payment: str, config_path: Path, as_json: bool) -> None:
+    """Refunds and disputes of a payment."""
+    with database_of(config_path) as (_, database):
+        found = database.read(lambda connection: reversals.of_payment(connection, payment))
+    if as_json:
+        print_json({"reversals": [reversal_words(one) for one in found]})
+        return
+    print_table(
+        ("kind", "USD", "state", "id", "at Stripe", "problem"),
+        [(one.kind, format_amount(one.amount_nano), one.state, one.id, one.stripe_id or "", one.problem) for one in found],
+        right=(1,),
+        empty="Nothing of it went back; `farebox cards refund PAYMENT` gives it back.",
     )
 
 

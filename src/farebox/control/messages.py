@@ -108,6 +108,21 @@ EVENTS: dict[str, Event] = {
         "operator",
         lambda data: f"a payment by card was not credited, {data['about']} of {_who(data)}: {data['problem']}",
     ),
+    "payment_disputed": Event(
+        "payment.disputed",
+        "operator",
+        lambda data: (
+            f"{_who(data)} disputes {data['payment']}: ${data['amount_usd']} are withheld; answer {data['dispute']} at Stripe"
+        ),
+    ),
+    "payment_refunded": Event(
+        "payment.refunded", "customer", lambda data: f"${data['amount_usd']} of {_who(data)} were refunded to the card"
+    ),
+    "credit_below_zero": Event(
+        "credit.below_zero",
+        "customer",
+        lambda data: f"{_who(data)} owes ${data['owed_usd']} for money that went back; calls are refused until it is topped up",
+    ),
     "test": Event("test", "customer", lambda _: "this is a test: alerts arrive here"),
 }
 """By the outbox's kind. A kind that is not here is told to nobody."""

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 CONNECT_S, ANSWER_S = 5, 30
+REFUNDS_MAX = 100
+"""Of one payment; Stripe lists no more at once."""
 T = TypeVar("T")
 
 
@@ -69,6 +71,35 @@ class Intent(msgspec.Struct, frozen=True):
     payment_method: str | None = None
 
 
+class Refund(msgspec.Struct, frozen=True):
+    """Money given back."""
+
+    id: str
+    status: str | None = None
+    """`pending`, `requires_action`, `succeeded`, `failed`, `canceled`"""
+    amount: int = 0
+    currency: str = ""
+    payment_intent: str | None = None
+    metadata: dict[str, str] | None = None
+    failure_reason: str | None = None
+
+
+class Dispute(msgspec.Struct, frozen=True):
+    """A payment that its card's owner does not accept."""
+
+    id: str
+    status: str
+    """`needs_response`, `under_review`, `won`, `lost`; `warning_…`: an inquiry, nothing is withheld"""
+    amount: int
+    currency: str
+    payment_intent: str | None = None
+    reason: str = ""
+
+
+class _Refunds(msgspec.Struct, frozen=True):
+    data: list[Refund]
+
+
 class Stripe:
     """One account at Stripe."""
 
@@ -113,6 +144,29 @@ class Stripe:
     def intent(self, intent_id: str) -> Intent:
         """A payment as it is now."""
         return self._ask(Intent, self._client.v1.payment_intents.retrieve, intent_id)
+
+    def make_refund(self, *, reversal_id: str, attempt: int, intent_id: str, amount_minor: int) -> Refund:
+        """Give money back. The same reversal and attempt is the same refund."""
+        wanted = {
+            "payment_intent": intent_id,
+            "amount": amount_minor,
+            "reason": "requested_by_customer",
+            "metadata": {"farebox_reversal": reversal_id},
+        }
+        return self._make(Refund, self._client.v1.refunds.create, wanted, f"farebox-refund-{reversal_id}-{attempt}")
+
+    def refund(self, refund_id: str) -> Refund:
+        """A refund as it is now."""
+        return self._ask(Refund, self._client.v1.refunds.retrieve, refund_id)
+
+    def refunds_of(self, intent_id: str) -> list[Refund]:
+        """The newest refunds of a payment."""
+        wanted = {"payment_intent": intent_id, "limit": REFUNDS_MAX}
+        return self._ask(_Refunds, self._client.v1.refunds.list, wanted).data
+
+    def dispute(self, dispute_id: str) -> Dispute:
+        """A dispute as it is now."""
+        return self._ask(Dispute, self._client.v1.disputes.retrieve, dispute_id)
 
     def _make(self, shape: type[T], make: Callable[..., Any], wanted: dict[str, Any], key: str) -> T:
         return self._ask(shape, make, wanted, {"idempotency_key": key})

@@ -258,7 +258,7 @@ class DatabaseLibrary:
 
         credits, balance = await self.read(ask)
         used = 0 if balance is None else balance.posted_nano
-        total = credits.granted_nano - credits.expired_nano
+        total = credits.granted_nano - credits.expired_nano - credits.reversed_nano
         return {
             "total_credits": dollars(total),
             "total_usage": dollars(used),

@@ -59,3 +59,42 @@ stripe_events = Table(
     Index("ix_stripe_events_due", "next_us", sqlite_where=text("state = 'new'"), postgresql_where=text("state = 'new'")),
 )
 """Webhooks that were received, once each: only which object changed. What it is now is asked of Stripe."""
+
+reversals = Table(
+    "reversals",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("payment_id", Text, ForeignKey("card_payments.id"), nullable=False),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("stripe_id", Text, unique=True),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("command_id", Text, unique=True),
+    Column("problem", Text, nullable=False, server_default=text("''")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    CheckConstraint("kind IN ('refund', 'dispute')", name="kind"),
+    CheckConstraint("state IN ('wanted', 'open', 'done', 'returned')", name="state"),
+    CheckConstraint("amount_nano > 0 AND amount_minor > 0", name="amount"),
+    Index(None, "payment_id"),
+    Index(
+        "ix_reversals_due", "next_us",
+        sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
+    ),
+)  # fmt: skip
+"""Money that goes back to a card: `wanted` (not known to be at Stripe) → `open` → `done` (it is gone) or `returned` (it stayed,
+or came back). The credit is withdrawn when the row is written."""
+
+clawbacks = Table(
+    "clawbacks",
+    METADATA,
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("owed_nano", BigInteger, nullable=False),
+    CheckConstraint("owed_nano >= 0", name="owed"),
+)
+"""What an account owes because money went back whose credit was spent: the balance of `clawback:{account}`."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, select
 
+from farebox.storage.payment_tables import clawbacks
 from farebox.storage.tables import accounts, budgets, control_version, grants, keys, projects, scopes, usage, volumes
 
 ROWS_MAX = 10_000
@@ -134,6 +135,8 @@ class Credits(msgspec.Struct, frozen=True):
     used_nano: int
     expired_nano: int
     remaining_nano: int
+    reversed_nano: int = 0
+    """Withdrawn because money went back, and what is owed for that still."""
 
 
 class KeyUsage(msgspec.Struct, frozen=True):
@@ -304,12 +307,16 @@ def scope_balance(connection: Connection, scope_id: str) -> Balance | None:
 def account_credits(connection: Connection, account_id: str) -> Credits:
     """What an account was given, has used, and has left; zeros for one that never had credit."""
     row = connection.execute(
-        select(func.sum(grants.c.amount_nano), func.sum(grants.c.remaining_nano), func.sum(grants.c.expired_nano)).where(
-            grants.c.account_id == account_id
-        )
+        select(
+            func.sum(grants.c.amount_nano),
+            func.sum(grants.c.remaining_nano),
+            func.sum(grants.c.expired_nano),
+            func.sum(grants.c.reversed_nano),
+        ).where(grants.c.account_id == account_id)
     ).one()
-    granted, remaining, expired = (int(value or 0) for value in row)
-    return Credits(granted, granted - remaining - expired, expired, remaining)
+    granted, remaining, expired, reversed_ = (int(value or 0) for value in row)
+    owed = connection.execute(select(clawbacks.c.owed_nano).where(clawbacks.c.account_id == account_id)).scalar() or 0
+    return Credits(granted, granted - remaining - expired - reversed_, expired, remaining, reversed_ + owed)
 
 
 def generation(connection: Connection, hold_id: str, *, account_id: str) -> list[UsageRow]:

@@ -28,9 +28,9 @@ from sqlalchemy import (
 )
 
 from farebox.storage.metadata import METADATA
-from farebox.storage.payment_tables import card_payments, stripe_events
+from farebox.storage.payment_tables import card_payments, clawbacks, reversals, stripe_events
 
-PAYMENT_TABLES = (card_payments, stripe_events)
+PAYMENT_TABLES = (card_payments, clawbacks, reversals, stripe_events)
 """Those have a file of their own."""
 
 IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit")
@@ -281,12 +281,14 @@ grants = Table(
     Column("expires_us", BigInteger),
     Column("created_us", BigInteger, nullable=False),
     Column("command_id", Text, nullable=False, unique=True),
+    Column("reversed_nano", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("kind IN ('paid', 'promo')", name="kind"),
     CheckConstraint("amount_nano > 0", name="amount"),
     CheckConstraint("remaining_nano >= 0 AND expired_nano >= 0 AND remaining_nano + expired_nano <= amount_nano", name="parts"),
     Index(None, "account_id", "expires_us"),
 )
-"""Credit given to an account: bought or promotional. Spent soonest-expiring first, then oldest first."""
+"""Credit given to an account: bought or promotional. Spent soonest-expiring first, then oldest first. `reversed_nano` was
+withdrawn because money went back (`billing.reversals`)."""
 
 invoices = Table(
     "invoices",
