@@ -102,6 +102,7 @@ ARROWS: dict[str, set[str]] = {
     "control": {"billing", "money", "ports", "storage", "transport"},
     # What a key may use is the router's to keep (`routing.allowance`).
     "gate": {"billing", "errors", "money", "ports", "routing", "wires"},
+    "reconciliation": {"billing", "catalog", "money", "ports", "storage", "transport", "wires"},
     "quality": {"wires"},
     "embedding": set(),
     "sorting": {"embedding", "routing", "wires"},
@@ -169,6 +170,10 @@ def test_nothing_needs_the_demo() -> None:
 
 PURE = (
     "demo.organisation", "demo.traffic", "demo.chance",
+    "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
+    "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",
+    "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
+    "reconciliation.openrouter_activity",
     "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "billing.receipts",
@@ -252,6 +257,10 @@ def test_nobody_asks_datetime_for_the_time() -> None:
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (
+    "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
+    "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",
+    "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
+    "reconciliation.openrouter_activity",
     "billing.budget_commands", "billing.covering",
     "display",
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
