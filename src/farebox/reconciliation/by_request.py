@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from farebox.billing.pricing import cost_pico
 from farebox.money import PICO_PER_NANO, divide_half_even
-from farebox.reconciliation.judging import Ours, Refused, Terms, classed, within_rounding
+from farebox.reconciliation.judging import Ours, Refused, Terms, classed, whole_usage, within_rounding
 from farebox.reconciliation.statement import Finding, Kind, Line, Statement
-from farebox.wires.usage import Usage
 
 
 def by_request(statement: Statement, ours: Iterable[Ours], terms: Terms) -> list[Finding]:
@@ -91,9 +90,10 @@ def _judged(statement: Statement, terms: Terms, line: Line, one: Ours, adjusted:
     ours, theirs = (one.cost_nano or 0) + booked, line.cost_nano
     mine = statement.folded(one.units)
     units = None if line.units is None else statement.folded(line.units)
-    if theirs is None and line.units is not None and one.rates is not None and not statement.inside:
+    if theirs is None and line.units is not None and one.rates is not None:
         # It says no cost: what its counts cost at the price of the attempt.
-        theirs = divide_half_even(cost_pico(Usage(**line.units), one.rates), PICO_PER_NANO)
+        told = whole_usage(statement, line.units, one.rates)
+        theirs = None if told is None else divide_half_even(cost_pico(told, one.rates), PICO_PER_NANO)
     kind = classed(
         one.exact,
         units_agree=None if units is None else units == mine,

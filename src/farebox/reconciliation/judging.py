@@ -13,7 +13,7 @@ import msgspec
 
 from farebox.catalog.price import Rates
 from farebox.money import PICO_PER_NANO
-from farebox.reconciliation.statement import Kind
+from farebox.reconciliation.statement import Kind, Statement
 from farebox.wires.usage import Usage
 
 
@@ -91,3 +91,12 @@ def classed(
     if units_agree is None:
         return "cost_differs" if exact else "estimate"
     return "price_drift"
+
+
+def whole_usage(statement: Statement, units: Mapping[str, int], rates: Rates) -> Usage | None:
+    """A line's counts as a usage that these rates price rightly; None where it sums up classes of different rates."""
+    for name, into in statement.inside.items():
+        rate = getattr(rates, name)
+        if rate and rate != (getattr(rates, into) if into else 0):
+            return None
+    return Usage(**units)

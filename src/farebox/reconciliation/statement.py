@@ -58,7 +58,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     zone: str = "UTC"
     inside: Mapping[str, str] = {}
-    """Classes that it counts within another: `{"reasoning": "output"}`."""
+    """Classes that it counts within another: `{"reasoning": "output"}`; within nothing: it does not tell."""
     step_pico: int = 0
     """The smallest step of its costs, in pico-dollars: each line is rounded to it. 0: its costs are exact."""
 
@@ -73,7 +73,8 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         for name, count in units.items():
             if count:
                 name = self.inside.get(name, name)
-                found[name] = found.get(name, 0) + count
+                if name:
+                    found[name] = found.get(name, 0) + count
         return found
 
 
