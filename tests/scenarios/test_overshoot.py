@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.support.callers import Fate, body_for, together
+from tests.support.postgres import own_database
 from tests.support.reconcile import read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
@@ -57,17 +58,12 @@ def box(
 def postgres_box(
     simulator: SimulatorProcess, tmp_path_factory: pytest.TempPathFactory, postgres_server: str
 ) -> Iterator[Farebox]:
-    import psycopg
-
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE overshoot TEMPLATE farebox_template")
-    url = postgres_server.replace("/postgres?", "/overshoot?")
     folder = tmp_path_factory.mktemp("box") / "box"
-    with Farebox(folder, config=configuration(simulator.origin), workers=2, database_url=url) as running:
+    with (
+        own_database(postgres_server, "overshoot") as url,
+        Farebox(folder, config=configuration(simulator.origin), workers=2, database_url=url) as running,
+    ):
         yield running
-        running.kill()
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("DROP DATABASE overshoot WITH (FORCE)")
 
 
 def books_url(box: Farebox) -> str:

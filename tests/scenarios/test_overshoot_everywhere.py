@@ -9,12 +9,14 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from tests.scenarios.test_overshoot import books_url, nano
 from tests.support.callers import Fate, body_for, call
+from tests.support.postgres import own_database
 from tests.support.reconcile import read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
@@ -180,15 +182,19 @@ class Shop:
             assert spent + allotted <= bound, f"{id}: {spent} + {allotted} of {bound}"
 
 
-@pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    with SimulatorProcess() as simulator:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with ExitStack() as stack:
+        simulator = stack.enter_context(SimulatorProcess())
+        url = None
+        if request.param == "postgresql":
+            url = stack.enter_context(own_database(request.getfixturevalue("postgres_server"), "everywhere"))
         config = provider("lab", f"{simulator.origin}/v1") + "[limits]\nrequests_per_minute = 1000000\n"
         config += "[health]\nfailures_in_a_row = 1000000\nsamples_min = 1000000\n"
         dear = offer("lab", f"sim+tokens={OUTPUT}+delay-first=300ms", input="0.01", output="1000.00")
         config += model(MODEL, dear, output=OUTPUT)
-        with Farebox(tmp_path_factory.mktemp("everywhere") / "box", config=config, workers=2) as running:
-            yield running
+        folder = tmp_path_factory.mktemp("everywhere") / "box"
+        yield stack.enter_context(Farebox(folder, config=config, workers=2, database_url=url))
 
 
 def test_no_scope_is_over_and_nobody_is_refused_without_need(box: Farebox) -> None:

@@ -89,6 +89,8 @@ class ProcessJournal(Journal):
         self._log = log
         self._records: list[tuple[Record, ...]] = []
         """By piece that is pending."""
+        self._let_go = False
+        """Its files are closed, and its slot is free."""
         super().__init__(slot, sync="os" if sync == "interval" else sync, segment_bytes_max=SEGMENT_BYTES)
 
     def write(self, *records: Record) -> None:
@@ -135,11 +137,16 @@ class ProcessJournal(Journal):
             raise JournalError("the journal cannot be written: no space left on device")
         super()._begin(bytes_min)
 
+    def close(self) -> None:
+        super().close()
+        self._let_go = True
+
     def abandon(self) -> None:
-        """What the kernel does for a process that was killed: the file stays as it is, the lock is free."""
-        if self._closed:
+        """What the kernel does for a process that was killed, if in the middle of `close`: the file stays as it is, the lock is
+        free."""
+        if self._let_go:
             return
-        self._closed = True
+        self._closed = self._let_go = True
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

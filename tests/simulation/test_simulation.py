@@ -4,10 +4,15 @@
 """
 
 import time
+from pathlib import Path
 
 import pytest
 
+from farebox.billing.journal import Journal
+from farebox.billing.records import Opened
+from tests.simulation.loop import Crash
 from tests.simulation.options import Options
+from tests.simulation.places import Faults, ProcessJournal
 from tests.simulation.world import World
 
 AT_ONCE = 20
@@ -39,6 +44,20 @@ def test_a_fresh_seed(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\nsimulated afresh: seed {FRESH}")
     run(FRESH)
+
+
+def test_a_process_that_dies_while_it_closes_its_journal_leaves_a_free_slot(tmp_path: Path) -> None:
+    """Else the next life waits for a slot that nobody holds, and without time passing it waits for ever (seed 10059)."""
+    world = World(Options(0))
+    faults = Faults("unused")
+    faults.crash = 1.0
+    journal = ProcessJournal(tmp_path / "w0", "os", world.people, faults, world.log)
+    journal.group = lambda: None
+    journal.write(Opened(life="life-1", at_us=1, pid=1))
+    with pytest.raises(Crash):
+        journal.close()
+    journal.abandon()
+    Journal(tmp_path / "w0", sync="os").close()
 
 
 def test_a_seed_decides_everything() -> None:

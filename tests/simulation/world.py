@@ -16,7 +16,7 @@ from farebox import config
 from farebox.app import Outside, Worker
 from farebox.billing import customers as commands
 from farebox.billing import ledger
-from farebox.billing.journal import JournalError
+from farebox.billing.journal import JournalError, SlotBusy
 from farebox.config import Loaded
 from farebox.gate import keys
 from farebox.processes.bookkeeper import BATCH_RECORDS_MAX, RETRY_S, Bookkeeper
@@ -84,7 +84,11 @@ class Process:
         )
 
     def _open_journal(self, slot: Any, sync: Any) -> ProcessJournal:
-        self.journal = ProcessJournal(slot, sync, self.loop, self.faults, self.world.log)
+        try:
+            self.journal = ProcessJournal(slot, sync, self.loop, self.faults, self.world.log)
+        except SlotBusy as error:
+            # Who had it has ended before: a worker that waited for it would wait for ever, since no time passes meanwhile.
+            raise AssertionError(f"{error}, though nobody lives who could hold it") from error
         self.journal.written = lambda records: audit.at_any_moment(self.world, self, records)  # type: ignore[method-assign]
         return self.journal
 
