@@ -113,7 +113,8 @@ ARROWS: dict[str, set[str]] = {
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
-    "attempt": {"billing", "bridge", "errors", "escalation", "routing", "transport", "turn", "verdict", "wires"},
+    "rating": {"billing", "bridge", "escalation", "quality", "routing", "transport", "wires"},
+    "attempt": {"billing", "bridge", "errors", "escalation", "rating", "routing", "transport", "turn", "verdict", "wires"},
     "flight": {
         "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
         "wires",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farebox import bridge, escalation
+from farebox import bridge, escalation, rating
 from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
-from farebox.escalation import Withheld
+from farebox.escalation import Escalation, Withheld
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate
 from farebox.transport import (
@@ -29,7 +29,7 @@ from farebox.transport import (
 )
 from farebox.turn import step
 from farebox.verdict import Failure, upstream_failure
-from farebox.wires.neutral import UpstreamError
+from farebox.wires.neutral import Completion, UpstreamError
 from farebox.wires.relay import MalformedStream, NotACompletion, Relay
 
 if TYPE_CHECKING:
@@ -111,7 +111,11 @@ class Try(msgspec.Struct, eq=False):
                 body = await response.read(REPLY_BYTES_MAX)
             if gateway.turn.crowded:
                 await step()
-            return self._whole(response, body)
+            looking = flight.escalation
+            if looking is None or not looking.looks_at(candidate) or flight.exchange.answer.gone:
+                return self._whole(response, body)
+            start.first_byte_us = gateway.clock.now_us()
+            return self._whole(response, body, await self._problem(looking, escalation.completion(candidate, body)))
         except TransportError as error:
             return self._transport_failure(error, "failed_before_content")
         finally:
@@ -176,12 +180,14 @@ class Try(msgspec.Struct, eq=False):
 
     # --- whole answers --------------------------------------------------------------------------------------------------
 
-    def _whole(self, response: Response, body: bytes) -> Failure | None:
-        """An answer that is not streamed."""
+    def _whole(self, response: Response, body: bytes, reason: str = "") -> Failure | None:
+        """An answer that is not streamed. `reason`: why it will not do, where it was looked at."""
         flight, candidate, start = self.flight, self.candidate, self.start
-        start.first_byte_us = flight.gateway.clock.now_us()
+        came_us = start.first_byte_us
+        if came_us is None:
+            came_us = start.first_byte_us = flight.gateway.clock.now_us()
         try:
-            reply = bridge.reply(flight.call, candidate, body, created_s=start.first_byte_us // 1_000_000)
+            reply = bridge.reply(flight.call, candidate, body, created_s=came_us // 1_000_000)
         except NotACompletion as error:
             return self._garbage(str(error))
         if reply.failure is not None:
@@ -190,9 +196,6 @@ class Try(msgspec.Struct, eq=False):
         report = reply.report()
         # The answer is measured only where its usage is missing.
         observed = 0 if report is not None and report.usage is not None else reply.observed_output_tokens()
-        looking, reason = flight.escalation, ""
-        if looking is not None and looking.looks_at(candidate) and not flight.exchange.answer.gone:
-            reason = looking.problem(candidate, escalation.completion(candidate, body))
         verdict = flight.settlement.end_attempt(
             "complete",
             Seen(report, observed, None, flight.plan.input_estimate),
@@ -203,10 +206,20 @@ class Try(msgspec.Struct, eq=False):
             flags=(ESCALATED_FLAG,) if reason else (),
             n=start.n,
         )
-        if looking is not None and reason:
-            return looking.keep(candidate, reply, verdict, reason)
+        if reason:
+            assert flight.escalation is not None, "it was looked at"
+            return flight.escalation.keep(candidate, reply, verdict, reason)
         flight.deliver(reply, verdict, at_once=True)
         return None
+
+    async def _problem(self, looking: Escalation, answer: Completion | None) -> str:
+        """Why a whole answer will not do; empty when it will, or cannot be read."""
+        if answer is None:
+            return ""
+        reason = looking.problem(self.candidate, answer)
+        if reason or not looking.rates:
+            return reason
+        return looking.rated(await rating.rate(self.flight, self.candidate, answer))
 
     # --- streams --------------------------------------------------------------------------------------------------------
 
@@ -242,7 +255,12 @@ class Try(msgspec.Struct, eq=False):
             return self._broken(relay, response, broken)
         looking, withheld, reason = flight.escalation, self.withheld, ""
         if looking is not None and withheld is not None and not answer.gone:
-            reason = looking.problem(candidate, withheld.completion())
+            # Whoever leaves from now on interrupts nothing: what is left to do is short.
+            flight.task = None
+            await self._end_of(relay, response)
+            reason = await self._problem(looking, withheld.completion())
+            if answer.gone:
+                reason = ""
         verdict = self.end(
             "drained" if answer.gone else "complete",
             outcome="ok",
@@ -255,13 +273,18 @@ class Try(msgspec.Struct, eq=False):
             answer.on_gone = None
             return looking.keep(candidate, withheld, verdict, reason)
         flight.deliver_stream(relay, verdict, withheld)
+        if withheld is None:
+            await self._end_of(relay, response)
+        return None
+
+    @staticmethod
+    async def _end_of(relay: Relay, response: Response) -> None:
+        """The end of the body is due now; with it the connection can be used again."""
         if relay.done:
-            # The end of the body is due now; with it the connection can be used again.
             try:
                 await response.next_chunk()
             except TransportError:
                 pass
-        return None
 
     async def _forward(self, relay: Relay, response: Response) -> TransportError | MalformedStream | None:
         """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""

@@ -16,7 +16,7 @@ from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
 from farebox.wires.delivered import Delivered, Transcript
 from farebox.wires.gathering import Gathering
-from farebox.wires.neutral import Completion, ModelTraits, ResponseFormat, UpstreamError
+from farebox.wires.neutral import Completion, Conversation, ModelTraits, ResponseFormat, UpstreamError
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import relay as chat_relay
 from farebox.wires.openai_chat import reply as chat_reply
@@ -50,10 +50,9 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
         return Outgoing(
             messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=cap, put=candidate.fields)
         )
-    conversation = WIRES[call.wire].request.to_neutral(call.fields)
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
-        conversation,
+        conversation(call),
         model=candidate.upstream_id,
         stream=call.stream,
         output_cap=candidate.bound.cap,
@@ -70,9 +69,13 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
             param=unsupported[0],
             details={"unsupported": unsupported},
         )
-    if candidate.fields:
-        body = with_members(body, b",".join(b'"%b":%b' % (name.encode(), value) for name, value in candidate.fields))
-    return Outgoing(body, tuple(unsupported))
+    return Outgoing(_with_fields(body, candidate), tuple(unsupported))
+
+
+def _with_fields(body: bytes, candidate: Candidate) -> bytes:
+    if not candidate.fields:
+        return body
+    return with_members(body, b",".join(b'"%b":%b' % (name.encode(), value) for name, value in candidate.fields))
 
 
 def _traits(candidate: Candidate) -> ModelTraits:
@@ -189,9 +192,29 @@ def gathering(candidate: Candidate) -> Gathering:
     return Gathering(reader.feed, reader.end)
 
 
+def conversation(call: Call) -> Conversation:
+    """What the call says, in the neutral form. Raises `FareboxError` (400) for a request that cannot be read."""
+    return WIRES[call.wire].request.to_neutral(call.fields)
+
+
+def request(candidate: Candidate, said: Conversation, *, output_cap: int) -> bytes:
+    """A request of the gateway's own to a candidate's provider, not streamed."""
+    target = candidate.target
+    body = WIRES[target.wire].request.from_neutral(
+        said,
+        model=candidate.upstream_id,
+        stream=False,
+        output_cap=output_cap,
+        dialect=target.speaks.dialect,
+        unsupported=[],
+        traits=_traits(candidate),
+    )
+    return _with_fields(body, candidate)
+
+
 def response_format(call: Call) -> ResponseFormat | None:
     """The format that the caller wants its answer in. Raises `FareboxError` (400) for a request that cannot be read."""
-    return WIRES[call.wire].request.to_neutral(call.fields).params.response_format
+    return conversation(call).params.response_format
 
 
 def failure(

@@ -75,6 +75,8 @@ class EscalationSection(_Section, frozen=True):
     """The caller asked for JSON, and it is none, or not by its schema."""
     confidence_percent: int | None = None
     """Its tokens are less probable than this, on average; only where the caller asks for `logprobs`."""
+    self_rating_percent: int | None = None
+    """Asked in a second, short request how sure it is of its answer, it says less than this. That request is billed as well."""
     must_match: str | None = None
     """A regular expression that is not found in it; one that takes longer than 20 ms is given up."""
     must_not_match: str | None = None

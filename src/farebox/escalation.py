@@ -67,12 +67,14 @@ class Kept(msgspec.Struct, frozen=True):
 class Escalation:
     """What one call's flight knows of it."""
 
-    __slots__ = ("call", "kept", "plan")
+    __slots__ = ("call", "kept", "plan", "rating")
 
     def __init__(self, call: Call, plan: Plan) -> None:
         self.call = call
         self.plan = plan
         self.kept: Kept | None = None
+        self.rating: int | None = None
+        """What the first model says of its own answer, in percent."""
 
     def looks_at(self, candidate: Candidate) -> bool:
         """Whether a candidate's answer is looked at before the client gets it: somebody stronger can still be asked."""
@@ -80,11 +82,22 @@ class Escalation:
         assert standing is not None and standing.escalation is not None, "only plans that escalate have one"
         return self.kept is None and candidate.target.model.slug not in standing.strong
 
-    def problem(self, candidate: Candidate, answer: Completion | None) -> str:
-        """What is wrong with the whole answer of a candidate that is looked at; empty when it will do. What cannot be read
-        (None) cannot be judged."""
-        if answer is None:
-            return ""
+    @property
+    def rates(self) -> bool:
+        """Whether the policy wants an answer rated by who gave it."""
+        standing = self.plan.standing
+        return standing is not None and standing.escalation is not None and standing.escalation.self_rating_percent is not None
+
+    def rated(self, percent: int | None) -> str:
+        """What is wrong with an answer that its own model rates so; None: it did not say."""
+        standing = self.plan.standing
+        assert standing is not None and standing.escalation is not None, "only plans that escalate have one"
+        least = standing.escalation.self_rating_percent
+        self.rating = percent
+        return check.RATING if least is not None and percent is not None and percent < least else ""
+
+    def problem(self, candidate: Candidate, answer: Completion) -> str:
+        """What is wrong with the whole answer of a candidate that is looked at; empty when it will do."""
         standing = self.plan.standing
         assert standing is not None and standing.escalation is not None, "only plans that escalate have one"
         caps = [one.bound.cap for one in self.plan.candidates if one.target.model.slug in standing.strong]
@@ -106,11 +119,12 @@ class Escalation:
         return tuple(n for n, one in enumerate(self.plan.candidates) if one.target.model.slug not in standing.strong)
 
     def header(self, candidate: Candidate) -> bytes:
-        """Why a stronger model was asked, and whether it answered, as a header line."""
+        """How the first answer was rated, why a stronger model was asked, and whether it answered, as header lines."""
         kept = self.kept
+        told = b"" if self.rating is None else b"x-farebox-rating: %d\r\n" % self.rating
         if kept is None:
-            return b""
-        return b"x-farebox-escalated: %b%b\r\n" % (kept.reason.encode(), b"; kept" if candidate is kept.candidate else b"")
+            return told
+        return told + b"x-farebox-escalated: %b%b\r\n" % (kept.reason.encode(), b"; kept" if candidate is kept.candidate else b"")
 
     def _format(self) -> ResponseFormat | None:
         return bridge.response_format(self.call) if self.call.needs & _FORMATS else None

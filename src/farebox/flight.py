@@ -15,7 +15,7 @@ import msgspec
 from farebox import bridge, continuation
 from farebox.attempt import Try
 from farebox.billing import seams
-from farebox.billing.meter import Seen, Verdict
+from farebox.billing.meter import RATING_FLAG, Seen, Verdict
 from farebox.billing.settlement import Settlement, cost_fields, cost_members
 from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
@@ -153,7 +153,7 @@ class Flight(msgspec.Struct, eq=False):
         following = tries.following(
             range(len(self.plan.candidates)) if rest is None else rest.able,
             gateway.retry_policy_for(self.plan, self.demand),
-            attempts=len(self.settlement.attempts),
+            attempts=sum(RATING_FLAG not in one.flags for one in self.settlement.attempts),
             now_us=now_us,
             deadline_us=self.deadline_us,
             chance=gateway.random.uniform(),
@@ -221,7 +221,7 @@ class Flight(msgspec.Struct, eq=False):
             costs = shown.upstream_nano, shown.prompt_nano, shown.completion_nano
             return shown.usage, cost_members(*costs, cost, estimated=True), cost
         usage, estimated = verdict.usage or Usage(), verdict.basis != "reported"
-        if self.escalation is not None and self.escalation.kept is not None:
+        if any(map(seams.aside, settlement.attempts)):
             # The usage is the answer's; the costs are of everything that was paid for it.
             return usage, cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated), cost
         return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated), cost

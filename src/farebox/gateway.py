@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from farebox.billing import seams
 from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
@@ -286,7 +287,8 @@ class Gateway:
         target = flight.trying.candidate.target
         plan = flight.plan
         if plan.later_turn and outcome == "ok":
-            usage = flight.settlement.attempts[-1].usage
+            answered = seams.answering(flight.settlement.attempts)
+            usage = None if answered is None else answered.usage
             if usage is not None:
                 self.router.caching.learn(target, prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cache_read)
         self.metrics.call(

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox.config_routing import EscalationSection
-from farebox.quality import rules, schema
+from farebox.quality import rating, rules, schema
 from farebox.quality.check import confidence_percent, problem
 from farebox.quality.refusals import declines
 from farebox.quality.rules import RuleError, Rules, compiled, found
-from farebox.wires.neutral import Choice, Completion, Refusal, ResponseFormat, Text, ToolUse
+from farebox.wires.neutral import Choice, Completion, Conversation, Message, Refusal, ResponseFormat, Text, ToolUse
 from farebox.wires.usage import UsageReport
 
 
@@ -187,3 +187,29 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
         compiled(EscalationSection(to=("s",), must_match="x"))
     assert isinstance(compiled(EscalationSection(to=("s",))), Rules)
     assert rules.PATTERN_S < 0.1
+
+
+@pytest.mark.parametrize(
+    ("said", "percent"),
+    [("85", 85), ("85%", 85), ("**0**", 0), ("I'd say 100.", 100), ("7/10", 70), ("60/100", 60)]
+    + [("certain", None), ("250", None), ("-3", None), ("20/10", None)],
+)
+def test_a_rating_is_the_first_number(said: str, percent: int | None) -> None:
+    assert rating.percent(answer(said)) == percent
+
+
+@given(st.text(max_size=9_000), st.text(min_size=1, max_size=9_000))
+def test_the_question_for_a_rating_is_bounded(asked: str, said: str) -> None:
+    made = rating.question(Conversation("openai_chat", (Message("user", (Text(asked),)),)), answer(said))
+    if not said.strip():
+        assert made is None
+        return
+    assert made is not None
+    (part,) = made.messages[0].parts
+    assert isinstance(part, Text) and len(part.text.encode()) < rating.INPUT_TOKENS_MAX - 256
+
+
+def test_what_is_no_text_is_not_rated() -> None:
+    asked = Conversation("openai_chat", (Message("user", (Text("x"),)),))
+    assert rating.question(asked, answer("", parts=(ToolUse("t", "look", "{}"),))) is None
+    assert rating.question(asked, Completion((*answer("a").choices, *answer("b").choices), UsageReport(None, (), b""))) is None

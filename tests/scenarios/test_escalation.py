@@ -8,6 +8,7 @@ from tests.scenarios.test_attempts import World
 from tests.support.reconcile import Row
 from tests.support.running import Farebox, Reply, model, offer, provider
 
+from farebox.quality import rating
 from farebox.simulator.testing import SimulatorProcess
 
 KEEPALIVE = "keepalive_comment_s = 0.3"
@@ -19,6 +20,9 @@ WEAK = {
     "refuses": "sim+refusal",
     "filtered": "sim+tokens=9+content-filter",
     "broken": "sim+status=503",
+    "sure": "sim+tokens=5+rating=90",
+    "unsure": "sim+tokens=5+rating=40",
+    "vague": "sim+tokens=5+usage=missing",
     "slow": "sim+refusal+delay-chunk=250ms",
     "breaks": "sim+tokens=9+reset-after=4",
     "fails": "sim+tokens=9+error-in-stream=4",
@@ -44,6 +48,10 @@ def configuration(base: str) -> str:
         for strong in (*STRONG, "elsewhere"):
             held = f'escalation = {{ to = ["s/{strong}"], streams = "withhold", must_not_match = "\\\\A\\\\S{{1000}}" }}'
             text += f'[policies.held_{weak}_{strong}]\nmodels = ["w/{weak}"]\nattempts_max = 2\n{held}\n'
+    for weak in ("sure", "unsure", "vague", "refuses", "elsewhere-unsure"):
+        rated = 'escalation = { to = ["s/strong"], streams = "withhold", self_rating_percent = 60 }'
+        text += f'[policies.rated_{weak}]\nmodels = ["w/{weak}"]\n{rated}\n'
+    text += model("w/elsewhere-unsure", offer("other", "sim+tokens=5+rating=40", **CHEAP), output=400)
     text += '[policies.picky]\nmodels = ["w/good"]\nescalation = { to = ["s/strong"], must_match = "never in it" }\n'
     text += '[policies.tiers]\ndecision = "complexity"\nescalation = { to = ["s/strong"] }\n'
     text += '[policies.tiers.branches]\neasy = ["w/refuses"]\nmedium = ["w/good"]\nhard = ["s/strong"]\n'
@@ -258,3 +266,55 @@ def said(reply: Reply) -> tuple[str, list[str]]:
 
 def usage(reply: Reply) -> Any:
     return next(event["usage"] for event in reversed(reply.events()) if event.get("usage"))
+
+
+# --- an answer's own rating ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{}, STREAM], ids=["whole", "stream"])
+def test_an_answer_that_its_model_is_sure_of_stays_and_its_rating_is_billed(world: World, fields: dict[str, Any]) -> None:
+    reply = ask(world, "rated_sure", **fields)
+    assert (reply.status, world.asked) == (200, 2), reply.body
+    assert reply.headers["x-farebox-model"] == "w/sure" and reply.headers["x-farebox-rating"] == "90"
+    assert "x-farebox-escalated" not in reply.headers
+    answer, rating = rows(world, reply)
+    assert answer.outcome == rating.outcome == "ok" and answer.charge > 0 and rating.charge > 0 and rating.flags == ("rating",)
+    told = usage(reply) if fields else reply.json()["usage"]
+    assert nano(told["cost_usd"]) == answer.charge + rating.charge and told["completion_tokens"] == 5
+    assert round(told["cost_details"]["upstream_inference_cost"] * 1e9) == answer.charge + rating.charge
+    generation = world.box.get(f"/v1/generation?id={reply.headers['x-generation-id']}").json()["data"]
+    assert generation["tokens_completion"] == 5, "of the answer, not of the rating"
+    assert generation["total_cost_usd"] == told["cost_usd"]
+
+
+@pytest.mark.parametrize("weak", ["unsure", "elsewhere-unsure"])
+@pytest.mark.parametrize("fields", [{}, STREAM], ids=["whole", "stream"])
+def test_an_answer_that_its_model_doubts_is_replaced_and_all_three_are_billed(
+    world: World, fields: dict[str, Any], weak: str
+) -> None:
+    reply = ask(world, f"rated_{weak}", **fields)
+    assert (reply.status, world.asked) == (200, 3), reply.body
+    assert reply.headers["x-farebox-model"] == "s/strong" and reply.headers["x-farebox-rating"] == "40"
+    assert reply.headers["x-farebox-escalated"] == "rating"
+    found = rows(world, reply)
+    assert [row.outcome for row in found] == ["ok"] * 3 and all(row.charge > 0 for row in found)
+    assert [row.flags for row in found] == [("escalated",), ("rating",), ()]
+    told = usage(reply) if fields else reply.json()["usage"]
+    assert nano(told["cost_usd"]) == sum(row.charge for row in found) and told["completion_tokens"] == 7
+
+
+def test_no_rating_is_no_reason(world: World) -> None:
+    reply = ask(world, "rated_vague")
+    assert reply.headers["x-farebox-model"] == "w/vague" and "x-farebox-rating" not in reply.headers and world.asked == 2
+    assert all("estimated" in row.flags and row.charge > 0 for row in rows(world, reply))
+
+
+def test_what_will_not_do_anyway_is_not_rated(world: World) -> None:
+    reply = ask(world, "rated_refuses")
+    assert reply.headers["x-farebox-escalated"] == "refusal" and world.asked == 2
+
+
+def test_the_hold_covers_the_rating(world: World) -> None:
+    explained = world.box.post("/v1/route/explain", {"model": "policy/rated_sure", "messages": HELLO, "max_tokens": 30}).json()
+    both = sum(nano(one["worst_case_usd"]) for one in explained["offers"])
+    assert nano(explained["hold_usd"]) == both + rating.INPUT_TOKENS_MAX * 1_000 + rating.OUTPUT_TOKENS_MAX * 2_000

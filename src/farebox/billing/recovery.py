@@ -10,7 +10,7 @@ import msgspec
 
 from farebox.billing import pricing, seams
 from farebox.billing.markup import Terms
-from farebox.billing.meter import CONTINUED_FLAG, ESCALATED_FLAG
+from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.records import Attempt, Dispatch, Hold, Opened, Progress, Record, Settle
 from farebox.catalog.price import Schedule
 from farebox.ports import Clock
@@ -121,7 +121,7 @@ def _attempt(hold: Hold, flying: Flying, before: tuple[Attempt, ...], room_nano:
 def _settle(item: OpenHold, now_us: int) -> Settle:
     """The terminal record of a hold, with an end for every attempt in flight."""
     # An answer that would not do, and in whose place none came, reached nobody.
-    hold, attempts = item.hold, [seams.free(one) if ESCALATED_FLAG in one.flags else one for one in item.before]
+    hold, attempts = item.hold, [seams.free(one) if seams.aside(one) else one for one in item.before]
     charged = sum(attempt.charge_nano for attempt in attempts)
     for _, flying in sorted(item.flying.items()):
         attempts.append(_attempt(hold, flying, item.before, hold.amount_nano - charged, now_us))

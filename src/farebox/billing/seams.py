@@ -10,7 +10,14 @@ import msgspec
 
 from farebox.billing import pricing
 from farebox.billing.markup import Fees
-from farebox.billing.meter import CONTINUED_FLAG, ESCALATED_FLAG, INPUT_ESTIMATED_FLAG, SEAM_FLAG, UNBILLED_FLAG
+from farebox.billing.meter import (
+    ASIDE,
+    CONTINUED_FLAG,
+    INPUT_ESTIMATED_FLAG,
+    RATING_FLAG,
+    SEAM_FLAG,
+    UNBILLED_FLAG,
+)
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
@@ -37,8 +44,23 @@ def parts(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [
         one
         for one in attempts
-        if one.usage is not None and (SEAM_FLAG in one.flags or (one.outcome == "ok" and ESCALATED_FLAG not in one.flags))
+        if one.usage is not None and (SEAM_FLAG in one.flags or (one.outcome == "ok" and not aside(one)))
     ]
+
+
+def aside(attempt: Attempt) -> bool:
+    """Whether an attempt is billed beside the answer: one that would not do, or the question about one."""
+    return bool(attempt.flags) and not ASIDE.isdisjoint(attempt.flags)
+
+
+def answering(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt whose answer the caller got, or the last that was made for one."""
+    found = [one for one in attempts if RATING_FLAG not in one.flags]
+    for one in reversed(found):
+        # What failed has no answer: then it is the one that was kept.
+        if one.outcome == "ok" or one.charge_nano:
+            return one
+    return found[-1] if found else None
 
 
 def delivered_tokens(attempts: Sequence[Attempt]) -> int:
@@ -50,7 +72,7 @@ def markup_taken_nano(attempts: Sequence[Attempt]) -> int:
     """The markup that the parts so far have borne."""
     taken = 0
     for one in attempts:
-        if one.charge_nano and one.usage is not None and one.rates is not None and ESCALATED_FLAG not in one.flags:
+        if one.charge_nano and one.usage is not None and one.rates is not None and not aside(one):
             continued = CONTINUED_FLAG in one.flags
             pico = pricing.rest_pico(one.usage, one.rates) if continued else pricing.cost_pico(one.usage, one.rates)
             taken += one.charge_nano - divide_half_even(pico, PICO_PER_NANO)
@@ -105,7 +127,7 @@ def refined(first: Attempt, last: Attempt, quoted: Quote, *, prefill_tokens: int
 
 def free(attempt: Attempt) -> Attempt:
     """An attempt that was to be charged and is not."""
-    flags = (*attempt.flags, UNBILLED_FLAG) if ESCALATED_FLAG in attempt.flags else attempt.flags
+    flags = (*attempt.flags, UNBILLED_FLAG) if aside(attempt) else attempt.flags
     return msgspec.structs.replace(attempt, charge_nano=0, loss_nano=0, flags=flags)
 
 

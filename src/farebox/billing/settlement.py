@@ -13,7 +13,7 @@ from farebox.billing import seams
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.markup import Terms
-from farebox.billing.meter import CONTINUED_FLAG, ESCALATED_FLAG, Ending, Seen, Verdict, judge
+from farebox.billing.meter import CONTINUED_FLAG, Ending, Seen, Verdict, judge
 from farebox.billing.pricing import (
     Bill,
     Quote,
@@ -315,7 +315,7 @@ class Settlement(msgspec.Struct, eq=False):
         """The answer was not completed after all: what was delivered of it is free, unless partial answers are billed. And so is
         an answer that would not do, and that nobody got."""
         for index, one in enumerate(self.attempts):
-            if ESCALATED_FLAG in one.flags or (one.n in self._seam_quotes and not self._books.bill_partial):
+            if seams.aside(one) or (one.n in self._seam_quotes and not self._books.bill_partial):
                 self.charge_nano -= one.charge_nano
                 self.attempts[index] = seams.free(one)
 

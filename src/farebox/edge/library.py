@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import budget_commands, customers
+from farebox.billing import budget_commands, customers, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
@@ -161,7 +161,7 @@ class DatabaseLibrary:
         if final is None:
             return None
         settled = _decode_settle(final.record)
-        last = settled.attempts[-1] if settled.attempts else None
+        last = seams.answering(settled.attempts)
         usage = (last.usage if last is not None else None) or Usage()
         charge = sum(row.charge_nano for row in rows)
         costs = [row.cost_nano for row in rows if row.cost_nano is not None]

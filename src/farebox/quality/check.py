@@ -1,6 +1,7 @@
 """Check: what is wrong with an answer, by a policy's rules. Pure.
 
-The reasons, in the order in which they are looked for: `empty`, `refusal`, `truncation`, `schema`, `confidence`, `rule`.
+The reasons, in the order in which they are looked for: `empty`, `refusal`, `truncation`, `schema`, `confidence`, `rule`; and,
+where none of them is found, `rating` (`quality.rating`).
 """
 
 from math import exp, isfinite
@@ -13,6 +14,8 @@ from farebox.quality.rules import Rules, found
 from farebox.quality.schema import invalid
 from farebox.wires.neutral import Choice, Completion, Refusal, ResponseFormat, Text, ToolUse
 
+RATING = "rating"
+"""The reason that costs a request to find."""
 LOGPROBS_MAX = 100_000
 """Tokens whose probabilities are looked at."""
 

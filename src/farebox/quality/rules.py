@@ -32,6 +32,8 @@ class Section(Protocol):
     @property
     def confidence_percent(self) -> int | None: ...
     @property
+    def self_rating_percent(self) -> int | None: ...
+    @property
     def must_match(self) -> str | None: ...
     @property
     def must_not_match(self) -> str | None: ...
@@ -58,6 +60,7 @@ class Rules(msgspec.Struct, frozen=True, eq=False):
     must_match: Any = None
     must_not_match: Any = None
     """Compiled patterns."""
+    self_rating_percent: int | None = None
     withholds: bool = False
     """Streams are withheld to be looked at; else they never are."""
 
@@ -66,17 +69,19 @@ def compiled(section: Section) -> Rules:
     """Raises `RuleError`."""
     if not section.to:
         raise RuleError("to", "name the models that answer when the first one's answer will not do")
-    percent = section.confidence_percent
-    if percent is not None and not 1 <= percent <= 100:
-        raise RuleError("confidence_percent", f"{percent} is not from 1 to 100")
+    for setting in ("confidence_percent", "self_rating_percent"):
+        percent: int | None = getattr(section, setting)
+        if percent is not None and not 1 <= percent <= 100:
+            raise RuleError(setting, f"{percent} is not from 1 to 100")
     return Rules(
         section.to,
         section.refused,
         section.truncated,
         section.schema,
-        percent,
+        section.confidence_percent,
         _pattern("must_match", section.must_match),
         _pattern("must_not_match", section.must_not_match),
+        section.self_rating_percent,
         section.streams == "withhold",
     )
 

@@ -24,7 +24,8 @@ WIRES = {"messages": "anthropic_messages"}
 Left = Literal["unpaid", "in_parts", "unsorted", "unknown_key", "refused_now"]
 LEFT: dict[Left, str] = {
     "unpaid": "nobody paid for them: failed, refused, or free",
-    "in_parts": "several attempts were paid for: broken streams that others completed, answers that a stronger model replaced",
+    "in_parts": "several attempts were paid for: broken streams that others completed, answers that were rated, or that a "
+    "stronger model replaced",
     "unsorted": "their policy sorts calls by what they say, and which tier they were is not clear from the model that answered",
     "unknown_key": "their key is gone",
     "refused_now": "the present configuration refuses them already",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from farebox.billing.meter import ESCALATED_FLAG
+from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG
 from farebox.billing.records import Attempt
 from farebox.money import BASIS_POINTS, format_amount
 from farebox.routing.complexity.classify import Assessment, assess
@@ -55,6 +55,7 @@ def attempted(one: Attempt) -> dict[str, Any]:
         "id": one.upstream_id,
         "outcome": one.outcome,
         "status": one.status,
+        "rates_answer": RATING_FLAG in one.flags,
         "escalated": one.error if ESCALATED_FLAG in one.flags else None,
         "ms": (one.ended_us - one.started_us) // 1_000,
         "cost_usd": None if one.cost_nano is None else format_amount(one.cost_nano),

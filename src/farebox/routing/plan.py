@@ -7,6 +7,7 @@ import msgspec
 from farebox.billing.bounds import Bound
 from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
 from farebox.errors import FareboxError, Kind
+from farebox.quality import rating
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
 from farebox.routing.patience import Patience
@@ -78,7 +79,18 @@ def held_nano(candidates: Sequence[Candidate], standing: Standing | None, *, str
         return max(one.hold_nano for one in candidates)
     strong = max((one.hold_nano for one in candidates if one.target.model.slug in standing.strong), default=0)
     weak = max((one.hold_nano for one in candidates if one.target.model.slug not in standing.strong), default=0)
-    return weak + strong
+    rules = standing.escalation
+    if not strong or rules is None or rules.self_rating_percent is None:
+        return weak + strong
+    asked = max((rating_nano(one) for one in candidates if one.target.model.slug not in standing.strong), default=0)
+    return weak + asked + strong
+
+
+def rating_nano(candidate: Candidate) -> int:
+    """The most that a candidate's rating of its own answer costs."""
+    return worst_case_nano(
+        candidate.quoted, input_tokens=rating.INPUT_TOKENS_MAX, output_tokens=rating.OUTPUT_TOKENS_MAX, web_searches=0
+    )
 
 
 def refusal(call: Call, excluded: Sequence[Exclusion]) -> FareboxError:

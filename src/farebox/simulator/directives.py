@@ -36,6 +36,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True):
     big_event: int | None = None
     dialect: str | None = None
     repeat_prefill: bool = False
+    rating: int | None = None
 
     times: int | None = None
 
@@ -128,6 +129,7 @@ ROWS: tuple[Row, ...] = (
     Row("refusal", "flag", "refusal", "content", "refuse in words: message.refusal, or stop_reason refusal"),
     Row("big-event", "positive", "big_event", "content", "make the first text token N bytes long, in one event"),
     Row("repeat-prefill", "flag", "repeat_prefill", "content", "say a prefill once more before going on with it"),
+    Row("rating", "count", "rating", "content", "answer N where the question is how sure it is of an answer of its own"),
     Row("dialect", "text", "dialect", "content", "report usage as this vendor does, on the chat wire"),
     Row("times", "positive", "times", "control", "the faults hold for the first N requests with this very model name"),
     Row("status", "status", "status", "fault", "refuse with this HTTP status and the wire's own error body"),

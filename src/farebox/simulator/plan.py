@@ -20,6 +20,9 @@ THOUGHT_TOKENS_SPAN = 33
 """A thought has 8 to 40 words unless told otherwise."""
 REFUSAL_WORDS = ("I", " cannot", " help", " with", " that", ".")
 
+_RATE = b"Rate from 0 to 100"
+"""How a question begins that asks for a number and nothing else."""
+
 Finish = Literal["end", "limit", "tool", "filter", "refusal", "stop_sequence"]
 _encode = msgspec.json.Encoder().encode
 
@@ -117,6 +120,9 @@ def _choice(request: Request, orders: Directives, key: int, thinks: bool, answer
     if called:
         segments.extend(_call(tool, key + at) for at, tool in enumerate(called))
         finish: Finish = "tool"
+    elif orders.rating is not None and request.blocks and _RATE in request.blocks[-1].content:
+        segments.append(Segment("text", (str(orders.rating), "%")))
+        finish = "end"
     elif orders.refusal:
         segments.append(Segment("refusal", REFUSAL_WORDS))
         finish = "refusal"
