@@ -248,6 +248,10 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.folder / "pepper"
 
     @property
+    def receipt_keys_file(self) -> Path:
+        return self.folder / "receipt-keys.json"
+
+    @property
     def tax_bp(self) -> int:
         return _percent_bp(self.config.invoices.tax_percent)
 

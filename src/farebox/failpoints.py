@@ -20,6 +20,8 @@ POINTS = (
     "settle.after_journal",
     "poster.before_commit",
     "poster.after_commit",
+    "seal.before_commit",
+    "seal.after_commit",
     "alert.after_claim",
     "alert.after_send",
     # Payments by card: the webhook is kept, not answered; the row is written, Stripe not asked; it has answered, that is not

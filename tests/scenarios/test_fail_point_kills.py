@@ -30,7 +30,7 @@ def test_kill_at_every_fail_point(bench: Bench, record_property: Callable[[str, 
         for point in CALL_POINTS * (3 if FULL else 1):
             box.kill()
             bench.note("all")
-            victim = "bookkeeper" if point.startswith("poster.") else "worker 0"
+            victim = "bookkeeper" if point.startswith(("poster.", "seal.")) else "worker 0"
             visits = bench.chance.randint(1, 3 if victim == "bookkeeper" or point == "stream.after_checkpoint" else 30)
             death = f"{victim} ended with status -9"
             seen = box.log_text().count(death)

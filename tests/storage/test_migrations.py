@@ -4,6 +4,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, inspect, text
 
 from farebox.storage import migrate
@@ -85,6 +86,23 @@ def test_volumes_begin_with_what_the_ledger_says(database_url, tmp_path):
         database.write(at_version("0002"))
         rows = database.read(lambda c: c.execute(text("SELECT * FROM volumes ORDER BY account_id")).all())
     assert [tuple(row) for row in rows] == [("a", "1970-02", 15), ("b", "1970-01", 9)]
+
+
+def test_rows_from_before_there_were_receipts_are_marked_for_sealing(tmp_path):
+    scripts = ScriptDirectory.from_config(migrate._config()).walk_revisions()
+    receipts = next(script for script in scripts if script.path.endswith("_receipts.py"))
+    with Database.open(f"sqlite:///{tmp_path}/old.db") as database:
+        database.write(at_version(receipts.down_revision))
+        insert = text(
+            "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, "
+            "state, outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
+            "VALUES (:id, 0, 0, 1, 'a', 'k', '', '', 'm', 'p', 'voided', '', 'none', 0, 0, '{}', 1, :posted)"
+        )
+        for name, posted in (("x", 5), ("y", 5), ("z", 7)):
+            database.write(lambda c, name=name, posted=posted: c.execute(insert, {"id": name, "posted": posted}))
+        database.write(at_version(receipts.revision))
+        rows = database.read(lambda c: c.execute(text("SELECT posted_us FROM unsealed ORDER BY posted_us")).all())
+    assert [row.posted_us for row in rows] == [5, 7]
 
 
 def test_upgrading_again_changes_nothing(database_url):

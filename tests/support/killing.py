@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farebox.billing import adjustments, checks
+from farebox.billing import adjustments, checks, seals
 from farebox.catalog.price import Rates
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.simulator.testing import SimulatorProcess
@@ -25,6 +25,7 @@ from farebox.storage.database import Database
 from farebox.wires.usage import Usage
 from tests.support import reconcile
 from tests.support.callers import Fate, Load, body_for
+from tests.support.chains import audited
 from tests.support.reconcile import Report, read_bill, read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
@@ -190,6 +191,11 @@ def reconciled(bench: Bench, fates: list[Fate]) -> str:
     )
     bench.check_ledger()
     box.check_books()
+    with Database.open(bench.url) as database:
+        # The corrections above are the only rows that a clean stop has left to seal.
+        while seals.seal(database, SystemClock()).more:
+            pass
+        audited(database)
     return (
         f"seed {SEED}: {sum(bench.kills.values())} kills {dict(bench.kills)}, {len(fates)} calls, {len(bill)} attempts: "
         f"{report.exact} exact, {len(report.listed)} corrected {dict(report.flags)} ({gap} nano-dollars before, "

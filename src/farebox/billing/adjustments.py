@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from farebox.billing import evidence, pricing, scopes
+from farebox.billing import evidence, pricing, scopes, seals
 from farebox.billing import transfers as entries
 from farebox.billing.batch import USAGE_COLUMNS
 from farebox.billing.customers import CommandRefused, lock_account
@@ -174,6 +174,7 @@ def _revise(
     row = _row(mine[0], revision, before, after, words, moved[0], moved[1], now_us)
     insert_transfers(database, connection, [transfer for transfer in moved if transfer is not None])
     database.insert_rows(connection, usage, USAGE_COLUMNS, [tuple(getattr(row, name) for name in USAGE_COLUMNS)])
+    seals.mark(connection, ids.new("batch"), now_us)
     return Adjusted(revision, charge, cost, loss)
 
 

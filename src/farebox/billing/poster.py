@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from farebox.billing import allotments, hours, tail, volumes
+from farebox.billing import allotments, hours, seals, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
@@ -145,6 +145,8 @@ def _post(
     else:
         _accounts_exist(database, connection, batch)
     database.insert_rows(connection, usage, USAGE_COLUMNS, batch.rows)
+    if batch.rows:
+        seals.mark(connection, batch.id, now_us)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
     volumes.count(database, connection, batch.charges, now_us, markups)

@@ -16,6 +16,7 @@ users and tags are left out: a receipt is there to be passed on.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -24,6 +25,7 @@ from farebox.billing import evidence
 from farebox.billing.periods import format_moment
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import REPORTED_COST_FLAG
+from farebox.catalog.price import Rates
 from farebox.money import format_amount, format_percent, format_unit_rate
 from farebox.storage.queries import UsageRow
 from farebox.wires.usage import Usage
@@ -35,6 +37,8 @@ FORMAT = 1
 START = "0" * 64
 """What the first receipt of an account has for the one before it."""
 INTEGER_MAX = 2**53 - 1
+RATES_MAX = 512
+"""Rate vectors whose texts are remembered."""
 _CLASSES = (*Usage.TOKEN_CLASSES, "web_searches")
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -116,7 +120,7 @@ def receipt(row: UsageRow, place: Place) -> Content:
     attempt, null where nothing is known; a class that is not there is zero.
     """
     call = evidence.settle(row) if row.final else None
-    attempt = evidence.attempt(row)
+    attempt = evidence.attempt(row) if call is None else call.attempts[-1] if call.attempts else None
     total, uncharged = row.charge_nano, row.loss_nano
     if row.revision and attempt is not None:
         total, uncharged = attempt.charge_nano, attempt.loss_nano
@@ -164,11 +168,17 @@ def _priced(attempt: Attempt | None) -> Content:
     if usage is not None:
         content["units"] = {name: count for name in _CLASSES if (count := getattr(usage, name))}
     if rates is not None:
-        priced = ((name, getattr(rates, name)) for name in (*_CLASSES, "request"))
-        content["rates_usd"] = {name: format_unit_rate(rate) for name, rate in priced if rate}
+        content["rates_usd"] = _rates(rates)
     if REPORTED_COST_FLAG in attempt.flags:
         content["reported_cost_usd"] = attempt.provider_cost_usd
     return content
+
+
+@lru_cache(RATES_MAX)
+def _rates(rates: Rates) -> Mapping[str, str]:
+    """The same few rate vectors are on nearly all rows."""
+    priced = ((name, getattr(rates, name)) for name in (*_CLASSES, "request"))
+    return {name: format_unit_rate(rate) for name, rate in priced if rate}
 
 
 def _markup(attempt: Attempt) -> Content:

@@ -1,5 +1,5 @@
-"""The bookkeeper: posts the workers' journals to the ledger; lets credit expire; closes months; looks for what people
-want to be told of, and, in a thread of its own, tells them.
+"""The bookkeeper: posts the workers' journals to the ledger; seals receipts; lets credit expire; closes months; looks for what
+people want to be told of, and, in a thread of its own, tells them.
 
 One per database. It may be killed at any moment: what it had not posted stays in the journals, and what it had is known by
 position, so nothing is lost and nothing is counted twice.
@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, real_outside
-from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, segments
+from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
@@ -30,6 +30,8 @@ RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
 TIERS_US = 5_000_000
 """How soon who has paid finds itself in a higher tier."""
+SEALING_US = 1_000_000
+"""How soon a correction that somebody else posted is in its account's chain of receipts."""
 COURIER_END_S = 30.0
 """For tries that are under way when the bookkeeper ends."""
 
@@ -48,7 +50,8 @@ class Bookkeeper:
         self._ladder = make_ladder(loaded)
         self._looked_at = ""
         """The last account whose tier was looked at, while a look over all of them is under way."""
-        self._tidied_us = self._promoted_us = 0
+        self._tidied_us = self._promoted_us = self._sealed_us = 0
+        self._unsealed = True
 
     def round(self) -> int:
         """Post what is new, and tidy when it is time. How many records there were: below `BATCH_RECORDS_MAX`, nothing is left.
@@ -71,6 +74,9 @@ class Bookkeeper:
         if posted.records:
             outside.fail_point("poster.after_commit")
         now_us = outside.clock.monotonic_us()
+        if posted.rows or self._unsealed or now_us - self._sealed_us > SEALING_US:
+            self._sealed_us = now_us
+            self._seal(posted.rows)
         if self._ladder.climbs and now_us - self._promoted_us > TIERS_US:
             self._promoted_us = now_us
             self._looked_at = promotion.promote(
@@ -81,6 +87,7 @@ class Bookkeeper:
             ledger.expire(database, outside.ids, now_us=outside.clock.now_us())
             dunning.remind(database, outside.ids, self._terms, outside.clock.now_us())
             hours.forget(database, outside.clock.now_us())
+            seals.turn_day(database, outside.clock)
             if loaded.config.alerts.channels or database.read(alerts.has_listener):
                 alerts.look(database, outside.ids, self._watch, outside.clock.now_us())
             for slot in sorted(loaded.journal_dir.glob("w*")):
@@ -88,6 +95,23 @@ class Bookkeeper:
         if loaded.config.invoices.close:
             self._close_months()
         return posted.records
+
+    def _seal(self, posted_rows: int) -> None:
+        """Seal as many rows as were posted and a batch more: what waits grows less, however much is posted."""
+        left = posted_rows + seals.ROWS_MAX
+        while left > 0:
+            sealed = seals.seal(
+                self._database,
+                self._outside.clock,
+                rows_max=seals.ROWS_MAX,
+                before_commit=lambda: self._outside.fail_point("seal.before_commit"),
+            )
+            if sealed.rows:
+                self._outside.fail_point("seal.after_commit")
+            left -= max(sealed.rows, 1)
+            self._unsealed = sealed.more
+            if not sealed.more:
+                return
 
     def _reached(self, tier: str, paid_nano: int, age_us: int) -> str:
         return self._ladder.reached(tier, paid_nano=paid_nano, age_us=age_us)

@@ -2,7 +2,7 @@
 
 Three kinds of data live here:
 
-- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`;
+- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`, `seals`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
 - **settings**: `accounts`, `projects`, `keys`, `budgets`, and `control_version`, which every change to them bumps.
@@ -29,11 +29,13 @@ from sqlalchemy import (
 
 from farebox.storage.metadata import METADATA
 from farebox.storage.payment_tables import card_payments, clawbacks, reversals, stripe_events
+from farebox.storage.seal_tables import sealing, seals, unsealed
 
 PAYMENT_TABLES = (card_payments, clawbacks, reversals, stripe_events)
-"""Those have a file of their own."""
+SEAL_TABLES = (seals, unsealed, sealing)
+"""Those have files of their own."""
 
-IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit")
+IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit", "seals")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
 
 accounts = Table(
@@ -238,6 +240,7 @@ usage = Table(
     Index("uq_usage_final", "hold_id", unique=True, sqlite_where=text("final"), postgresql_where=text("final")),
     Index(None, "account_id", "created_us"),
     Index("ix_usage_key_id_created_us", "key_id", "created_us", "charge_nano"),
+    Index(None, "posted_us"),
 )
 """One row per attempt, whatever came of it (attempt 0: a hold that ended before anything was sent).
 

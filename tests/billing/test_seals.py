@@ -1,0 +1,237 @@
+"""Seals: every posted row once in its account's chain, whatever dies; and what customers can prove by it. On both engines."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from tests.support.chains import PUBLIC, SIGNER, audited, exported
+
+from farebox.app import real_outside
+from farebox.billing import adjustments, seals
+from farebox.billing.receipt_audit import audit
+from farebox.billing.receipts import START, canonical
+from farebox.billing.seals import SealBroken
+from farebox.config import load
+from farebox.processes.bookkeeper import Bookkeeper
+from farebox.storage import tables
+from farebox.wires.usage import Usage
+
+DOLLAR = 1_000_000_000
+DAY_US = 86_400_000_000
+SMALL = Usage(input=1_000, cache_read=200, output=300)
+PROCESS = Path(__file__).with_name("sealing_process.py")
+
+
+def seal_all(world, **options):
+    while seals.seal(world.database, world.clock, **options).more:
+        pass
+
+
+def marks(world):
+    return world.database.read(seals.waiting)
+
+
+def busy(world, accounts=2, calls=12):
+    """Calls of some accounts, one of them with a failover, one never sent; posted in several batches."""
+    worker = world.worker()
+    keys = [world.key(world.account(100 * DOLLAR)) for _ in range(accounts)]
+    for number in range(calls):
+        key = keys[number % accounts]
+        if number % 5 == 3:
+            hold = worker.hold(key, DOLLAR)
+            failed = worker.attempt(hold, None, status=503, outcome="http_error")
+            worker.settle(hold, failed, worker.attempt(hold, SMALL, n=2))
+        elif number % 5 == 4:
+            worker.void(worker.hold(key, DOLLAR))
+        else:
+            worker.call(key, SMALL, hold_nano=DOLLAR, markup_bp=550)
+        if number % 4 == 3:
+            world.post()
+            world.clock.us += 1
+    world.post()
+
+
+def test_every_row_has_its_place_and_the_audit_agrees(world):
+    busy(world)
+    assert marks(world) == 3 and seals.seal(world.database, world.clock).rows == 14
+    assert marks(world) == 0 and seals.seal(world.database, world.clock) == seals.Sealed()
+    report = audited(world.database)
+    assert report.receipts == 14 and len(report.accounts) == 2 and report.days == ("2026-11-23",)
+    assert not report.whole, "the day is not over"
+    world.clock.us += DAY_US
+    seals.turn_day(world.database, world.clock)
+    assert audited(world.database).whole
+    assert world.check() == []
+
+
+def test_small_steps_make_the_same_chain(make_world):
+    """A batch is divided where it has to be, and goes on where it stopped."""
+    one, other = make_world(), make_world()
+    other.ids = one.ids
+    for world, rows_max in ((one, 1_000), (other, 1)):
+        busy(world, accounts=1)
+        seal_all(world, rows_max=rows_max)
+        assert audited(world.database).receipts == 14 and marks(world) == 0
+
+
+def test_a_transaction_that_failed_has_sealed_nothing(world):
+    busy(world)
+
+    def fail():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seals.seal(world.database, world.clock, before_commit=fail)
+    assert exported(world.database) == [] and marks(world) == 3
+    seal_all(world)
+    audited(world.database)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_sealer_may_be_killed_at_any_moment(world, when):
+    busy(world)
+    killed = subprocess.run([sys.executable, str(PROCESS), world.url, "2", when], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    done = world.database.read(lambda c: c.execute(select(func.count()).select_from(tables.seals)).scalar_one())
+    assert done == (4 if when == "before" else 6)
+    ended = subprocess.run([sys.executable, str(PROCESS), world.url, "2", "never"], timeout=60)
+    assert ended.returncode == 0 and marks(world) == 0
+    assert audited(world.database).receipts == 14
+
+
+def test_two_sealers_make_one_chain(world):
+    busy(world, calls=40)
+    failed = []
+
+    def run():
+        try:
+            seal_all(world, rows_max=3)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    audited(world.database)
+
+
+def test_a_correction_is_a_link_of_its_own(world):
+    key = world.key(world.account(10 * DOLLAR))
+    worker = world.worker()
+    hold = worker.hold(key, DOLLAR)
+    settle = worker.settle(hold, worker.attempt(hold, SMALL, basis="estimated"))
+    world.post()
+    seal_all(world)
+    first = exported(world.database)
+    world.clock.us += 3 * DAY_US
+    fewer = Usage(input=1_000, output=100)
+    adjustments.adjust(world.database, world.ids, hold_id=settle.id, attempt=1, exact=fewer, now_us=world.clock.us)
+    seal_all(world)
+    (_, before), (_, after) = world.database.read(lambda c: seals.of_call(c, settle.account, settle.id))
+    assert (before["chain"]["day"], after["chain"]["day"]) == ("2026-11-23", "2026-11-26")
+    assert after["revision"] == 1 and after["units"] == {"input": 1_000, "output": 100}
+    assert after["amount_usd"] == "-0.00225" and after["total_usd"] == "0.003500002"
+    lines = exported(world.database)
+    assert lines[0] == first[0], "what was given out stays as it is"
+    assert audited(world.database).receipts == 2
+
+
+def test_a_day_that_is_over_gets_no_more(world):
+    """Also when the clock goes back, or a posting comes late."""
+    key = world.key(world.account(10 * DOLLAR))
+    worker = world.worker()
+    settle = worker.call(key, SMALL)
+    world.post()
+    late = worker.call(key, SMALL)
+    world.post()
+    world.clock.us += DAY_US
+    seals.turn_day(world.database, world.clock)
+    empty = world.database.read(lambda c: seals.head(c, settle.account, "2026-11-23"))
+    assert (empty["receipts"], empty["final"], empty["opening"], empty["last"]) == (0, True, START, START)
+    world.clock.us -= DAY_US
+    seal_all(world)
+    ((_, content),) = world.database.read(lambda c: seals.of_call(c, late.account, late.id))
+    assert content["chain"]["day"] == "2026-11-24"
+    assert world.database.read(lambda c: seals.head(c, settle.account, "2026-11-23")) == empty
+    assert not world.database.read(lambda c: seals.head(c, settle.account, "2026-11-24"))["final"]
+    audited(world.database)
+
+
+def test_a_row_that_was_changed_is_not_signed_again(world):
+    """With the trigger out of the way: the operator's own database is not what was sealed."""
+    busy(world)
+    seal_all(world)
+    account = audited(world.database).accounts[0]
+    on_table = "" if world.database.is_sqlite else " ON usage"
+    row = f"SELECT hold_id FROM usage WHERE account_id = '{account}' ORDER BY hold_id LIMIT 1"
+
+    def forge(connection):
+        (hold,) = connection.exec_driver_sql(row).one()
+        connection.exec_driver_sql(f"DROP TRIGGER usage_no_update{on_table}")
+        connection.exec_driver_sql(f"UPDATE usage SET charge_nano = charge_nano - 1 WHERE hold_id = '{hold}'")
+        return hold
+
+    hold = world.database.write(forge)
+    with pytest.raises(SealBroken, match=hold):
+        exported(world.database)
+
+
+def test_a_seal_is_never_changed(world):
+    from farebox.storage.database import RowRefused
+
+    busy(world)
+    seal_all(world)
+    for sql in ("UPDATE seals SET number = number + 100", "DELETE FROM seals"):
+        with pytest.raises(RowRefused):
+            world.database.write(lambda connection, sql=sql: connection.exec_driver_sql(sql))
+
+
+def test_pages_of_a_day_join_up(world):
+    busy(world, accounts=1)
+    seal_all(world)
+    account = audited(world.database).accounts[0]
+
+    def page(after):
+        return world.database.read(lambda c: seals.of_day(c, account, "2026-11-23", after=after, limit=3))
+
+    contents = page(0)
+    while more := page(contents[-1]["chain"]["number"]):
+        contents += more
+    head = world.database.read(lambda c: seals.head(c, account, "2026-11-23"))
+    signed = [canonical(SIGNER.signed("receipt", one)) for one in contents] + [canonical(SIGNER.signed("head", head))]
+    assert audit(signed, PUBLIC).receipts == 14 and audit(signed, PUBLIC).findings == []
+    assert world.database.read(lambda c: seals.of_day(c, "acc-of-nobody", "2026-11-23")) == []
+
+
+def test_what_waits_grows_less_however_much_is_posted(world, tmp_path, monkeypatch):
+    """Each round of the bookkeeper seals what it posted and a batch more; alone, it ends the rest."""
+    monkeypatch.setattr(seals, "ROWS_MAX", 3)
+    busy(world, accounts=1, calls=30)
+    config = tmp_path / "farebox.toml"
+    config.write_text(f'[database]\nurl = "{world.url}"\n[journal]\ndir = "{world.journals}"\n')
+    bookkeeper = Bookkeeper(load(config), real_outside({}))
+    worker, key = world.worker("w2"), world.key(world.account(10 * DOLLAR))
+
+    def unsealed():
+        count = select(func.count())
+        rows = world.database.read(lambda c: c.execute(count.select_from(tables.usage)).scalar_one())
+        return rows - world.database.read(lambda c: c.execute(count.select_from(tables.seals)).scalar_one())
+
+    waiting = [unsealed()]
+    try:
+        while waiting[-1] and len(waiting) < 20:
+            for _ in range(5):
+                worker.call(key, SMALL)
+            bookkeeper.round()
+            waiting.append(unsealed())
+    finally:
+        bookkeeper.close()
+    assert waiting[:3] == [36, 32, 28] and waiting[-1] == 0, waiting
+    audited(world.database)
