@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from sqlalchemy import func, select
 from tests.support.running import free_port, wait_until
 
-from farebox.billing import checks, evidence
+from farebox.billing import checks, evidence, invoices
 from farebox.billing.breakdown import breakdown
 from farebox.billing.periods import format_day, month_bounds, parse_moment
+from farebox.cli import cli
+from farebox.cli.demo_commands import _show
 from farebox.cli.setup import first_key
 from farebox.config import Loaded, load
+from farebox.demo import papers
+from farebox.demo.month import Played
 from farebox.demo.organisation import KEYS, LIMITED, MODELS, PRICED_UP, PROVIDERS, RUNAWAY
 from farebox.demo.traffic import plan
 from farebox.money import parse_amount
@@ -178,6 +183,34 @@ def test_the_papers_are_there(left: Left) -> None:
     assert {Path(name).name for name in left.said["files"]} == {
         f"{name}.{form}" for name in ("invoice", "credit-note") for form in ("pdf", "html", "json")
     }
+
+
+def played_again(left: Left, folder: Path) -> Played:
+    """What `play` gave, put together from what it left, beside a configuration of its own."""
+    path = folder / "farebox.toml"
+    path.write_text(left.loaded.path.read_text().replace("sqlite:///farebox.db", left.loaded.database_url))
+    invoice, note = (
+        invoices.decode((left.loaded.folder / f"{name}.json").read_text()) for name in ("invoice", "credit-note")
+    )
+    statuses = {int(status): count for status, count in left.said["statuses"].items()}
+    port = int(left.said["next"][1].split()[3])
+    return Played(load(path), left.said["account_id"], left.said["month"], port, statuses, invoice, note)
+
+
+def test_without_typst_there_is_html_and_a_sentence(left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    files, missing = papers.write(played_again(left, tmp_path))
+    assert {path.suffix for path in files} == {".html", ".json"}
+    assert missing is not None and "pip install 'farebox[pdf]'" in missing
+
+
+def test_people_get_tables_and_the_next_command(left: Left, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _show(click.Context(cli), played_again(left, tmp_path), [tmp_path / "invoice.html"], "no PDF")
+    lines = capsys.readouterr().out.splitlines()
+    assert "The books balance: I1 to I10 hold." in lines and "no PDF" in lines
+    assert f"Next: farebox serve --config {tmp_path}/farebox.toml" in lines
+    assert any(line.startswith("in all ") for line in lines) and any(line.startswith("research ") for line in lines)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
 
 
 def test_the_same_seed_is_the_same_month(left: Left, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.simulator.__main__ import config_from
 from farebox.simulator.dialects import DIALECTS
 from farebox.simulator.directives import NONE, Directives
 from farebox.simulator.plan import plan
@@ -46,6 +47,16 @@ def test_the_same_twice_and_another_under_another_seed():
     assert one == plan(asked(), NONE, 1, Cached())
     assert one != plan(asked(), NONE, 2, Cached())
     assert one != plan(asked("hullo"), NONE, 1, Cached())
+
+
+def test_answers_are_as_long_as_wanted_at_most(capsys):
+    for longest in (8, 40, 900):
+        lengths = {plan(asked(f"hello {n}"), NONE, 1, Cached(), longest).usage.output for n in range(60)}
+        assert min(lengths) >= 8 and longest * 9 // 10 <= max(lengths) <= longest
+    assert config_from(["--answer-max", "900"]).answer_tokens_max == 900
+    with pytest.raises(SystemExit):
+        config_from(["--answer-max", "7"])
+    assert "--answer-max 7 is below 8" in capsys.readouterr().err
 
 
 ORDERS = st.builds(

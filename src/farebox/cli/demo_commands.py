@@ -1,6 +1,7 @@
 """`demo`: a whole month of an invented organisation, to look at what Farebox does with one."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ def progress(calls: int) -> Generator[Callable[[str, int, int], None]]:
 
 def _next(played: "Played") -> list[str]:
     return [
-        f"farebox serve --config {played.loaded.path}",
+        f"farebox serve --config {shlex.quote(str(played.loaded.path))}",
         f"farebox simulate --port {played.provider_port} --any-model",
     ]
 
