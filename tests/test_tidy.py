@@ -273,7 +273,7 @@ MONEY = (
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
     "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "config_payments",
     "billing.receipts", "billing.receipt_audit",
-    "billing.reversals", "billing.check_cards",
+    "billing.reversals", "billing.check_cards", "billing.auto_topups",
 )  # fmt: skip
 
 

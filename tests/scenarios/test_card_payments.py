@@ -116,7 +116,7 @@ def test_a_top_up_by_card(site: StripeSite, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "point",
-    [point if point in ("card.after_event", "card.before_credit") else pytest.param(point, marks=pytest.mark.full)
+    [point if point == "card.after_event" else pytest.param(point, marks=pytest.mark.full)
      for point in CARD_POINTS],
 )  # fmt: skip
 def test_kill_at_a_point_of_a_payment(site: StripeSite, tmp_path: Path, point: str) -> None:
@@ -159,3 +159,30 @@ def test_kill_at_a_point_of_a_payment(site: StripeSite, tmp_path: Path, point: s
     finally:
         box.kill()
     assert len([one for one in site.objects if one.startswith("cs_")]) == 1, "no page was made twice"
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["card.after_call", *(pytest.param(one, marks=pytest.mark.full) for one in ("card.before_call", "card.before_credit"))],
+)
+def test_kill_at_a_point_of_an_automatic_top_up(site: StripeSite, tmp_path: Path, point: str) -> None:
+    """A card is saved, the account is below its threshold, and the bookkeeper dies around the charge: one charge, one credit."""
+    box = Farebox(tmp_path, config=site.config())
+    try:
+        manager(box, "acme")
+        box.cli("topup", "acme", "6")
+        made = box.cli("cards", "auto", "acme", "--below", "10", "--amount", "25", "--month-cap", "100")
+        assert set(made) == {
+            "account", "enabled", "below", "amount", "month_cap", "card_saved", "declines", "problem", "url",
+        } and made["url"].startswith("https://checkout.stripe.com/") and not made["card_saved"]  # fmt: skip
+        (session,) = [one["id"] for one in site.objects.values() if one["object"] == "checkout.session"]
+        box.start(environment={"FAREBOX_FAILPOINT": f"{point}:1"})
+        site.deliver(hook(box), site.save_card(session))
+        wait_until(lambda: "bookkeeper ended with status -9" in box.log_text(), f"it dies at {point}", timeout_s=45)
+        box.kill()
+        box.start()
+        wait_until(lambda: remaining(box, "acme") == "31.00", "one credit", timeout_s=45)
+        assert site.charges() == [2_500] and box.cli("cards", "auto", "acme")["card_saved"]
+        box.check_books()
+    finally:
+        box.kill()

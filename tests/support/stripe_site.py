@@ -71,6 +71,8 @@ class StripeSite:
     """Method, path, idempotency key, in the order of their coming."""
     refund_status: str = "succeeded"
     """Of new refunds: `pending` where a bank takes its time."""
+    card: str = "ok"
+    """How saved cards answer: `ok`, `processing`, `card_declined`, `authentication_required`."""
     faults: list[tuple[str, str, Fault]] = field(default_factory=list)
     """Each strikes once: method, a path's beginning, what goes wrong."""
 
@@ -196,6 +198,20 @@ class StripeSite:
                 return 200, self._get(id, "checkout.session")
             case "GET", "payment_intents", id:
                 return 200, self._get(id, "payment_intent")
+            case "POST", "customers":
+                refuse_unknown(given, {"metadata"}, "")
+                made = {"id": self._new("cus"), "object": "customer", "metadata": given.get("metadata", {}), "livemode": False}
+                self.objects[made["id"]] = made
+                return 200, made
+            case "GET", "setup_intents", id:
+                return 200, self._get(id, "setup_intent")
+            case "POST", "payment_intents":
+                return 200, self._charge(given)
+            case "GET", "payment_intents":
+                refuse_unknown(given, {"customer", "limit"}, "")
+                found = [one for one in self.objects.values() if one["object"] == "payment_intent"]
+                found = [one for one in found if one["customer"] == given["customer"]]
+                return 200, {"object": "list", "data": found[::-1][: int(given["limit"])], "has_more": False, "url": path}
             case "POST", "refunds":
                 return 200, self._make_refund(given)
             case "GET", "refunds":
@@ -220,26 +236,29 @@ class StripeSite:
     def _make_session(self, given: dict[str, Any]) -> dict[str, Any]:
         known = {
             "mode", "client_reference_id", "line_items", "metadata", "payment_intent_data", "success_url", "cancel_url",
+            "customer", "currency",
         }  # fmt: skip
         refuse_unknown(given, known, "")
         for name in ("mode", "success_url"):
             if name not in given:
                 raise missing(name)
-        total, currency = 0, ""
+        if given["mode"] == "setup":
+            self._get(given.get("customer", ""), "customer")
+        total, currency = 0, given.get("currency", "")
         for index, item in given.get("line_items", {}).items():
             refuse_unknown(item, {"price_data", "quantity"}, f"line_items[{index}]")
             price = item["price_data"]
             refuse_unknown(price, {"currency", "unit_amount", "product_data"}, f"line_items[{index}][price_data]")
             total += int(price["unit_amount"]) * int(item["quantity"])
             currency = price["currency"]
-        if total < 50:
+        if total < 50 and given["mode"] == "payment":
             text = "The Checkout Session's total amount due must add up to at least $0.50 usd"
             raise Refusal(400, "invalid_request_error", text, "amount_too_small")
         made = {
             "id": self._new("cs_test"), "object": "checkout.session", "mode": given["mode"], "status": "open",
             "payment_status": "unpaid", "amount_total": total, "currency": currency, "livemode": False,
             "client_reference_id": given.get("client_reference_id"), "metadata": given.get("metadata", {}),
-            "customer": None, "payment_intent": None, "setup_intent": None, "created": int(time.time()),
+            "customer": given.get("customer"), "payment_intent": None, "setup_intent": None, "created": int(time.time()),
             "success_url": given["success_url"], "cancel_url": given.get("cancel_url"),
             "expires_at": int(time.time()) + 86_400,
         }  # fmt: skip
@@ -247,6 +266,49 @@ class StripeSite:
         made["_intent_metadata"] = given.get("payment_intent_data", {}).get("metadata", {})
         self.objects[made["id"]] = made
         return made
+
+    def save_card(self, session_id: str) -> dict[str, Any]:
+        """Somebody saves a card at a setup page; the event."""
+        with self._lock:
+            session = self.objects[session_id]
+            assert (session["mode"], session["status"]) == ("setup", "open")
+            intent = {
+                "id": self._new("seti"), "object": "setup_intent", "status": "succeeded", "customer": session["customer"],
+                "payment_method": self._new("pm"), "usage": "off_session",
+            }  # fmt: skip
+            self.objects[intent["id"]] = intent
+            session |= {"status": "complete", "payment_status": "no_payment_required", "setup_intent": intent["id"], "url": None}
+            return self.event("checkout.session.completed", session)
+
+    def _charge(self, given: dict[str, Any]) -> dict[str, Any]:
+        known = {"amount", "currency", "customer", "payment_method", "off_session", "confirm", "metadata"}
+        refuse_unknown(given, known, "")
+        for name in ("amount", "currency"):
+            if name not in given:
+                raise missing(name)
+        self._get(given["customer"], "customer")
+        owner = [one for one in self.objects.values() if one["object"] == "setup_intent"]
+        if given["customer"] not in [one["customer"] for one in owner if one["payment_method"] == given["payment_method"]]:
+            raise Refusal(400, "invalid_request_error", "The payment method does not belong to the customer", "resource_missing")
+        assert (given["off_session"], given["confirm"]) == ("true", "true")
+        failed = self.card in ("card_declined", "authentication_required")
+        status = "requires_payment_method" if failed else "processing" if self.card == "processing" else "succeeded"
+        made = {
+            "id": self._new("pi"), "object": "payment_intent", "status": status, "amount": int(given["amount"]),
+            "amount_received": int(given["amount"]) if status == "succeeded" else 0, "currency": given["currency"],
+            "livemode": False, "metadata": given.get("metadata", {}), "customer": given["customer"],
+            "latest_charge": self._new("ch"), "payment_method": given["payment_method"], "created": int(time.time()),
+        }  # fmt: skip
+        self.objects[made["id"]] = made
+        if failed:
+            text = "Your card was declined." if self.card == "card_declined" else "Your card requires authentication."
+            raise Refusal(402, "card_error", text, self.card, decline_code="generic_decline", payment_intent=made)
+        return made
+
+    def charges(self) -> list[int]:
+        """What saved cards were charged, in cents."""
+        found = [one for one in self.objects.values() if one["object"] == "payment_intent" and one["customer"] is not None]
+        return [one["amount_received"] for one in found if one["status"] == "succeeded"]
 
     def _make_refund(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown(given, {"payment_intent", "amount", "reason", "metadata"}, "")

@@ -24,7 +24,7 @@ from farebox.billing.scopes import bump_version
 from farebox.money import format_amount
 from farebox.ports import Ids
 from farebox.storage.database import Database, RowRefused
-from farebox.storage.payment_tables import card_payments, stripe_events
+from farebox.storage.payment_tables import auto_topups, card_payments, stripe_events
 
 NANO_PER_CENT = 10_000_000
 US_PER_S = 1_000_000
@@ -38,6 +38,9 @@ PROBLEM_CHARS_MAX = 500
 PAUSE_S_MAX = 3_600
 TRIES_MAX = 100
 """Of an event or a payment that Stripe does not answer for: about four days."""
+OWN = "farebox-"
+CONFIRM = f"{OWN}confirm:"
+"""Commands that are given here: a page for what a bank wants to have confirmed."""
 CLOSING = ("credited", "expired", "declined", "failed", "quarantined")
 
 Kind = Literal["checkout", "setup", "auto"]
@@ -131,11 +134,10 @@ def order(
             f"a top-up by card is from {format_amount(terms.min_nano)} to {format_amount(terms.max_nano)} USD, "
             f"not {format_amount(amount_nano)}"
         )
-    cents, part = divmod(amount_nano, NANO_PER_CENT)
-    if part:
+    if amount_nano % NANO_PER_CENT:
         raise CommandRefused(f"a top-up by card is in whole cents, not {format_amount(amount_nano)}")
-    if not 0 < len(command_id) <= COMMAND_CHARS_MAX:
-        raise CommandRefused(f"a command's id has between 1 and {COMMAND_CHARS_MAX} characters")
+    if not 0 < len(command_id) <= COMMAND_CHARS_MAX or command_id.startswith(OWN):
+        raise CommandRefused(f"a command's id has between 1 and {COMMAND_CHARS_MAX} characters and does not begin with `{OWN}`")
     command = f"{account_id}:{command_id}"
 
     def work(connection: Connection) -> Payment:
@@ -152,31 +154,53 @@ def order(
         )
         if len(connection.execute(waiting.limit(OPEN_PER_ACCOUNT_MAX)).all()) >= OPEN_PER_ACCOUNT_MAX:
             raise CommandRefused(f"the account has {OPEN_PER_ACCOUNT_MAX} top-ups that wait to be paid; pay one, or wait a day")
-        _insert(connection, id, account_id, "checkout", amount_nano, cents, terms.currency, command, now_us)
-        found = payment(connection, id)
-        assert found is not None, "it was written a line above"
-        return found
+        return write_wanted(
+            connection,
+            id,
+            account_id,
+            "checkout",
+            amount_nano=amount_nano,
+            currency=terms.currency,
+            command=command,
+            now_us=now_us,
+        )
 
     return database.write(work)
 
 
-def _insert(
-    connection: Connection, id: str, account_id: str, kind: Kind, amount_nano: int, cents: int, currency: str, command: str,
-    now_us: int,
-) -> None:
-    row = {"id": id, "account_id": account_id, "kind": kind, "amount_nano": amount_nano, "amount_minor": cents}
+def write_wanted(
+    connection: Connection, id: str, account_id: str, kind: Kind, *, amount_nano: int, currency: str, command: str, now_us: int
+) -> Payment:
+    """The row of a new payment, in a transaction that has locked the account."""
+    row = {"id": id, "account_id": account_id, "kind": kind, "amount_nano": amount_nano}
+    row["amount_minor"] = amount_nano // NANO_PER_CENT
     row |= {"currency": currency, "state": "wanted", "command_id": command, "next_us": now_us, "created_us": now_us}
     connection.execute(insert(card_payments).values(**row))
+    return _locked(connection, id)
 
 
-def opened(database: Database, payment_id: str, *, session_id: str, url: str, now_us: int) -> Payment:
-    """Stripe has a page for it; looked at again a minute later, and then ever less often, should no webhook come."""
+def opened(
+    database: Database,
+    ids: Ids,
+    payment_id: str,
+    *,
+    session_id: str | None = None,
+    intent_id: str | None = None,
+    url: str = "",
+    now_us: int,
+) -> Payment:
+    """Stripe has it: a page to pay on, or a charge on its way. Looked at again a minute later, and then ever less often, should
+    no webhook come. Where a bank wants its customer to confirm, who is told gets the page's address."""
 
     def work(connection: Connection) -> Payment:
         found = _locked(connection, payment_id)
         if found.state == "wanted":
-            values = {"state": "open", "session_id": session_id, "url": url, "tries": 0, "next_us": now_us + 60 * US_PER_S}
+            values = {"state": "open", "session_id": session_id, "intent_id": intent_id, "url": url, "tries": 0}
+            values |= {"next_us": now_us + 60 * US_PER_S, "problem": ""}
             connection.execute(update(card_payments).where(card_payments.c.id == payment_id).values(**values))
+            if found.command_id.startswith(f"{found.account_id}:{CONFIRM}"):
+                about: dict[str, str | int] = {"account": found.account_id, "amount_nano": found.amount_nano, "url": url}
+                put(database, connection, ids, [Message("payment_authentication", found.id, about)], now_us)
         return _locked(connection, payment_id)
 
     return database.write(work)
@@ -210,6 +234,9 @@ def paid(database: Database, ids: Ids, payment_id: str, seen: Paid, *, now_us: i
         )
         values = {"state": "credited", "grant_id": given.id, "intent_id": seen.intent_id, "ended_us": now_us, "problem": ""}
         connection.execute(update(card_payments).where(card_payments.c.id == payment_id).values(**values))
+        if found.kind == "auto":
+            fine = {"declines": 0, "problem": "", "next_us": now_us}
+            connection.execute(update(auto_topups).where(auto_topups.c.account_id == found.account_id).values(**fine))
         return _locked(connection, payment_id)
 
     try:
@@ -249,6 +276,10 @@ def _quarantined(
     connection.execute(update(card_payments).where(card_payments.c.id == found.id).values(**values))
     about: dict[str, str | int] = {"about": found.id, "account": found.account_id, "problem": problem[:PROBLEM_CHARS_MAX]}
     put(database, connection, ids, [Message("payment_quarantined", found.id, about)], now_us)
+    if found.kind == "auto":
+        # What went wrong once by itself does not go wrong again by itself.
+        off = {"enabled": False, "declines": 1, "problem": problem[:PROBLEM_CHARS_MAX]}
+        connection.execute(update(auto_topups).where(auto_topups.c.account_id == found.account_id).values(**off))
     return _locked(connection, found.id)
 
 
@@ -370,6 +401,8 @@ class Standing(msgspec.Struct, frozen=True):
     quarantined: int
     waiting: int
     """Webhooks that Stripe did not answer for at the first try."""
+    switched_off: int
+    """Accounts that are not topped up by themselves any more."""
 
 
 def standing(connection: Connection) -> Standing:
@@ -378,4 +411,5 @@ def standing(connection: Connection) -> Standing:
         for which in (stripe_events.c.state == "quarantined", (stripe_events.c.state == "new") & (stripe_events.c.tries > 0))
     ]
     wrong = select(card_payments.c.id).where(card_payments.c.state == "quarantined").limit(LISTED_MAX)
-    return Standing(events[0] + len(connection.execute(wrong).all()), events[1])
+    off = select(auto_topups.c.account_id).where(auto_topups.c.enabled.is_(False), auto_topups.c.declines > 0).limit(LISTED_MAX)
+    return Standing(events[0] + len(connection.execute(wrong).all()), events[1], len(connection.execute(off).all()))

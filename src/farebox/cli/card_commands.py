@@ -1,4 +1,4 @@
-"""`topup --stripe`, and `cards list|refund|reversals|retry`: payments by card."""
+"""`topup --stripe`, and `cards list|refund|reversals|auto|retry`: payments by card."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from farebox.app import card_terms
-from farebox.billing import card_payments, reversals
+from farebox.billing import auto_topups, card_payments, reversals
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused, NotFound
 from farebox.billing.reversals import Reversal
@@ -69,7 +69,7 @@ def ask_for_page(
 
 @click.group()
 def cards() -> None:
-    """Payments by card through Stripe: list, refund, reversals, retry."""
+    """Payments by card through Stripe: list, refund, reversals, auto, retry."""
 
 
 @cards.command("list")
@@ -182,6 +182,88 @@ def list_reversals(payment: str, config_path: Path, as_json: bool) -> None:
         right=(1,),
         empty="Nothing of it went back; `farebox cards refund PAYMENT` gives it back.",
     )
+
+
+@cards.command("auto")
+@click.argument("account")
+@click.option("--below", help="USD: top up when less is left.")
+@click.option("--amount", "usd", help="USD: by so much.")
+@click.option("--month-cap", help="USD: at most so much in a UTC month.")
+@click.option("--off", is_flag=True, help="Charge the card no more.")
+@click.option("--new-card", is_flag=True, help="Make a page to save another card on.")
+@config_option
+@json_option
+def auto(
+    account: str,
+    below: str | None,
+    usd: str | None,
+    month_cap: str | None,
+    off: bool,
+    new_card: bool,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Top an account up by a saved card: farebox cards auto ACCOUNT --below 5 --amount 25 --month-cap 200
+
+    Without options: how it stands."""
+    from farebox.cli.account_commands import amount, find_account
+
+    wishes = {"--below": below, "--amount": usd, "--month-cap": month_cap}
+    given = [name for name, text in wishes.items() if text is not None]
+    if given and (off or len(given) < len(wishes)):
+        raise CliError(f"write {', '.join(wishes)} together, or --off alone; `farebox cards auto --help` explains them")
+    clock = SystemClock()
+    with database_of(config_path) as (loaded, database):
+        terms, section = card_terms(loaded), loaded.config.stripe
+        if terms is None or section is None:
+            raise CliError("the configuration has no `[stripe]` section; docs/money.md shows one")
+        found = find_account(database, account)
+        page: Payment | None = None
+        try:
+            if off:
+                auto_topups.switch_off(database, found.id)
+            elif below is not None and usd is not None and month_cap is not None:
+                auto_topups.set_up(
+                    database,
+                    terms,
+                    account_id=found.id,
+                    below_nano=amount(below, "--below"),
+                    amount_nano=amount(usd, "--amount"),
+                    month_cap_nano=amount(month_cap, "--month-cap"),
+                    now_us=clock.now_us(),
+                )
+            wish = database.read(lambda connection: auto_topups.auto_topup(connection, found.id))
+            if new_card or (given and wish is not None and not wish.payment_method):
+                ordered = TimeOrderedIds(clock).new("pay")
+                page = auto_topups.order_setup(database, terms, id=ordered, account_id=found.id, now_us=clock.now_us())
+                page = make_till(section, database, clock, armed(loaded.environment)).advance(page)
+        except CommandRefused as error:
+            raise CliError(str(error)) from None
+    url = page.url or None if page is not None else None
+    if wish is None:
+        raise CliError(f"`{account}` has no automatic top-up; --below 5 --amount 25 --month-cap 200 switches one on")
+    if as_json:
+        print_json(
+            {
+                "account": found.id,
+                "enabled": wish.enabled,
+                "below": format_amount(wish.below_nano),
+                "amount": format_amount(wish.amount_nano),
+                "month_cap": format_amount(wish.month_cap_nano),
+                "card_saved": bool(wish.payment_method),
+                "declines": wish.declines,
+                "problem": wish.problem or None,
+                "url": url,
+            }
+        )
+        return
+    says = f"by ${format_amount(wish.amount_nano)} below ${format_amount(wish.below_nano)}, at most "
+    says += f"${format_amount(wish.month_cap_nano)} a month"
+    click.echo(f"`{found.name}`: {'on' if wish.enabled else 'off'}, {says}. {wish.problem}".rstrip())
+    if url is not None:
+        click.echo(f"A card can be saved here: {url}")
+    elif not wish.payment_method:
+        click.echo("No card is saved yet; --new-card makes a page for that.")
 
 
 @cards.command("retry")

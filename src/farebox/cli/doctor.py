@@ -150,6 +150,9 @@ def _cards(loaded: Loaded, database: Database) -> list[Finding]:
     if standing.waiting:
         said = f"webhooks that Stripe did not answer for: {standing.waiting}"
         return [Finding("problem", "stripe", said, "check `stripe.secret_key`, and that Stripe can be reached")]
+    if standing.switched_off:
+        said = f"accounts that are not topped up by themselves any more, after declines: {standing.switched_off}"
+        return [Finding("note", "stripe", said, "`farebox cards auto ACCOUNT` says why, and switches it on again")]
     mode = "live" if "_live_" in section.secret_key else "test"
     return [Finding("ok", "stripe", f"{mode} mode; webhooks come to `/stripe/webhook`")]
 

@@ -115,6 +115,26 @@ EVENTS: dict[str, Event] = {
             f"{_who(data)} disputes {data['payment']}: ${data['amount_usd']} are withheld; answer {data['dispute']} at Stripe"
         ),
     ),
+    "payment_authentication": Event(
+        "payment.authentication",
+        "customer",
+        lambda data: f"the bank of {_who(data)} wants ${data['amount_usd']} to be confirmed; pay here: {data['url']}",
+    ),
+    "auto_topup_declined": Event(
+        "auto_topup.declined",
+        "customer",
+        lambda data: f"the card of {_who(data)} was not charged ${data['amount_usd']}: {data['problem']}",
+    ),
+    "auto_topup_disabled": Event(
+        "auto_topup.disabled",
+        "customer",
+        lambda data: f"{_who(data)} is not topped up by itself any more: {data['declines']} times its card was not charged",
+    ),
+    "auto_topup_capped": Event(
+        "auto_topup.capped",
+        "customer",
+        lambda data: f"{_who(data)} is not topped up by itself this month any more: ${data['cap_usd']} are its most",
+    ),
     "payment_refunded": Event(
         "payment.refunded", "customer", lambda data: f"${data['amount_usd']} of {_who(data)} were refunded to the card"
     ),

@@ -5,6 +5,7 @@ answer makes nothing twice. The SDK retries nothing by itself: when to ask again
 
     StripeError
       StripeRefused      it said no; asking again gives the same answer
+        StripeDeclined   the card's bank did
       StripeUnavailable  no answer, or one that says nothing about what was asked (429, 5xx, a wrong key): ask again later
 
 Synchronous, for threads without an event loop. Answers are untrusted: what is read of them is checked by type.
@@ -16,8 +17,8 @@ from typing import Any, TypeVar
 import msgspec
 
 CONNECT_S, ANSWER_S = 5, 30
-REFUNDS_MAX = 100
-"""Of one payment; Stripe lists no more at once."""
+LISTED_MAX = 100
+"""Stripe lists no more at once."""
 T = TypeVar("T")
 
 
@@ -31,6 +32,15 @@ class StripeRefused(StripeError):
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
         self.code = code
+
+
+class StripeDeclined(StripeRefused):
+    """The card was not charged."""
+
+    @property
+    def wants_customer(self) -> bool:
+        """The bank wants its customer to confirm it."""
+        return self.code == "authentication_required"
 
 
 class StripeUnavailable(StripeError):
@@ -96,6 +106,23 @@ class Dispute(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Customer(msgspec.Struct, frozen=True):
+    id: str
+
+
+class SetupIntent(msgspec.Struct, frozen=True):
+    """A card that was saved."""
+
+    id: str
+    status: str
+    customer: str | None = None
+    payment_method: str | None = None
+
+
+class _Intents(msgspec.Struct, frozen=True):
+    data: list[Intent]
+
+
 class _Refunds(msgspec.Struct, frozen=True):
     data: list[Refund]
 
@@ -137,6 +164,51 @@ class Stripe:
         }
         return self._make(Session, self._client.v1.checkout.sessions.create, wanted, f"farebox-session-{payment_id}-{attempt}")
 
+    def make_customer(self, account_id: str) -> Customer:
+        """Who an account is at Stripe. The same account gives the same customer, for a day."""
+        wanted = {"metadata": {"farebox_account": account_id}}
+        return self._make(Customer, self._client.v1.customers.create, wanted, f"farebox-customer-{account_id}")
+
+    def make_setup_session(
+        self, *, payment_id: str, attempt: int, customer_id: str, currency: str, success_url: str, cancel_url: str
+    ) -> Session:
+        """A page where a card can be saved, to be charged later without its owner."""
+        wanted = {
+            "mode": "setup",
+            "client_reference_id": payment_id,
+            "customer": customer_id,
+            "currency": currency,
+            "metadata": {"farebox_payment": payment_id},
+            "success_url": success_url,
+            "cancel_url": cancel_url,
+        }
+        return self._make(Session, self._client.v1.checkout.sessions.create, wanted, f"farebox-session-{payment_id}-{attempt}")
+
+    def setup_intent(self, setup_intent_id: str) -> SetupIntent:
+        """What became of a card that was to be saved."""
+        return self._ask(SetupIntent, self._client.v1.setup_intents.retrieve, setup_intent_id)
+
+    def charge(
+        self, *, payment_id: str, attempt: int, account_id: str, amount_minor: int, currency: str, customer_id: str,
+        payment_method: str,
+    ) -> Intent:
+        """Charge a saved card while its owner is away. Raises `StripeDeclined`. The same payment and attempt charges once."""
+        wanted = {
+            "amount": amount_minor,
+            "currency": currency,
+            "customer": customer_id,
+            "payment_method": payment_method,
+            "off_session": True,
+            "confirm": True,
+            "metadata": {"farebox_payment": payment_id, "farebox_account": account_id},
+        }
+        return self._make(Intent, self._client.v1.payment_intents.create, wanted, f"farebox-intent-{payment_id}-{attempt}")
+
+    def intents_of(self, customer_id: str) -> list[Intent]:
+        """The newest payments of a customer."""
+        wanted = {"customer": customer_id, "limit": LISTED_MAX}
+        return self._ask(_Intents, self._client.v1.payment_intents.list, wanted).data
+
     def session(self, session_id: str) -> Session:
         """A page as it is now."""
         return self._ask(Session, self._client.v1.checkout.sessions.retrieve, session_id)
@@ -161,7 +233,7 @@ class Stripe:
 
     def refunds_of(self, intent_id: str) -> list[Refund]:
         """The newest refunds of a payment."""
-        wanted = {"payment_intent": intent_id, "limit": REFUNDS_MAX}
+        wanted = {"payment_intent": intent_id, "limit": LISTED_MAX}
         return self._ask(_Refunds, self._client.v1.refunds.list, wanted).data
 
     def dispute(self, dispute_id: str) -> Dispute:
@@ -181,6 +253,11 @@ class Stripe:
             status = error.http_status
             if status is None or status in (409, 429) or status >= 500:
                 raise StripeUnavailable(f"Stripe did not do it: {_said(error)}", kept=(status or 0) >= 500) from None
+            if isinstance(error, errors.IdempotencyError):
+                # The key was used for another body, such as another card's: what came of that one has to be looked for.
+                raise StripeUnavailable(f"Stripe was asked for something else before: {_said(error)}", kept=True) from None
+            if isinstance(error, errors.CardError):
+                raise StripeDeclined(_said(error), error.code or "") from None
             raise StripeRefused(_said(error), error.code or "") from None
         try:
             return msgspec.json.decode(found.last_response.body, type=shape)

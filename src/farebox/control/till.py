@@ -9,10 +9,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from farebox.billing import card_payments, reversals
+from farebox.billing import auto_topups, card_payments, reversals
 from farebox.billing.card_payments import Event, Paid, Payment
 from farebox.billing.reversals import Reversal
-from farebox.control.stripe_api import Dispute, Refund, Session, Stripe, StripeRefused, StripeUnavailable
+from farebox.control.stripe_api import (
+    Dispute,
+    Intent,
+    Refund,
+    Session,
+    Stripe,
+    StripeDeclined,
+    StripeRefused,
+    StripeUnavailable,
+)
 from farebox.ports import Clock, Ids
 from farebox.storage.database import Database
 
@@ -25,10 +34,11 @@ OURS = "pay-"
 
 
 class Pages(msgspec.Struct, frozen=True):
-    """Where Stripe's page leads."""
+    """Where Stripe's page leads, and what is paid in."""
 
     success_url: str
     cancel_url: str
+    currency: str = "usd"
 
 
 class Till:
@@ -51,6 +61,7 @@ class Till:
         events = self._database.read(lambda connection: card_payments.due_events(connection, now_us))
         for event in events:
             self._look_into(event)
+        auto_topups.start_due(self._database, self._ids, self._pages.currency, now_us=now_us)
         payments = self._database.read(lambda connection: card_payments.due(connection, now_us))
         for payment in payments:
             self.advance(payment)
@@ -66,19 +77,73 @@ class Till:
         """Take a payment a step further, if Stripe answers; as it is afterwards."""
         try:
             if payment.state == "wanted":
-                return self._open(payment)
-            if payment.session_id is not None and payment.state == "open":
-                found = self._look(payment, self._api.session(payment.session_id))
+                return self._charge(payment) if payment.kind == "auto" else self._open(payment)
+            if payment.state == "open":
+                found = self._see(payment)
                 if found.state == "open":
                     card_payments.later(self._database, payment.id, "", now_us=self._clock.now_us())
                 return found
         except StripeUnavailable as error:
-            # A second page is harmless where the first one's address never got here: nobody can pay on it.
-            again = error.kept and payment.state == "wanted"
+            # A second page is harmless where the first one's address never got here: nobody can pay on it. A second charge is
+            # not: whether there was a first is looked for in Stripe's list, for minutes.
+            again = error.kept and payment.state == "wanted" and (payment.kind != "auto" or payment.tries >= LOOKS_BEFORE_ANEW)
             card_payments.later(self._database, payment.id, str(error), new_attempt=again, now_us=self._clock.now_us())
         except StripeRefused as error:
+            if payment.kind == "auto" and payment.state == "wanted":
+                confirm = isinstance(error, StripeDeclined) and error.wants_customer
+                return self._declined(payment, str(error), confirm=confirm)
             return self._end(payment, "failed", str(error))
         return self._again(payment)
+
+    def _see(self, payment: Payment) -> Payment:
+        """How a payment that Stripe knows stands there."""
+        if payment.session_id is not None:
+            return self._look(payment, self._api.session(payment.session_id))
+        assert payment.intent_id is not None, "what is open is at Stripe"
+        return self._follow_charge(payment, self._api.intent(payment.intent_id))
+
+    def _declined(self, payment: Payment, problem: str, *, confirm: bool = False) -> Payment:
+        return auto_topups.declined(
+            self._database, self._ids, payment, problem, confirm=confirm, now_us=self._clock.now_us()
+        )
+
+    def _charge(self, payment: Payment) -> Payment:
+        """Charge a saved card; what was asked before without an answer is looked for first."""
+        wish = self._database.read(lambda connection: auto_topups.auto_topup(connection, payment.account_id))
+        assert wish is not None and wish.customer_id is not None, "a card is saved for a customer"
+        if payment.tries:
+            for intent in self._api.intents_of(wish.customer_id):
+                if intent.metadata.get("farebox_payment") == payment.id:
+                    return self._follow_charge(payment, intent)
+        self._fail_point("card.before_call")
+        intent = self._api.charge(
+            payment_id=payment.id,
+            attempt=payment.attempt,
+            account_id=payment.account_id,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            customer_id=wish.customer_id,
+            payment_method=wish.payment_method,
+        )
+        self._fail_point("card.after_call")
+        return self._follow_charge(payment, intent)
+
+    def _follow_charge(self, payment: Payment, intent: Intent) -> Payment:
+        """Have the books say what became of a charge."""
+        if intent.status == "succeeded":
+            return self._credit(payment, intent)
+        if intent.status in ("processing", "requires_capture"):
+            return card_payments.opened(
+                self._database, self._ids, payment.id, intent_id=intent.id, now_us=self._clock.now_us()
+            )
+        return self._declined(payment, f"Stripe says: {intent.status}", confirm=intent.status == "requires_action")
+
+    def _credit(self, payment: Payment, intent: Intent) -> Payment:
+        self._fail_point("card.before_credit")
+        seen = Paid(intent.amount_received, intent.currency, intent.id)
+        found = card_payments.paid(self._database, self._ids, payment.id, seen, now_us=self._clock.now_us())
+        self._fail_point("card.after_credit")
+        return found
 
     def _again(self, payment: Payment) -> Payment:
         found = self._database.read(lambda connection: card_payments.payment(connection, payment.id))
@@ -86,35 +151,76 @@ class Till:
         return found
 
     def _open(self, payment: Payment) -> Payment:
+        pages = self._pages
         self._fail_point("card.before_call")
-        session = self._api.make_session(
-            payment_id=payment.id,
-            attempt=payment.attempt,
-            account_id=payment.account_id,
-            amount_minor=payment.amount_minor,
-            currency=payment.currency,
-            success_url=self._pages.success_url,
-            cancel_url=self._pages.cancel_url,
-        )
+        if payment.kind == "setup":
+            session = self._api.make_setup_session(
+                payment_id=payment.id,
+                attempt=payment.attempt,
+                customer_id=self._customer(payment.account_id),
+                currency=payment.currency,
+                success_url=pages.success_url,
+                cancel_url=pages.cancel_url,
+            )
+        else:
+            session = self._api.make_session(
+                payment_id=payment.id,
+                attempt=payment.attempt,
+                account_id=payment.account_id,
+                amount_minor=payment.amount_minor,
+                currency=payment.currency,
+                success_url=pages.success_url,
+                cancel_url=pages.cancel_url,
+            )
         self._fail_point("card.after_call")
+        return self._at_page(payment.id, session)
+
+    def _at_page(self, payment_id: str, session: Session) -> Payment:
         return card_payments.opened(
-            self._database, payment.id, session_id=session.id, url=session.url or "", now_us=self._clock.now_us()
+            self._database,
+            self._ids,
+            payment_id,
+            session_id=session.id,
+            url=session.url or "",
+            now_us=self._clock.now_us(),
         )
+
+    def _customer(self, account_id: str) -> str:
+        """Who an account is at Stripe; made when a card is to be saved for the first time."""
+        wish = self._database.read(lambda connection: auto_topups.auto_topup(connection, account_id))
+        if wish is not None and wish.customer_id is not None:
+            return wish.customer_id
+        made = self._api.make_customer(account_id)
+        auto_topups.set_customer(self._database, account_id, made.id)
+        wish = self._database.read(lambda connection: auto_topups.auto_topup(connection, account_id))
+        assert wish is not None and wish.customer_id is not None, "it was set a line above, by whoever was first"
+        return wish.customer_id
 
     def _look(self, payment: Payment, session: Session) -> Payment:
         """What a page says about its payment."""
+        if payment.kind == "setup":
+            return self._look_at_setup(payment, session)
         if session.payment_status == "paid" and session.payment_intent is not None:
             # The page has what was agreed on, the intent what has come in.
             intent = self._api.intent(session.payment_intent)
-            if intent.status != "succeeded":
-                return payment
-            self._fail_point("card.before_credit")
-            seen = Paid(intent.amount_received, intent.currency, intent.id)
-            found = card_payments.paid(self._database, self._ids, payment.id, seen, now_us=self._clock.now_us())
-            self._fail_point("card.after_credit")
-            return found
+            return self._credit(payment, intent) if intent.status == "succeeded" else payment
         if session.status == "expired":
             return self._end(payment, "expired", "nobody paid it in time")
+        return payment
+
+    def _look_at_setup(self, payment: Payment, session: Session) -> Payment:
+        """What a page says about a card that was to be saved."""
+        if session.status == "complete" and session.setup_intent is not None:
+            found = self._api.setup_intent(session.setup_intent)
+            if found.status == "succeeded" and found.payment_method is not None:
+                if found.customer != self._customer(payment.account_id):
+                    return card_payments.quarantine(
+                        self._database, self._ids, payment.id, "the card is another customer's", now_us=self._clock.now_us()
+                    )
+                auto_topups.saved(self._database, payment, found.payment_method, now_us=self._clock.now_us())
+            return self._again(payment)
+        if session.status == "expired":
+            return self._end(payment, "expired", "nobody saved a card in time")
         return payment
 
     def _end(self, payment: Payment, state: str, problem: str) -> Payment:
@@ -147,11 +253,27 @@ class Till:
         """What came of it: `done`, `ignored`, or `quarantined` and why."""
         if event.type.startswith("checkout.session."):
             return self._session_changed(event.object_id)
+        if event.type.startswith("payment_intent."):
+            return self._charge_changed(event.object_id)
         if event.type.startswith("refund.") or event.type == "charge.refund.updated":
             return self._went_back(self._api.refund(event.object_id))
         if event.type.startswith("charge.dispute."):
             return self._went_back(self._api.dispute(event.object_id))
         return "ignored", ""
+
+    def _charge_changed(self, intent_id: str) -> tuple[str, str]:
+        intent = self._api.intent(intent_id)
+        named = intent.metadata.get("farebox_payment", "")
+        payment = self._database.read(lambda connection: card_payments.payment(connection, named))
+        if payment is None:
+            return ("quarantined", f"it names `{named}`, which is not known here") if named.startswith(OURS) else ("ignored", "")
+        if payment.kind != "auto":
+            return "ignored", "a page's payments are told by their page"
+        ended = payment.state in card_payments.CLOSING and intent.status != "succeeded"
+        if payment.state in ("credited", "quarantined") or ended:
+            return "done", ""
+        found = self._follow_charge(payment, intent)
+        return ("quarantined" if found.state == "quarantined" else "done"), found.problem
 
     def _went_back(self, seen: Refund | Dispute) -> tuple[str, str]:
         """A refund or dispute, whoever made it, as it is now."""
@@ -200,7 +322,9 @@ class Till:
         found = self._database.read(lambda connection: card_payments.payment(connection, named))
         if found is None or found.state in ("quarantined", "credited"):
             return found
-        if found.session_id is not None:
+        if found.kind == "auto":
+            found = self._follow_charge(found, self._api.intent(intent_id))
+        elif found.session_id is not None:
             found = self._look(found, self._api.session(found.session_id))
         if found.state in ("wanted", "open"):
             raise StripeUnavailable(f"the payment `{found.id}` has not come in yet")
@@ -275,9 +399,7 @@ class Till:
             return "quarantined", f"it names `{reference}`, which is not known here"
         if payment.session_id is None:
             # The answer that named the page was lost; whoever got its address has been quick.
-            payment = card_payments.opened(
-                self._database, payment.id, session_id=session.id, url=session.url or "", now_us=self._clock.now_us()
-            )
+            payment = self._at_page(payment.id, session)
         if payment.session_id != session.id:
             return "quarantined", f"it names `{payment.id}`, whose page is another one"
         found = self._look(payment, session)

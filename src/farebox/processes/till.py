@@ -19,7 +19,7 @@ RETRY_S = 2.0
 def make_till(section: StripeSection, database: Database, clock: Clock, fail_point: Callable[[str], None]) -> Till:
     """With ids of its own: those of another thread are not to be shared."""
     api = Stripe(section.secret_key, api_base=section.api_base)
-    pages = Pages(section.success_url, section.cancel_url)
+    pages = Pages(section.success_url, section.cancel_url, section.currency)
     return Till(database, api, clock, TimeOrderedIds(clock), pages=pages, fail_point=fail_point)
 
 

@@ -1,6 +1,6 @@
 """The tables of money that comes in by card (`billing.card_payments`)."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, text
 
 from farebox.storage.metadata import METADATA
 
@@ -32,6 +32,11 @@ card_payments = Table(
     CheckConstraint("(kind = 'setup') = (amount_nano = 0) AND amount_nano >= 0 AND amount_minor >= 0", name="amount"),
     CheckConstraint("state <> 'credited' OR kind = 'setup' OR grant_id IS NOT NULL", name="credited_has_grant"),
     Index(None, "account_id", "created_us"),
+    Index(
+        "uq_card_payments_auto", "account_id", unique=True,
+        sqlite_where=text("kind = 'auto' AND state IN ('wanted', 'open')"),
+        postgresql_where=text("kind = 'auto' AND state IN ('wanted', 'open')"),
+    ),
     Index(
         "ix_card_payments_due", "next_us",
         sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
@@ -98,3 +103,21 @@ clawbacks = Table(
     CheckConstraint("owed_nano >= 0", name="owed"),
 )
 """What an account owes because money went back whose credit was spent: the balance of `clawback:{account}`."""
+
+auto_topups = Table(
+    "auto_topups",
+    METADATA,
+    Column("account_id", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("below_nano", BigInteger, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("month_cap_nano", BigInteger, nullable=False),
+    Column("customer_id", Text, unique=True),
+    Column("payment_method", Text, nullable=False, server_default=text("''")),
+    Column("enabled", Boolean, nullable=False),
+    Column("declines", Integer, nullable=False, server_default=text("0")),
+    Column("problem", Text, nullable=False, server_default=text("''")),
+    Column("next_us", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("below_nano >= 0 AND amount_nano > 0 AND month_cap_nano >= amount_nano", name="amounts"),
+)
+"""Accounts that top themselves up by a saved card: below what, by how much, at most how much in a UTC month. `declines` counts
+those in a row; nothing is tried before `next_us`."""

@@ -28,10 +28,10 @@ from sqlalchemy import (
 )
 
 from farebox.storage.metadata import METADATA
-from farebox.storage.payment_tables import card_payments, clawbacks, reversals, stripe_events
+from farebox.storage.payment_tables import auto_topups, card_payments, clawbacks, reversals, stripe_events
 from farebox.storage.seal_tables import sealing, seals, unsealed
 
-PAYMENT_TABLES = (card_payments, clawbacks, reversals, stripe_events)
+PAYMENT_TABLES = (auto_topups, card_payments, clawbacks, reversals, stripe_events)
 SEAL_TABLES = (seals, unsealed, sealing)
 """Those have files of their own."""
 
