@@ -171,11 +171,11 @@ def test_nothing_needs_the_demo() -> None:
 
 PURE = (
     "demo.organisation", "demo.traffic", "demo.chance",
+    "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
     "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",
     "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
     "reconciliation.openrouter_activity",
-    "wires", "providers", "catalog", "routing", "quality", "escalation", "replay",
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "billing.receipts",
     "billing.receipt_audit", "billing.signatures",
@@ -258,12 +258,13 @@ def test_nobody_asks_datetime_for_the_time() -> None:
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (
+    "billing.budget_commands", "billing.covering",
+    "display",
     "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
     "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",
     "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
     "reconciliation.openrouter_activity",
-    "billing.budget_commands", "billing.covering",
-    "display",
+    "reconciliation.runs", "reconciliation.records", "billing.check_reconciliations",
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
     "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
     "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",

@@ -18,6 +18,8 @@ POINTS = (
     "stream.after_first_chunk",
     "stream.after_checkpoint",
     "settle.after_journal",
+    "reconcile.before_commit",
+    "reconcile.after_commit",
     "poster.before_commit",
     "poster.after_commit",
     "seal.before_commit",

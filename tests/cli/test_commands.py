@@ -49,6 +49,7 @@ KEYS: dict[tuple[str, ...], Any] = {
         "slug", "name", "context_window", "max_output_tokens", "capabilities", "offers",
     },
     ("ledger", "check"): {"ok", "violations"},
+    ("reconcile", "list"): {"runs"},
     ("audit",): {"entries", "whole", "broken_at"},
     ("doctor",): {"ok", "findings"},
 }  # fmt: skip

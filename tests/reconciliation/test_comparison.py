@@ -3,11 +3,29 @@
 import random
 from collections import defaultdict
 
+import msgspec
 import pytest
-from tests.support.months import BY_DAY, BY_REQUEST, FIRST, LAST, TERMS, Invoice, clean_month, day_of, plant, quiet
+from tests.support.months import (
+    BY_DAY,
+    BY_REQUEST,
+    DAY_US,
+    DAYS,
+    FIRST,
+    LAST,
+    START_US,
+    TERMS,
+    Invoice,
+    clean_month,
+    cost_of,
+    day_of,
+    plant,
+    quiet,
+)
 
 from farebox.reconciliation.comparison import compare
 from farebox.reconciliation.judging import Ours, within_rounding
+from farebox.reconciliation.statement import Line, Statement
+from farebox.wires.usage import Usage
 
 FAULTS = 500
 SEEDS = (0, 1, 2, 115)
@@ -50,29 +68,32 @@ def test_500_faults_by_request_are_each_found_and_classed(seed: int) -> None:
     assert sum(one.difference_nano or 0 for one in found) == owed - booked
 
 
-def places(one: Ours) -> list[tuple[str, str, str]]:
+def places(one: Ours, by_key: bool = True) -> list[tuple[str, str, str]]:
     """The days on which an attempt may stand, each with its model and key."""
-    return [(day, one.model, one.key) for day in sorted({day_of(one.started_us), day_of(one.ended_us)})]
+    return [(day, one.model, one.key if by_key else "") for day in sorted({day_of(one.started_us), day_of(one.ended_us)})]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_500_faults_by_day_are_each_found_and_classed(seed: int) -> None:
-    """One fault for a day, model and key, where several would be found as one; beside them estimates and calls over midnight."""
-    month = clean_month(seed, 5_000)
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+def test_500_faults_by_day_are_each_found_and_classed(seed: int, apart: bool) -> None:
+    """One fault for a day, model and key, where several would be found as one; beside them estimates and calls over midnight.
+
+    `apart`: usage by key, and costs, which are not by key, in lines of their own."""
+    month = clean_month(seed, 3_500)
     invoice = Invoice(month, seed)
     chance = random.Random(seed + 2)
     books = {one.hold_id: one for one in month}
     assert sum(len(places(one)) > 1 for one in month) > 50
-    taken = {place for one in month if not one.exact for place in places(one)}
+    taken = {place for one in month if not one.exact for place in places(one, not apart)}
     # At a period's end nobody can say what of a fault is a call that stands outside.
-    taken |= {place for one in month if len(places(one)) > 1 for place in places(one) if place[0] in (FIRST, LAST)}
+    taken |= {place for one in month if len(places(one)) > 1 for place in places(one, not apart) if place[0] in (FIRST, LAST)}
     joined: dict[tuple[str, str, str], set[tuple[str, str, str]]] = defaultdict(set)
     for one in month:
-        for place in places(one):
-            joined[place] |= set(places(one)) - {place}
+        for place in places(one, not apart):
+            joined[place] |= set(places(one, not apart)) - {place}
     wanted: dict[tuple[str, str, str], str] = {}
     for one in chance.sample(quiet(month), len(quiet(month))):
-        (place,) = places(one)
+        (place,) = places(one, not apart)
         if place in taken or ({place} | joined[place]) & wanted.keys():
             continue
         kind = BY_DAY[len(wanted) % len(BY_DAY)]
@@ -80,9 +101,52 @@ def test_500_faults_by_day_are_each_found_and_classed(seed: int) -> None:
         wanted[(place[0], invoice.entries[-1].model, place[2]) if kind == "unknown_model" else place] = found_as
         if len(wanted) == FAULTS:
             break
-    found = compare(invoice.by_day(), books.values(), TERMS)
+    found = compare(invoice.by_day(apart=apart), books.values(), TERMS)
     assert len(wanted) == FAULTS
     assert {(one.day, one.model, one.key): one.kind for one in found} == wanted and len(found) == FAULTS
+
+
+def test_use_that_moved_from_one_key_to_another_is_found_where_the_costs_agree() -> None:
+    month = clean_month(3, 400)
+    invoice = Invoice(month, 3)
+    one = next(one for one in quiet(month) if one.key == "lab#1" and one.usage is not None)
+    index = next(index for index, line in enumerate(invoice.entries) if line.request_id == one.request_id)
+    invoice.entries[index] = msgspec.structs.replace(invoice.entries[index], key="key_b")
+    found = compare(invoice.by_day(apart=True), month, TERMS)
+    assert all(one.difference_nano is None for one in found) and {one.key for one in found} == {"lab#1", "lab#2"}
+    assert len(found) == 2 and {(one.day, one.model) for one in found} == {(day_of(one.started_us), one.model)}
+
+
+@pytest.mark.parametrize("latency_us", [0, 1_500_000, 10**12], ids=["start", "later", "end"])
+def test_many_calls_over_every_midnight(latency_us: int) -> None:
+    """Some twenty calls of one model and key are in flight over each midnight, at the ends of the period, too. The provider
+    counts each at one moment of it."""
+    chance = random.Random(latency_us)
+    month = [
+        Ours(
+            hold_id=f"gen-{number}", attempt=1, model="model-1", key="lab#1", started_us=start, ended_us=start + 6_000_000,
+            usage=used, cost_nano=cost_of(used), exact=True,
+        )
+        for number, (start, used) in enumerate(
+            (
+                START_US + DAY_US * (number % (DAYS + 1)) + chance.randrange(-8_000_000, 2_000_000),
+                Usage(input=chance.randrange(1, 9_999), output=chance.randrange(1, 999)),
+            )
+            for number in range(900)
+        )
+    ]  # fmt: skip
+
+    def counted(one: Ours) -> str:
+        return day_of(min(one.started_us + latency_us, one.ended_us))
+
+    lines = [Line(day=counted(one), model="model-1", key="key_a", units=one.units, cost_nano=one.cost_nano) for one in month]
+    statement = Statement(
+        provider="lab", first_day=FIRST, last_day=LAST, lines=tuple(line for line in lines if FIRST <= line.day <= LAST)
+    )
+    assert compare(statement, month, TERMS) == []
+    more = Line(day="2026-11-15", model="model-1", key="key_a", units={"output": 7}, cost_nano=70_000)
+    (found,) = compare(msgspec.structs.replace(statement, lines=(*statement.lines, more)), month, TERMS)
+    assert (found.kind, found.day, found.difference_nano) == ("units_differ", "2026-11-15", 70_000)
 
 
 def test_rounding_is_half_a_step_per_line_and_half_a_nano_per_attempt() -> None:

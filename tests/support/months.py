@@ -22,7 +22,7 @@ MODELS = {
         input=1_250_000 * number, cache_read=125_000 * number, cache_write_5m=1_250_000 * number, output=10_000_000 * number,
         reasoning=10_000_000 * number,
     )
-    for number in range(1, 13)
+    for number in range(1, 31)
 }  # fmt: skip
 KEYS = {"key_a": "lab#1", "key_b": "lab#2", "key_c": "lab#3"}
 BY_REQUEST = (
@@ -45,6 +45,11 @@ def offer_of(model: str) -> str | None:
 TERMS = Terms(day_of=day_of, offer_of=offer_of, keys=KEYS)
 
 
+def cost_of(usage: Usage, model: str = "model-1") -> int:
+    """Nano-dollars."""
+    return divide_half_even(cost_pico(usage, MODELS[model]), 1_000)
+
+
 def clean_month(seed: int, calls: int) -> list[Ours]:
     """Attempts of a month and its edges: some over midnight, some that failed and cost nothing, or nobody knows what."""
     chance = random.Random(seed)
@@ -60,7 +65,7 @@ def clean_month(seed: int, calls: int) -> list[Ours]:
             input=chance.randrange(100, 20_000), cache_read=chance.choice((0, 0, 4_096)), output=chance.randrange(20, 3_000),
             reasoning=chance.choice((0, 500)),
         )  # fmt: skip
-        cost: int | None = divide_half_even(cost_pico(usage, MODELS[model]), 1_000)
+        cost: int | None = cost_of(usage, model)
         exact = True
         fate = chance.random()
         if fate < 0.03:
@@ -147,7 +152,7 @@ def plant(kind: str, one: Ours, month: dict[str, Ours], invoice: Invoice, chance
     line = invoice.entries[index]
     assert line.units is not None and line.cost_nano is not None
     more = {**line.units, "output": line.units["output"] + chance.randrange(1, 500)}
-    priced = divide_half_even(cost_pico(Usage(**more), MODELS[one.model]), 1_000)
+    priced = cost_of(Usage(**more), one.model)
     if kind == "missing_here":
         del month[one.hold_id]
     elif kind == "missing_there":

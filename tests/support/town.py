@@ -124,8 +124,8 @@ class Town:
     def now_us(self) -> int:
         return self.clock.now_us()
 
-    async def cli(self, *arguments: str) -> Any:
-        return await asyncio.to_thread(self.box.cli, *arguments)
+    async def cli(self, *arguments: str, check: bool = True) -> Any:
+        return await asyncio.to_thread(lambda: self.box.cli(*arguments, check=check))
 
     async def ask(self, key: str, model: str, *, surface: str = "chat", stream: bool = False, **fields: Any) -> Fate:
         headers: dict[str, str] = fields.pop("headers", {})

@@ -77,11 +77,11 @@ def adjust(
 ) -> Adjusted:
     """Correct one attempt to its exact usage. `rates` are needed only where the row has none (nothing was known then)."""
     return database.write(
-        lambda connection: _adjust(database, connection, ids, hold_id, attempt, exact, rates, may_raise, now_us)
+        lambda connection: adjust_within(database, connection, ids, hold_id, attempt, exact, rates, may_raise, now_us)
     )
 
 
-def _adjust(
+def adjust_within(
     database: Database,
     connection: Connection,
     ids: Ids,
@@ -92,6 +92,7 @@ def _adjust(
     may_raise: bool,
     now_us: int,
 ) -> Adjusted:
+    """The same within a transaction of the caller's. Raises `CommandRefused` before anything is written."""
     rows = _rows(connection, hold_id)
     mine = [row for row in rows if row.attempt == number]
     if not mine or number == 0:

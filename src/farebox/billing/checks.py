@@ -18,6 +18,7 @@ from farebox.billing import transfers as entries
 from farebox.billing.check_cards import payments_are_credit, reversals_are_transfers
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
+from farebox.billing.check_reconciliations import findings_are_transfers
 from farebox.billing.codes import uses_are_redemptions
 from farebox.billing.hours import hours_are_transfers
 from farebox.billing.records import Settle
@@ -58,6 +59,7 @@ def _check(connection: Connection) -> list[Violation]:
         one_end_per_hold,
         ended_lives_hold_nothing,
         charges_have_one_transfer,
+        findings_are_transfers,
         nobody_below_zero,
         scopes_within_limits,
         accrual_is_usage,

@@ -68,7 +68,8 @@ class Transfer(msgspec.Struct, frozen=True):
     account_id: str | None
     """The customer it concerns; None for what is between us and a provider."""
     cause_kind: str
-    """`usage`, `cost`, `loss`, `spend`, `top_up`, `promo`, `payment`, `expiry`, `correction`, `rounding`, `tax`…"""
+    """`usage`, `cost`, `loss`, `spend`, `top_up`, `promo`, `payment`, `expiry`, `correction`, `rounding`, `tax`,
+    `reconciliation`…"""
     cause_id: str
 
 

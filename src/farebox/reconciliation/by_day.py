@@ -1,8 +1,9 @@
 """Comparison by day, and by model and key as far as the statement tells them apart. Pure.
 
 Midnight: an attempt in flight over it belongs to the day of its start, unless the days do not agree like this: then some of those
-attempts may stand on the next day, at the ends of the period outside of it. Of a few, it must be certain ones, the same in
-counts and cost; of more than `OVER_MIDNIGHT_MAX`, all, or an amount that is no more than they came to and makes both days agree.
+attempts may stand on the next day, at the ends of the period outside of it. It must be certain ones, the same in counts and cost:
+of a few, any; of more than `OVER_MIDNIGHT_MAX`, those that began, or ended, last, since a provider counts a call at some moment
+of it, and a moment divides them in their order.
 """
 
 from collections import defaultdict
@@ -17,11 +18,14 @@ from farebox.reconciliation.statement import Finding, Kind, Line, Statement
 
 OVER_MIDNIGHT_MAX = 8
 """So many attempts over one midnight are tried in every combination."""
+IN_ORDER_MAX = 300
+"""So many are tried in their order; of more, all or none."""
 DAYS_MAX = 400
 
 Vector = dict[str, int]
 """Units by class, `cost` in nano-dollars, and `requests`."""
 _NOT_UNITS = {"cost", "requests"}
+_ANY = "*"
 Place = tuple[str, str, str]
 """Day, model, key; empty where the statement does not tell them apart."""
 
@@ -42,8 +46,8 @@ class _Cell(msgspec.Struct):
     requests: int | None = None
     lines: int = 0
     place: str = ""
-    over: list[Vector] = msgspec.field(default_factory=list[Vector])
-    """Attempts that end on a later day."""
+    over: list[tuple[int, int, Vector]] = msgspec.field(default_factory=list[tuple[int, int, Vector]])
+    """Attempts that end on a later day: when they began and ended, and what they came to."""
 
 
 class _Grain(msgspec.Struct, frozen=True):
@@ -121,9 +125,7 @@ class _Table:
                     "of that kind with what is there now"
                 )
             if grain.costs and statement.first_day <= one.day <= statement.last_day:
-                cell = self._cells[grain.place(one.day, one.model, one.key)]
-                cell.earlier = True
-                _add(cell.ours, {"cost": one.amount_nano})
+                _add(self._cells[grain.place(one.day, one.model, one.key)].ours, {"cost": one.amount_nano})
 
     def _take_line(self, line: Line) -> None:
         model = self._terms.offer_of(line.model) or line.model
@@ -160,9 +162,16 @@ class _Table:
             cell.inexact += not one.exact
         _add(cell.ours, vector)
         if last > first:
-            cell.over.append(vector)
+            cell.over.append((one.started_us, one.ended_us, vector))
 
     def findings(self) -> list[Finding]:
+        adjusted = {
+            (one.day, model, key) for one in self._terms.earlier for model in (one.model, _ANY) for key in (one.key, _ANY)
+        }
+        for (day, model, key), cell in self._cells.items():
+            # Counts that differ where something was adjusted are known, and done with.
+            models, keys = (model, "") if model else (_ANY,), (key, "") if key else (_ANY,)
+            cell.earlier = any((day, one, other) in adjusted for one in models for other in keys)
         series = {place[1:] for place in self._cells}
         return [finding for one in sorted(series) for finding in self._series(*one)]
 
@@ -170,9 +179,8 @@ class _Table:
         """A model and key, day by day; what was in flight over a midnight is carried to where it agrees."""
         places = [(day, model, key) for day in self._days]
         cells = [self._cells.get(place) or _Cell() for place in places]
-        before = self._cells.get((self._before, model, key))
-        outside = before.over if before is not None else []
-        brought = next((one for one in _choices(outside) if self._settled(cells[0], _plus(cells[0].ours, one))), Vector())
+        before = self._cells.get((self._before, model, key)) or _Cell()
+        brought = next((one for one in _choices(before.over) if self._settled(cells[0], _plus(cells[0].ours, one))), Vector())
         for index, (place, cell) in enumerate(zip(places, cells, strict=True)):
             after = cells[index + 1] if index + 1 < len(cells) else None
             mine = _plus(cell.ours, brought)
@@ -197,10 +205,6 @@ class _Table:
                 return gone
         if after is None:
             return {}
-        surplus = _plus(mine, cell.theirs, -1)
-        many = len(cell.over) > OVER_MIDNIGHT_MAX and self._possible(surplus, cell)
-        if many and self._settled(after, _plus(after.ours, surplus)):
-            return surplus
         return next((gone for gone in choices if self._settled(after, _plus(after.ours, gone))), Vector())
 
     def _rounded(self, cost: int, cell: _Cell) -> bool:
@@ -213,15 +217,6 @@ class _Table:
         if self.grain.units and not cell.earlier and any(_units(delta).values()):
             return False
         return self._rounded(delta.get("cost", 0), cell)
-
-    @staticmethod
-    def _possible(surplus: Vector, cell: _Cell) -> bool:
-        """Whether a surplus may be some of many attempts over midnight: nowhere more than all of them, nowhere below nothing."""
-        whole: Vector = {}
-        for vector in cell.over:
-            _add(whole, vector)
-        names = (surplus.keys() | whole.keys()) - (_NOT_UNITS if cell.requests is None else set[str]())
-        return all(0 <= surplus.get(name, 0) <= whole.get(name, 0) for name in names | {"cost"})
 
     def _class(self, place: Place, cell: _Cell, mine: Vector) -> Kind | None:
         theirs = any(cell.theirs.values()) or bool(cell.requests)
@@ -280,12 +275,28 @@ def _units(vector: Vector) -> Vector:
     return {name: amount for name, amount in vector.items() if name not in _NOT_UNITS and amount}
 
 
-def _choices(over: Sequence[Vector]) -> Iterator[Vector]:
-    """What some of these attempts may come to: nothing first. Every combination of a few, of many all or none."""
-    sizes = range(len(over) + 1) if len(over) <= OVER_MIDNIGHT_MAX else (0, len(over))
-    for size in sizes:
-        for chosen in combinations(over, size):
-            total: Vector = {}
-            for vector in chosen:
-                _add(total, vector)
+def _choices(over: Sequence[tuple[int, int, Vector]]) -> Iterator[Vector]:
+    """What the attempts that move may come to: nothing first. Of a few any combination, of many the last ones by some order."""
+    yield {}
+    if len(over) <= OVER_MIDNIGHT_MAX:
+        for size in range(1, len(over) + 1):
+            for chosen in combinations(over, size):
+                yield _sum(chosen)
+        return
+    yield _sum(over)
+    if len(over) > IN_ORDER_MAX:
+        return
+    begun = sorted(over, key=lambda one: one[0], reverse=True)
+    ended = sorted(over, key=lambda one: one[1], reverse=True)
+    for ordered in (begun, ended):
+        total: Vector = {}
+        for _, _, vector in ordered[:-1]:
+            total = _plus(total, vector)
             yield total
+
+
+def _sum(attempts: Iterable[tuple[int, int, Vector]]) -> Vector:
+    total: Vector = {}
+    for _, _, vector in attempts:
+        _add(total, vector)
+    return total

@@ -103,6 +103,7 @@ def _judged(statement: Statement, terms: Terms, line: Line, one: Ours, adjusted:
     )
     if kind is None:
         return None
+    told = whole_usage(statement, line.units, one.rates) if line.units is not None and one.rates is not None else None
     return Finding(
         kind=kind,
         subject=subject,
@@ -117,4 +118,5 @@ def _judged(statement: Statement, terms: Terms, line: Line, one: Ours, adjusted:
         ours_units=mine,
         theirs_units=units,
         place=line.place,
+        exact=told if kind == "estimate" else None,
     )

@@ -82,6 +82,8 @@ def _whole_span(part: Part, wanted: Wanted) -> Part:
     if part.kind not in ("lines", "activity") or not part.days:
         return part
     first, last = wanted.first_day or min(part.days), wanted.last_day or max(part.days)
+    if not any(first <= day <= last for day in part.days):
+        return part  # about other days than those that are wanted: not a statement that they had nothing
     return msgspec.structs.replace(part, days=part.days | days_between(first, last))
 
 

@@ -67,9 +67,9 @@ def put_together(parts: Sequence[Part], wanted: Wanted) -> Statement:
                 f"{names[begun]} is about {first} to {last}, {names[kind]} about {span[0]} to {span[1]}; "
                 "--since and --until choose days that both have"
             )
-    for end, edge, name in ((wanted.first_day, first, "--since"), (wanted.last_day, last, "--until")):
-        if end is not None and end != edge:
-            raise StatementError(f"{parts[0].name}: {name} asks for {end}, the statement is about {first} to {last}")
+    asked = (wanted.first_day or first, wanted.last_day or last)
+    if asked != (first, last):
+        raise StatementError(f"{parts[0].name}: it is about {first} to {last}, asked for were {asked[0]} to {asked[1]}")
     lines = [line for part in parts for line in part.lines if first <= line.day <= last]
     if len(lines) > LINES_MAX:
         raise StatementError(f"{parts[0].name}: more than {LINES_MAX} lines; give fewer days, with --since and --until")

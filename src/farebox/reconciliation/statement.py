@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from farebox.wires.usage import Usage
+
 LINES_MAX = 1_000_000
 """The most lines of one statement."""
 
@@ -99,6 +101,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     ours_requests: int | None = None
     theirs_requests: int | None = None
     place: str = ""
+    exact: Usage | None = None
+    """What our attempt used, where it was an estimate and the statement knows."""
 
     @property
     def difference_nano(self) -> int | None:

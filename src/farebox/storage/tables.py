@@ -29,9 +29,11 @@ from sqlalchemy import (
 
 from farebox.storage.metadata import METADATA
 from farebox.storage.payment_tables import auto_topups, card_payments, clawbacks, reversals, stripe_events
+from farebox.storage.reconciliation_tables import reconciliation_findings, reconciliations
 from farebox.storage.seal_tables import sealing, seals, unsealed
 
 PAYMENT_TABLES = (auto_topups, card_payments, clawbacks, reversals, stripe_events)
+RECONCILIATION_TABLES = (reconciliations, reconciliation_findings)
 SEAL_TABLES = (seals, unsealed, sealing)
 """Those have files of their own."""
 
