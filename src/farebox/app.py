@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from farebox.catalog.missing import ModelNotFound
 from farebox.catalog.model import Model, Offer
 from farebox.config import ConfigError, HealthSection, Loaded, ModelSection
 from farebox.config_limits import SHIPPED_TIERS
+from farebox.config_providers import Attempts
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.embedding import model as embedding
@@ -45,7 +47,7 @@ from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.circuit import Rules
 from farebox.routing.health import Health, OfferHealth
 from farebox.routing.measured import Measured
-from farebox.routing.patience import Patience
+from farebox.routing.patience import Patience, before
 from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.retry_budget import RetryBudget
@@ -282,11 +284,20 @@ def make_market(
                     keys=at.keys,
                     key_weights=at.weights,
                     markup=markups[""],
-                    patience=at.patience,
+                    patience=before(_patience_of(model.slug, loaded.config.attempts), at.patience),
                 )
                 for offer, at in offers
             )
     return Market(catalog, targets, markups), providers
+
+
+def _patience_of(slug: str, section: Attempts) -> Patience | None:
+    """A model's own time-outs, if it has some."""
+    found: Patience | None = None
+    for some in section.models:
+        if any(fnmatchcase(slug, pattern) for pattern in some.models):
+            found = before(found, Patience(some.headers_s, some.first_token_s, some.chunk_s))
+    return found
 
 
 def _rules(section: HealthSection) -> Rules:
@@ -297,6 +308,7 @@ def _rules(section: HealthSection) -> Rules:
         samples_min=section.samples_min,
         ejection_us=section.ejection_s * 1_000_000,
         ejection_max_us=section.ejection_max_s * 1_000_000,
+        ejected_max_percent=section.ejected_max_percent,
     )
 
 
@@ -310,6 +322,10 @@ class MonotonicHealth:
     @property
     def epoch(self) -> int:
         return self._health.epoch
+
+    @property
+    def ejected_max_percent(self) -> int:
+        return self._health.rules.ejected_max_percent
 
     def view(self, target: Target, now_us: int) -> OfferHealth:
         return self._health.view(target, self._clock.monotonic_us())

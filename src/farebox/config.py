@@ -400,6 +400,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "samples_min": (1, 1_000_000),
         "ejection_s": (1, 3_600),
         "ejection_max_s": (1, 86_400),
+        "ejected_max_percent": (0, 100),
     },
     "server": {
         "keepalive_comment_s": (0.05, 3_600),
@@ -479,6 +480,11 @@ def _check(config: Config, path: Path) -> None:
         if provider.retention_days is not None and provider.retention_days < 0:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
         _check_patience(provider, f"providers.{name}", ("connect_s", "headers_s", "first_token_s", "chunk_s"), refuse)
+    for index, some in enumerate(config.attempts.models):
+        place = f"attempts.models[{index}]"
+        if not some.models:
+            refuse(f"{place}.models", "names no model; write slugs or patterns such as `openai/o*`")
+        _check_patience(some, place, ("headers_s", "first_token_s", "chunk_s"), refuse)
     for name, policy in config.policies.items():
         if policy.attempts_max is not None and not 1 <= policy.attempts_max <= 6:
             refuse(f"policies.{name}.attempts_max", f"{policy.attempts_max} is not from 1 to 6")

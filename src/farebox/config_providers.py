@@ -11,6 +11,16 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
+class ModelTimeouts(_Section, frozen=True):
+    """Time-outs of some models, in place of the configured ones and of their provider's."""
+
+    models: tuple[str, ...]
+    """Slugs; `*` stands for anything: `openai/o*`."""
+    headers_s: float | None = None
+    first_token_s: float | None = None
+    chunk_s: float | None = None
+
+
 class Attempts(_Section, frozen=True):
     """Time-outs and retries towards providers."""
 
@@ -37,6 +47,9 @@ class Attempts(_Section, frozen=True):
     """Between two parts of an answer."""
     total_s: float = 900.0
     """One call, from its start to its last byte, over all its attempts."""
+    models: tuple[ModelTimeouts, ...] = ()
+    """Models that need other time-outs, such as those that think for minutes; of several that match, the first that says
+    something counts: `[[attempts.models]]`, `models = ["openai/o*"]`, `first_token_s = 900.0`."""
     stream_recovery: bool = True
     """A stream that breaks off is continued by the next provider that can, where that is sound. A call may say
     `x-farebox-stream-recovery: off`, or `"stream_recovery": "off"` in its body."""

@@ -43,6 +43,7 @@ class Clinic(NothingMeasured):
     def __init__(self, **views: Unmeasured) -> None:
         self.views = views
         self.epoch = 0
+        self.ejected_max_percent = 100
 
     def view(self, target: Target, now_us: int) -> Unmeasured:
         return self.views.get(target.provider.name, Unmeasured())

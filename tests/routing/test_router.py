@@ -156,6 +156,22 @@ def test_ejected_offers_are_the_last_resort_and_nobody_is_left_without_any() -> 
     assert sorted(names(planned(made, call()))) == ["cheap", "dear"]
 
 
+def test_no_more_offers_are_put_last_than_the_cap_says_and_they_are_the_worst() -> None:
+    out = {name: Unmeasured(state="ejected", success=share) for name, share in (("a", 0.1), ("b", 0.4), ("c", 0.0))}
+    clinic = Clinic(**out)
+    made = router(model("v/m", *(offer(name) for name in ("a", "b", "c", "d"))), health=clinic)
+    asked = call(provider={"order": ["a", "b", "c", "d"]})
+    assert names(planned(made, asked)) == ["d", "a", "b"], "all of them; and no more than three are tried"
+    for percent, expected in ((50, ["b", "d", "a"]), (25, ["a", "b", "d"]), (0, ["a", "b", "d"])):
+        clinic.ejected_max_percent = percent
+        clinic.epoch += 1
+        assert names(planned(made, asked)) == expected, percent
+    clinic.views["d"] = Unmeasured(state="ejected", success=0.2)
+    clinic.ejected_max_percent = 100
+    clinic.epoch += 1
+    assert names(planned(made, asked)) == ["a", "b", "c"], "all are out: as if none were"
+
+
 def test_a_new_epoch_is_seen_at_once() -> None:
     clinic = Clinic()
     made = router(model("v/m", offer("a"), offer("b")), health=clinic)

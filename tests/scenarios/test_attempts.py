@@ -26,6 +26,7 @@ MODELS = {
     "a/limited": (("flaky", "sim+tokens=5+status=429+retry-after-ms=300+times=1"),),
     "a/limited-elsewhere": (("flaky", "sim+status=429+retry-after=15"), ("lab", "sim+tokens=5")),
     "a/limited-past-the-deadline": (("flaky", "sim+status=429+retry-after=15"),),
+    "hasty/thinks": (("patient", "sim+tokens=5+delay-first=30s"), ("lab", "sim+tokens=5")),
     "a/fine": (("flaky", "sim+tokens=5"), ("lab", "sim+tokens=6")),
 }
 PRICES = (CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output": "10.00"})
@@ -34,9 +35,12 @@ PRICES = (CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output"
 def configuration(origin: str) -> str:
     base = f"{origin}/v1"
     text = "".join(provider(name, base) for name in ("flaky", "lab", "large"))
+    text += provider("patient", base, extra="first_token_s = 60.0\nheaders_s = 60.0")
     text += provider("slow", base, extra=f"first_token_s = {FIRST_TOKEN_S}\nheaders_s = {FIRST_TOKEN_S}")
     text += "[health]\nfailures_in_a_row = 1000000\nsamples_min = 1000000\n"
     text += "[attempts]\nbackoff_ms = 20\nbackoff_max_ms = 50\n"
+    text += f'[[attempts.models]]\nmodels = ["nobody/*", "hasty/*"]\nfirst_token_s = {FIRST_TOKEN_S}\n'
+    text += f"headers_s = {FIRST_TOKEN_S}\n"
     text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
     for slug, offers in MODELS.items():
         made = [offer(name, id, **price) for (name, id), price in zip(offers, PRICES, strict=False)]
@@ -108,6 +112,13 @@ def test_a_stream_whose_first_token_does_not_come_goes_elsewhere(world: World) -
     assert fate.complete and world.asked == 2
     assert FIRST_TOKEN_S <= seconds < FIRST_TOKEN_S + 2
     assert [(name, outcome) for name, outcome, _ in billed(world, fate.generation)] == [("slow", "timeout"), ("lab", "ok")]
+
+
+def test_a_class_of_models_has_its_own_patience(world: World) -> None:
+    """Shorter here than its provider's, which counts for the provider's other models."""
+    fate, seconds = world.stream("hasty/thinks")
+    assert fate.complete and FIRST_TOKEN_S <= seconds < FIRST_TOKEN_S + 2
+    assert [(name, outcome) for name, outcome, _ in billed(world, fate.generation)] == [("patient", "timeout"), ("lab", "ok")]
 
 
 def test_a_provider_that_says_nothing_is_left_for_another(world: World) -> None:

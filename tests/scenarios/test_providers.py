@@ -82,6 +82,18 @@ def test_a_models_endpoints_are_its_offers(box: Farebox) -> None:
     assert box.get("/v1/models/p/nobody/endpoints").status == 404
 
 
+def test_the_operators_page_is_the_commands(box: Farebox) -> None:
+    page = box.get("/healthz/providers", key=None)
+    assert page.status == 200 and "test-key" not in page.body.decode(), "a key's name is shown, never the key"
+    keys = {one["key"]: one for one in page.json()["keys"]}
+    assert keys["refused#1"]["benched_s"] > 0 and keys["refused#1"]["reason"] == "credentials"
+    states = {(one["provider"], one["model"]): one["state"] for one in page.json()["offers"]}
+    assert states["broken", "p/fails"] == "ejected" and states["well", "p/fails"] == "healthy"
+    told = box.cli("providers")
+    assert [set(one) for one in page.json()["keys"]] == [set(one) for one in told["keys"]]
+    assert [set(one) for one in page.json()["offers"]] == [set(one) for one in told["offers"]]
+
+
 def test_metrics_have_it_too(box: Farebox) -> None:
     text = box.get("/metrics").body.decode()
     assert 'farebox_offer_usable{model="p/fails",provider="broken"} 0.0' in text

@@ -106,6 +106,7 @@ def key_body(**more: Any) -> Callable[[Tenant, str], Any]:
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): Row(ANYBODY, at("/healthz")),
     ("GET", "/readyz"): Row(ANYBODY, at("/readyz")),
+    ("GET", "/healthz/providers"): Row({**ANYBODY, **HOLDERS}, at("/healthz/providers")),
     ("GET", "/metrics"): Row({**ANYBODY, **HOLDERS}, at("/metrics")),
     ("GET", "/models"): Row(OPEN, at("/v1/models")),
     ("GET", "/models/*"): Row(OPEN, at("/v1/models/t/one")),
@@ -330,7 +331,7 @@ def test_no_spelling_of_a_path_is_another_door(world: World, prefix: str) -> Non
     """The same refusals below every prefix, with a trailing slash, with letters as escapes."""
     tenant = world.tenants[0]
     for (method, path), row in ROWS.items():
-        if path in ("/healthz", "/readyz", "/metrics"):
+        if path in ("/healthz", "/healthz/providers", "/readyz", "/metrics"):
             continue
         reads, usual = tenant.keys["", "reads"].secret, tenant.keys["", "usual"].secret
         for secret, kind in ((None, "none"), (reads, "reads"), (usual, "usual")):

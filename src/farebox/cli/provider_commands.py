@@ -1,7 +1,6 @@
 """`providers`: who can be called, and how they have done lately at this machine's gateway workers."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -28,19 +27,9 @@ def providers(offers: bool, config_path: Path, as_json: bool) -> None:
         raise CliError(str(error)) from None
     seen = health_files.read(loaded.folder / "run")
     listed = providers_page(market.targets, seen)["data"]
-    keys = [
-        {
-            "provider": key.provider,
-            "key": key.key or None,
-            "benched_s": key.benched_s,
-            "reason": key.reason or None,
-            "in_flight": key.in_flight,
-            "in_flight_max": key.limit,
-        }
-        for key in seen.keys
-    ]
+    keys = shown.keys_json(seen)
     if as_json:
-        print_json({"providers": listed, "offers": [_offer(one) for one in seen.offers], "keys": keys})
+        print_json({"providers": listed, "offers": shown.offers_json(seen), "keys": keys})
         return
     if offers:
         print_table(
@@ -65,20 +54,6 @@ def providers(offers: bool, config_path: Path, as_json: bool) -> None:
     for key in keys:
         if key["benched_s"]:
             click.echo(f"{key['key'] or key['provider']} is left alone for {key['benched_s']} s: {key['reason'] or 'refused'}")
-
-
-def _offer(one: shown.Offer) -> dict[str, Any]:
-    return {
-        "provider": one.provider,
-        "model": one.model,
-        "state": one.state,
-        "uptime_last_5m": percent(one.five_minutes),
-        "uptime_last_30m": percent(one.half_hour),
-        "uptime_last_1d": percent(one.day),
-        "first_token_ms": shown.as_json(one.first_token_ms),
-        "tokens_per_s": shown.as_json(one.tokens_per_s),
-        "in_flight": one.in_flight,
-    }
 
 
 def _percent(share: float | None) -> str:

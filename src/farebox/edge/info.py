@@ -21,7 +21,7 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
 from farebox.gateway import Gateway
-from farebox.routing.shown import Overview
+from farebox.routing.shown import Overview, keys_json, offers_json
 from farebox.routing.target import Target
 from farebox.storage.database import Database
 from farebox.telemetry import TEXT_TYPE
@@ -213,6 +213,14 @@ async def readyz(gateway: Gateway, request: Question) -> Page:
     if problem is None:
         return Page(200, b'{"status":"ready"}')
     return Page(503, _encode({"status": "not ready", "reason": problem}), b"content-type: application/json\r\nretry-after: 2\r\n")
+
+
+async def health(gateway: Gateway, request: Question) -> Page:
+    """`GET /healthz/providers`: offers, and the operator's keys by their public names; seen by whoever may see `/metrics`."""
+    if not gateway.settings.metrics_public:
+        await identified(gateway, request)
+    seen = await request.library.health()
+    return Page(200, _encode({"offers": offers_json(seen), "keys": keys_json(seen)}))
 
 
 async def metrics(gateway: Gateway, request: Question) -> Page:

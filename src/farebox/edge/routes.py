@@ -30,6 +30,7 @@ class Route(msgspec.Struct, frozen=True):
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/healthz", info.healthz, "public", root=True),
     Route("GET", "/readyz", info.readyz, "public", root=True),
+    Route("GET", "/healthz/providers", info.health, "public", root=True),
     Route("GET", "/metrics", info.metrics, "public", root=True),
     Route("GET", "/models", info.models, "public"),
     Route("GET", "/models/*", info.model, "public"),

@@ -79,6 +79,7 @@ class History:
     """Attempts being learnt from; then the health that the router asks for. Its epoch never changes: nothing happens any more."""
 
     epoch = 0
+    ejected_max_percent = 100
 
     def __init__(self) -> None:
         self._offers: dict[Key, _Offer] = {}

@@ -24,6 +24,8 @@ class Rules(msgspec.Struct, frozen=True):
     ejection_us: int = 30_000_000
     """The first time out; the n-th is n times as long."""
     ejection_max_us: int = 300_000_000
+    ejected_max_percent: int = 100
+    """Of a model's offers: more are not put behind the others."""
 
 
 class Circuit:

@@ -43,6 +43,11 @@ class Measured(Protocol):
 
     @property
     def epoch(self) -> int: ...
+    @property
+    def ejected_max_percent(self) -> int:
+        """The share of a model's offers that may be put behind the others."""
+        ...
+
     def view(self, target: Target, now_us: int) -> OfferHealth: ...
 
 
@@ -62,6 +67,7 @@ class NothingMeasured:
     """All offers are healthy as far as anybody knows: for a command line without a server."""
 
     epoch = 0
+    ejected_max_percent = 100
     _view = Unmeasured()
 
     def view(self, target: Target, now_us: int) -> OfferHealth:

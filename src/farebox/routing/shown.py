@@ -118,5 +118,38 @@ def percent(counts: tuple[int, int]) -> float | None:
     return round(100 * good / (good + bad), 2) if good + bad else None
 
 
+def offers_json(seen: Overview) -> list[dict[str, Any]]:
+    """The offers, as the command and the page show them."""
+    return [
+        {
+            "provider": one.provider,
+            "model": one.model,
+            "state": one.state,
+            "uptime_last_5m": percent(one.five_minutes),
+            "uptime_last_30m": percent(one.half_hour),
+            "uptime_last_1d": percent(one.day),
+            "first_token_ms": as_json(one.first_token_ms),
+            "tokens_per_s": as_json(one.tokens_per_s),
+            "in_flight": one.in_flight,
+        }
+        for one in seen.offers
+    ]
+
+
+def keys_json(seen: Overview) -> list[dict[str, Any]]:
+    """The providers' keys by their public names: what is left alone, and what was learned."""
+    return [
+        {
+            "provider": key.provider,
+            "key": key.key or None,
+            "benched_s": key.benched_s,
+            "reason": key.reason or None,
+            "in_flight": key.in_flight,
+            "in_flight_max": key.limit,
+        }
+        for key in seen.keys
+    ]
+
+
 def as_json(found: Percentiles | None) -> dict[str, Any] | None:
     return None if found is None else {"p50": found.p50, "p75": found.p75, "p90": found.p90, "p99": found.p99}

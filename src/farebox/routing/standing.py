@@ -207,7 +207,7 @@ def prepare(
             seen = health.view(target, now_us)
             entries.append(_entry(target, not timed, quoted, terms, local, name, tier, service_tier, seen, day))
         if entries:
-            groups.append((entries, local))
+            groups.append((_capped(entries, health, now_us), local))
     if wanted.across_models and groups:
         groups = [([entry for entries, _ in groups for entry in entries], groups[0][1])]
     midnight = (now_us // 86_400_000_000 + 1) * 86_400_000_000
@@ -226,6 +226,22 @@ def prepare(
         wanted.price_max is None and not wanted.require_parameters,
         allowance,
     )
+
+
+def _capped(entries: list[Entry], health: Measured, now_us: int) -> list[Entry]:
+    """The same with no more offers put behind the others than may be: of those that are out, the ones that did worst."""
+    out = [entry for entry in entries if entry.state == "ejected"]
+    most = max(len(entries) * health.ejected_max_percent // 100, 1)
+    if len(out) <= most:
+        return entries
+    out.sort(key=lambda entry: health.view(entry.target, now_us).success or 0.0)
+    kept = {id(entry) for entry in out[most:]}
+    return [
+        msgspec.structs.replace(entry, rank=entry.rank - RANK_EJECTED, reason=f"{entry.reason}, but so are too many")
+        if id(entry) in kept
+        else entry
+        for entry in entries
+    ]
 
 
 def offer_key(offer: Offer) -> str:
