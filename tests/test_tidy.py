@@ -255,6 +255,16 @@ def test_nobody_asks_datetime_for_the_time() -> None:
                 )
 
 
+@pytest.mark.parametrize("module", ["farebox.processes.worker", "farebox.processes.bookkeeper"])
+def test_the_sdk_of_stripe_is_loaded_only_where_it_is_used(module: str) -> None:
+    """Never in a worker; elsewhere when the first payment needs it."""
+    names = ("stripe", "requests", "farebox.control.till")
+    code = f"import sys, {module}; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    wanted = [] if module.endswith("worker") else ["farebox.control.till"]
+    assert done.stdout.strip() == str(wanted), "the SDK is synchronous and large: workers write a row, the bookkeeper's till asks"
+
+
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (

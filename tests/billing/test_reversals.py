@@ -7,8 +7,9 @@ from tests.billing.conftest import RATES
 from tests.support.cards import DOLLAR, Died, again, event_states, hear, make_till, order, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import adjustments, reversals
+from farebox.billing import adjustments, focus, reversals
 from farebox.billing.customers import CommandRefused
+from farebox.storage.reports import Narrow
 from farebox.wires.usage import Usage
 
 USAGE = Usage(input=1_000_000, output=100_000)
@@ -84,6 +85,9 @@ def test_a_part_and_then_the_rest_go_back(world, site):
     assert world.sums()["cash"] == 0 and world.sums()["refunds"] == 0 and not world.check()
     assert [one["amount"] for one in site.objects.values() if one["object"] == "refund"] == [1_000, 1_500]
     assert len(world.outbox("payment_refunded")) == 2
+    lines = world.database.read(lambda c: list(focus.focus_table(c, Narrow(since_us=0), "1.3")))
+    billed = [column.name for column in focus.columns("1.3")].index("BilledCost")
+    assert [line[billed] for line in lines] == [25 * DOLLAR, -10 * DOLLAR, -15 * DOLLAR], "what is billed is what came in"
     for event in list(site.events):
         tell(world, till, event)
     assert len(states(world, payment)) == 2 and left(world, account) == 0, "told again, nothing moves"

@@ -14,7 +14,7 @@ is `control.till`.
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from farebox.billing.customers import CommandRefused, NotFound, lock_account
@@ -38,6 +38,8 @@ PROBLEM_CHARS_MAX = 500
 PAUSE_S_MAX = 3_600
 TRIES_MAX = 100
 """Of an event or a payment that Stripe does not answer for: about four days."""
+KEPT_US = 90 * 86_400_000_000
+"""How long webhooks are kept after they were looked into."""
 OWN = "farebox-"
 CONFIRM = f"{OWN}confirm:"
 """Commands that are given here: a page for what a bank wants to have confirmed."""
@@ -381,6 +383,13 @@ def event_later(database: Database, ids: Ids, event: Event, problem: str, *, now
     values = {"tries": event.tries + 1, "problem": problem[:PROBLEM_CHARS_MAX], "next_us": now_us + pause_us(event.tries)}
     mine = (stripe_events.c.id == event.id) & (stripe_events.c.state == "new")
     database.write(lambda connection: connection.execute(update(stripe_events).where(mine).values(**values)))
+
+
+def forget_events(database: Database, *, now_us: int) -> None:
+    """Remove webhooks that were looked into long ago. Stripe repeats them for days; one that came again would change nothing."""
+    old = stripe_events.c.state.in_(("done", "ignored")) & (stripe_events.c.ended_us < now_us - KEPT_US)
+    if database.read(lambda connection: connection.execute(select(stripe_events.c.id).where(old).limit(1)).first()) is not None:
+        database.write(lambda connection: connection.execute(delete(stripe_events).where(old)))
 
 
 def retry_event(database: Database, event_id: str, *, now_us: int) -> None:

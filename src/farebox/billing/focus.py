@@ -2,6 +2,7 @@
 
     usage        one line per unit class: `SkuId` the model, `SkuMeter` the class; `ListCost` as listed, `ContractedCost` ours
     top-up       ChargeCategory `Purchase`: it is billed then, and what is drawn from it has a `BilledCost` of 0
+    refund       of a top-up, or a dispute that is lost: `Purchase` with ChargeClass `Correction`, on the day when the money goes
     promotion    ChargeCategory `Credit`: lowers the effective cost
     correction   ChargeClass `Correction`, in the period of the call that it corrects
 
@@ -22,7 +23,7 @@ from farebox.billing.periods import month_bounds, month_of
 from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.storage.queries import list_accounts
 from farebox.storage.reports import US_PER_DAY, Narrow
-from farebox.storage.tables import grants, invoices
+from farebox.storage.tables import grants, invoices, transfers
 
 Version = Literal["1.2", "1.3"]
 LINES_OPEN_MAX = 50_000
@@ -88,6 +89,7 @@ def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Ite
     closed = select(invoices.c.account_id, invoices.c.month, invoices.c.number).where(invoices.c.kind == "invoice")
     numbers = {(row.account_id, row.month): row.number for row in connection.execute(closed)}
     yield from _granted(connection, narrow, owners, version)
+    yield from _went_back(connection, narrow, owners, version)
     place: tuple[str, int] = ("", 0)
     sums: dict[_Key, _Sum] = {}
 
@@ -269,6 +271,50 @@ def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account]
             unit="Credits" if paid else None,
             list_price=amount * PICO_PER_NANO if paid else None,
             contracted_price=amount * PICO_PER_NANO if paid else None,
+            number=None,
+            key=None,
+            details=None,
+        )
+
+
+WENT_BACK = {
+    "refund_paid": (-1, "Refund of prepaid credit"),
+    "dispute_paid": (-1, "Disputed payment"),
+    "refund_back": (1, "Refund that failed"),
+    "dispute_back": (1, "Disputed payment that was won"),
+}
+"""By the transfer's cause (`billing.reversals`): the sign of what is billed, and what it is called."""
+
+
+def _went_back(connection: Connection, narrow: Narrow, owners: dict[str, _Account], version: Version) -> Iterator[Values]:
+    """Bought credit whose money went back in the period."""
+    query = select(transfers).where(transfers.c.cause_kind.in_(WENT_BACK), transfers.c.at_us >= narrow.since_us)
+    if narrow.until_us is not None:
+        query = query.where(transfers.c.at_us < narrow.until_us)
+    if narrow.account_id is not None:
+        query = query.where(transfers.c.account_id == narrow.account_id)
+    for row in stream(connection, query.order_by(transfers.c.account_id, transfers.c.at_us, transfers.c.id)):
+        sign, description = WENT_BACK[row["cause_kind"]]
+        billed = sign * row["amount_nano"]
+        end_us = window_end_us("day", row["at_us"])
+        assert end_us is not None, "a day has an end"
+        yield _line(
+            owners[row["account_id"]],
+            version,
+            category="Purchase",
+            charge_class="Correction",
+            description=description,
+            frequency="One-Time",
+            start_us=end_us - US_PER_DAY,
+            end_us=end_us,
+            billed=billed,
+            listed=billed,
+            contracted=billed,
+            effective=0,
+            quantity=None,
+            unit=None,
+            list_price=None,
+            contracted_price=None,
             number=None,
             key=None,
             details=None,

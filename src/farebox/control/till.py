@@ -23,10 +23,10 @@ from farebox.control.stripe_api import (
     StripeUnavailable,
 )
 from farebox.ports import Clock, Ids
-from farebox.storage.database import Database
+from farebox.storage.database import Database, StoreError
 
 COLLECT_US = 5_000_000
-"""How often accounts that owe something are looked at."""
+"""How often accounts that owe something are looked at, and old webhooks forgotten."""
 LOOKS_BEFORE_ANEW = 8
 """Looks for a refund of which Stripe said only that it failed itself, minutes all together, before it is asked for anew."""
 OURS = "pay-"
@@ -39,6 +39,10 @@ class Pages(msgspec.Struct, frozen=True):
     success_url: str
     cancel_url: str
     currency: str = "usd"
+
+
+def _odd(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class Till:
@@ -56,21 +60,40 @@ class Till:
         self._collected_us = 0
 
     def round(self) -> int:
-        """Look into what came and what is due; how much there was. Raises `StoreError`."""
+        """Look into what came and what is due; how much there was. Raises `StoreError`.
+
+        What fails in a way that nobody thought of is said on its row and looked at again later; the others do not wait for it.
+        """
         now_us = self._clock.now_us()
         events = self._database.read(lambda connection: card_payments.due_events(connection, now_us))
         for event in events:
-            self._look_into(event)
+            try:
+                self._look_into(event)
+            except StoreError:
+                raise
+            except Exception as error:
+                card_payments.event_later(self._database, self._ids, event, _odd(error), now_us=self._clock.now_us())
         auto_topups.start_due(self._database, self._ids, self._pages.currency, now_us=now_us)
         payments = self._database.read(lambda connection: card_payments.due(connection, now_us))
         for payment in payments:
-            self.advance(payment)
+            try:
+                self.advance(payment)
+            except StoreError:
+                raise
+            except Exception as error:
+                card_payments.later(self._database, payment.id, _odd(error), now_us=self._clock.now_us())
         waiting = self._database.read(lambda connection: reversals.due(connection, now_us))
         for reversal in waiting:
-            self.advance_reversal(reversal)
+            try:
+                self.advance_reversal(reversal)
+            except StoreError:
+                raise
+            except Exception as error:
+                reversals.later(self._database, reversal.id, _odd(error), now_us=self._clock.now_us())
         if now_us - self._collected_us >= COLLECT_US:
             self._collected_us = now_us
             reversals.collect_all(self._database, self._ids, now_us=now_us)
+            card_payments.forget_events(self._database, now_us=now_us)
         return len(events) + len(payments) + len(waiting)
 
     def advance(self, payment: Payment) -> Payment:
