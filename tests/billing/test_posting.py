@@ -486,6 +486,22 @@ class TestAdjustments:
         assert (made.charge_nano, made.cost_nano) == (0, 5_750_002), "not paid by policy stays unpaid"
         assert world.check() == []
 
+    def test_what_was_estimated_at_nothing_is_not_free_by_policy(self, world):
+        """A continuation of which no word was counted (simulation, seed 11845): its charge of 0 was its price."""
+        account = world.account(DOLLAR)
+        key = world.key(account)
+        worker = world.worker()
+        hold = worker.hold(key, 50_000_000)
+        nothing = worker.attempt(hold, Usage(), basis="estimated", flags=("estimated", "continued"), charge_nano=0)
+        settle = worker.settle(hold, nothing)
+        world.post()
+        made = self.adjust(world, settle, SMALL)
+        assert (made.charge_nano, made.cost_nano, made.loss_nano) == (0, 5_750_000, 3_000_000)
+        assert world.check() == []
+        made = self.adjust(world, settle, SMALL, may_raise=True)
+        assert (made.charge_nano, made.cost_nano, made.loss_nano) == (3_000_000, 0, -3_000_000)
+        assert world.check() == []
+
     def test_a_postpaid_refund_lowers_the_receivable_first(self, world):
         account = world.account(kind="postpaid", line_nano=DOLLAR)
         world.top_up(account, 4_000_000, promo=True)

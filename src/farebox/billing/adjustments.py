@@ -38,6 +38,7 @@ REVISIONS_MAX = 100
 CORRECTED_FLAG = "corrected"
 NOT_AFTERWARDS = frozenset({CORRECTED_FLAG, REPORTED_COST_FLAG})
 """A row that was charged by its provider's reported cost is charged by its counts once they are corrected."""
+PAID_OUTCOME = "ok"
 WAIVED_FLAG = "unbilled"
 """Taken back: the customer pays nothing for it, whatever it is priced at."""
 
@@ -205,7 +206,7 @@ def _totals(rows: Sequence[UsageRow]) -> _Totals:
 def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: int) -> _Totals:
     cost = divide_half_even(pico, PICO_PER_NANO)
     charge = loss = 0
-    if before.charge + before.loss:
+    if before.charge + before.loss or not _may_be_free(known):
         if CONTINUED_FLAG in known.flags:
             assert known.rates is not None, "what was charged has rates"
             pico = pricing.rest_pico(exact, known.rates)
@@ -215,6 +216,12 @@ def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: i
     return _Totals(
         charge, loss, cost, exact.prompt_tokens, exact.completion_tokens, exact.cache_read, exact.reasoning
     )
+
+
+def _may_be_free(known: Attempt) -> bool:
+    """Whether policy lets an attempt like this one go unpaid. Of any other a charge of 0 was its price: an estimate
+    of nothing, say, where the exact figures are more."""
+    return known.outcome != PAID_OUTCOME or WAIVED_FLAG in known.flags
 
 
 def _room(connection: Connection, rows: Sequence[UsageRow], call: Settle) -> int:
