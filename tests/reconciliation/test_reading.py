@@ -1,6 +1,7 @@
 """Statements in the forms that providers give: what is read, and the sentence for what is not understood."""
 
 import json
+import random
 
 import msgspec
 import pytest
@@ -224,3 +225,58 @@ def test_files_are_bounded(monkeypatch):
     monkeypatch.setattr("farebox.reconciliation.reading.FILE_BYTES_MAX", 10)
     with pytest.raises(StatementError, match="larger than 10 bytes"):
         read_files([file("x", "day,model,cost_usd\n")], LAB)
+
+
+def test_times_and_spans_are_bounded():
+    page = openai_page([openai_cost(1, "m")])
+    page["data"][0] |= {"start_time": 2**60, "end_time": 2**60 + 1}
+    with pytest.raises(StatementError, match="not within one UTC day"):
+        read_files([file("x", page)], OPENAI)
+    text = "day,model,cost_usd\n1970-01-01,a,1\n9998-12-31,a,1\n"
+    with pytest.raises(StatementError, match=r"x: 1970-01-01 to 9998-12-31 are more than 400 days; --since and --until choose"):
+        read_files([file("x", text)], LAB)
+    one = msgspec.structs.replace(LAB, first_day="9998-12-31", last_day="9998-12-31")
+    assert len(read_files([file("x", text)], one).lines) == 1
+    for day in ("0001-01-01", "1969-12-31", "9999-12-31"):
+        with pytest.raises(StatementError, match="x, line 2, column day: '.*' is not a day such as"):
+            read_files([file("x", f"day,model,cost_usd\n{day},a,1\n")], LAB)
+    for moment in ("0001-01-01T00:00:00+12:00", "9999-12-31T23:00:00-12:00"):
+        with pytest.raises(StatementError, match="x, line 2, column time: '.*' is out of all time"):
+            read_files([file("x", f"time,model,cost_usd\n{moment},a,1\n")], LAB)
+
+
+def forms():
+    """A whole file of each form."""
+    usage = openai_page([openai_usage("gpt-4o", "key_a", 10, 3, 4)], [])
+    costs = openai_page([openai_cost(0.5, "gpt-4o, input")], [])
+    tokens = {"uncached_input_tokens": 5, "cache_read_input_tokens": 0, "output_tokens": 7, "model": "claude"}
+    bucket = {"starting_at": "2026-11-01T00:00:00Z", "ending_at": "2026-11-02T00:00:00Z", "results": [tokens]}
+    item = {"date": "2026-11-01", "model": "a/b", "usage": 0.25, "requests": 1, "prompt_tokens": 2, "completion_tokens": 3}
+    own = "day,model,key,request_id,cost_usd,input,output\n2026-11-01,a,k,r,0.5,1,2\n"
+    moments = "time,model,cost_usd\n2026-11-01T00:00:00Z,a,0.5\n"
+    values = [usage, costs, [costs], {"data": [bucket], "has_more": False}, {"data": [item]}]
+    return [*(json.dumps(value) for value in values), OPENAI_CSV, OPENAI_COSTS_CSV, own, moments]
+
+
+WORDS = (
+    "-1", "0", "1e99", "1e-99", "99999999999999999999", "9223372036854775807", "NaN", "null", "true", '""', "[]", "{}", "[[", ",",
+    "\n", '"', "2026-13-01", "9999-12-31", "0001-01-01", "\x00", "é", "\t", "has_more", "day", "input",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(forms())))
+def test_a_damaged_file_is_refused_in_a_sentence_or_read(number):
+    """Whatever is put into a file, or missing in it, is never an error of another kind."""
+    text, chance = forms()[number], random.Random(number)
+    read_files([file("x", text)], LAB)
+    for _ in range(400):
+        damaged = text
+        for _ in range(chance.randrange(1, 3)):
+            at, until = sorted((chance.randrange(len(damaged) + 1), chance.randrange(len(damaged) + 1)))
+            until = min(until, at + chance.choice((0, 1, 4, 400)))
+            damaged = damaged[:at] + chance.choice(("", *WORDS)) + damaged[until:]
+        for one in (damaged.encode(), damaged.encode()[: chance.randrange(len(damaged) + 1)]):
+            try:
+                read_files([File("x", one)], LAB)
+            except StatementError as error:
+                assert str(error).startswith(("x", "'")) and len(str(error)) < 600

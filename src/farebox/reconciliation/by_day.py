@@ -20,7 +20,6 @@ OVER_MIDNIGHT_MAX = 8
 """So many attempts over one midnight are tried in every combination."""
 IN_ORDER_MAX = 300
 """So many are tried in their order; of more, all or none."""
-DAYS_MAX = 400
 
 Vector = dict[str, int]
 """Units by class, `cost` in nano-dollars, and `requests`."""
@@ -69,14 +68,11 @@ def _add(into: Vector, more: Mapping[str, int], sign: int = 1) -> None:
 
 def _days(first: str, last: str) -> list[str]:
     start, end = date.fromisoformat(first), date.fromisoformat(last)
-    count = (end - start).days + 1
-    if not 0 < count <= DAYS_MAX:
-        raise Refused(f"the statement goes from {first} to {last}; at most {DAYS_MAX} days can be compared at once")
-    return [(start + timedelta(days=number)).isoformat() for number in range(count)]
+    return [(start + timedelta(days=number)).isoformat() for number in range((end - start).days + 1)]
 
 
 def by_day(statement: Statement, ours: Iterable[Ours], terms: Terms) -> list[Finding]:
-    """Every difference. Raises `Refused` when coarser adjustments stand in the way, or the period is too long."""
+    """Every difference. Raises `Refused` when coarser adjustments stand in the way."""
     counted = [line for line in statement.lines if line.units is not None]
     priced = [line for line in statement.lines if line.cost_nano is not None]
     units = _Grain(_all_have(counted, "model"), bool(terms.keys) and _all_have(counted, "key"), True, False)

@@ -15,6 +15,9 @@ COUNT_MAX = 2**53
 TEXT_MAX = 200
 """Characters of a name, an id or a number."""
 DAY_S = 86_400
+SECOND_MAX = 2**35
+"""Since the epoch: the year 3058."""
+FIRST_DAY, LAST_DAY = "1970-01-01", "9998-12-31"
 STEP_PICO = 1_000
 """The step of amounts that had to be rounded: a nano-dollar."""
 
@@ -75,7 +78,7 @@ def day(value: Any, place: str) -> str:
         found = date.fromisoformat(text).isoformat()
     except ValueError:
         found = ""
-    if not found or found != text:
+    if not found or found != text or not FIRST_DAY <= found <= LAST_DAY:
         raise StatementError(f"{place}: {quoted(value)} is not a day such as 2026-11-23")
     return found
 
@@ -88,12 +91,15 @@ def moment_day(value: str, zone: tzinfo, place: str) -> str:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise StatementError(f"{place}: {quoted(value)} is not a time with its offset, such as 2026-11-23T07:30:00Z")
-    return moment.astimezone(zone).date().isoformat()
+    try:
+        return day(moment.astimezone(zone).date().isoformat(), place)
+    except OverflowError:
+        raise StatementError(f"{place}: {quoted(value)} is out of all time") from None
 
 
 def bucket_day(start_s: int, end_s: int, place: str) -> str:
     """The UTC day that a bucket lies in, from its ends in seconds since the epoch."""
-    if not 0 <= start_s < end_s or start_s // DAY_S != (end_s - 1) // DAY_S:
+    if not 0 <= start_s < end_s <= SECOND_MAX or start_s // DAY_S != (end_s - 1) // DAY_S:
         raise StatementError(f"{place}: the bucket from {start_s} to {end_s} is not within one UTC day; ask for buckets of a day")
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=start_s // DAY_S)).date().isoformat()
 

@@ -9,7 +9,7 @@ import msgspec
 from farebox.reconciliation import anthropic_reports, openai_reports, openrouter_activity
 from farebox.reconciliation.csv_files import read_csv
 from farebox.reconciliation.figures import StatementError
-from farebox.reconciliation.reports import File, Part, Wanted, put_together
+from farebox.reconciliation.reports import File, Part, Wanted, put_together, span_checked
 from farebox.reconciliation.statement import Statement
 
 FILE_BYTES_MAX = 256 * 1024 * 1024
@@ -84,6 +84,7 @@ def _whole_span(part: Part, wanted: Wanted) -> Part:
     first, last = wanted.first_day or min(part.days), wanted.last_day or max(part.days)
     if not any(first <= day <= last for day in part.days):
         return part  # about other days than those that are wanted: not a statement that they had nothing
+    span_checked(first, last, part.name)
     return msgspec.structs.replace(part, days=part.days | days_between(first, last))
 
 

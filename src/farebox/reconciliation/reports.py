@@ -10,7 +10,7 @@ from datetime import date, timedelta
 import msgspec
 
 from farebox.reconciliation.figures import STEP_PICO, StatementError
-from farebox.reconciliation.statement import LINES_MAX, Line, Statement
+from farebox.reconciliation.statement import DAYS_MAX, LINES_MAX, Line, Statement
 
 
 class File(msgspec.Struct, frozen=True):
@@ -56,6 +56,7 @@ def put_together(parts: Sequence[Part], wanted: Wanted) -> Statement:
         if not kept:
             raise StatementError(f"{names[kind]}: it says nothing about any day from {wanted.first_day} to {wanted.last_day}")
         spans[kind] = min(kept), max(kept)
+        span_checked(*spans[kind], names[kind])
         missing = _gap(kept, *spans[kind])
         if missing:
             raise StatementError(f"{names[kind]}: it has no bucket for {missing}, between {spans[kind][0]} and {spans[kind][1]}")
@@ -79,6 +80,12 @@ def put_together(parts: Sequence[Part], wanted: Wanted) -> Statement:
         provider=wanted.provider, first_day=first, last_day=last, lines=tuple(lines), zone=wanted.zone, inside=inside,
         step_pico=step,
     )  # fmt: skip
+
+
+def span_checked(first: str, last: str, name: str) -> None:
+    """Raise `StatementError` for more days than are compared at once."""
+    if (date.fromisoformat(last) - date.fromisoformat(first)).days >= DAYS_MAX:
+        raise StatementError(f"{name}: {first} to {last} are more than {DAYS_MAX} days; --since and --until choose some of them")
 
 
 def _gap(days: set[str], first: str, last: str) -> str | None:

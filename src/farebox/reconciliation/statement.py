@@ -13,6 +13,8 @@ from farebox.wires.usage import Usage
 
 LINES_MAX = 1_000_000
 """The most lines of one statement."""
+DAYS_MAX = 400
+"""The most days."""
 
 Kind = Literal[
     "missing_here", "missing_there", "billed_twice", "unknown_model", "units_differ", "price_drift", "cost_differs", "estimate",
