@@ -210,6 +210,17 @@ def test_a_stale_run_is_refused(world, month):
     assert month.owed == run.statement_nano and world.check() == []
 
 
+def test_two_runs_about_the_same_days_are_not_both_posted(world, month):
+    month.line(month.call(), USED, COST + 70_000)
+    month.over()
+    run, other = month.compare(), month.compare(content=b"another file")
+    world.clock.us += 1
+    approve(world, other)
+    with pytest.raises(CommandRefused, match=f"run `{other.id}` about the same days was approved after run `{run.id}` was made"):
+        approve(world, run)
+    assert month.owed == COST + 70_000 and world.check() == []
+
+
 def test_calls_that_were_posted_later_make_a_run_stale(world, month):
     settled = month.call(request_id="req-1")
     month.line(settled, USED, COST + 1)

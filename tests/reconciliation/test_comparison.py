@@ -18,12 +18,16 @@ from tests.support.months import (
     clean_month,
     cost_of,
     day_of,
+    offer_of,
     plant,
     quiet,
 )
 
 from farebox.reconciliation.comparison import compare
-from farebox.reconciliation.judging import Ours, within_rounding
+from farebox.reconciliation.figures import day_in
+from farebox.reconciliation.judging import Ours, Terms, within_rounding
+from farebox.reconciliation.reading import zone_of
+from farebox.reconciliation.records import bounds_us
 from farebox.reconciliation.statement import Line, Statement
 from farebox.wires.usage import Usage
 
@@ -155,3 +159,34 @@ def test_rounding_is_half_a_step_per_line_and_half_a_nano_per_attempt() -> None:
     assert within_rounding(2, lines=1, step_pico=0, attempts=4) and not within_rounding(3, lines=1, step_pico=0, attempts=4)
     assert within_rounding(-5_000_000, lines=1, step_pico=10_000_000_000, attempts=0)
     assert not within_rounding(5_000_001, lines=1, step_pico=10_000_000_000, attempts=0)
+
+
+def test_a_statement_that_says_little_is_compared_by_what_it_says() -> None:
+    month = [msgspec.structs.replace(one, exact=number > 0) for number, one in enumerate(quiet(clean_month(1, 50))[:4])]
+    costs = [one.cost_nano or 0 for one in month]
+    lines = [
+        Line(day=day_of(one.started_us), request_id=one.request_id, cost_nano=cost + more)
+        for one, cost, more in zip(month, costs, (5, 7, 0, -9), strict=True)
+    ]
+    lines.append(Line(day=FIRST, request_id="req-nobody", cost_nano=3))
+    statement = Statement(provider="lab", first_day=FIRST, last_day=LAST, lines=tuple(lines))
+    found = {one.request_id: (one.kind, one.difference_nano) for one in compare(statement, month, TERMS)}
+    ids = [one.request_id for one in month]
+    assert found == {
+        ids[0]: ("estimate", 5), ids[1]: ("cost_differs", 7), ids[3]: ("cost_differs", -9), "req-nobody": ("missing_here", 3),
+    }  # fmt: skip
+    by_day = [msgspec.structs.replace(line, request_id="") for line in lines]
+    summed = compare(msgspec.structs.replace(statement, lines=tuple(by_day)), month, TERMS)
+    assert all(one.model == "" and one.ours_units is None for one in summed)
+    assert sum(one.difference_nano or 0 for one in summed) == 5 + 7 - 9 + 3
+
+
+def test_days_are_those_of_the_statements_zone() -> None:
+    start, end = bounds_us("2026-10-25", "2026-10-25", "Europe/Berlin")
+    assert end - start == 25 * 3_600_000_000, "the clocks go back"
+    day_of_berlin = day_in(zone_of("Europe/Berlin"))
+    assert {day_of_berlin(start), day_of_berlin(end - 1)} == {"2026-10-25"} and day_of_berlin(end) == "2026-10-26"
+    one = msgspec.structs.replace(quiet(clean_month(1, 50))[0], started_us=start, ended_us=start + 1)
+    line = Line(day="2026-10-25", model=one.model, cost_nano=one.cost_nano, units=one.units)
+    statement = Statement(provider="lab", first_day=line.day, last_day=line.day, lines=(line,), zone="Europe/Berlin")
+    assert day_of(start) == "2026-10-24" and compare(statement, [one], Terms(day_of_berlin, offer_of)) == []

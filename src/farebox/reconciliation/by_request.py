@@ -37,7 +37,7 @@ def by_request(statement: Statement, ours: Iterable[Ours], terms: Terms) -> list
 
 
 def _stranger(terms: Terms, line: Line) -> Kind:
-    return "missing_here" if terms.offer_of(line.model) is not None else "unknown_model"
+    return "unknown_model" if line.model and terms.offer_of(line.model) is None else "missing_here"
 
 
 def _on_statement(statement: Statement, terms: Terms, line: Line, kind: Kind, subject: str, booked: int) -> Finding | None:
