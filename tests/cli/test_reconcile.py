@@ -1,11 +1,17 @@
 """`farebox reconcile`: what it prints, what scripts get, and the sentence for everything that cannot be."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.admin_site import KEY, admin_site
 from tests.support.shell import Shell
+
+from farebox.billing.journal import Journal
+from farebox.billing.records import Attempt, Settle
+from farebox.config import load
 
 CSV = """day,model,key,request_id,cost_usd,input,output
 2026-11-01,echo,key_a,req-1,0.0125,1000,1000
@@ -88,6 +94,21 @@ def test_many_findings_are_cut_in_the_table(shell: Shell, tmp_path: Path) -> Non
     assert "20 more: farebox reconcile show rec-" in done.out and done.out.count("req-") == 40
     run = said(shell, "--provider", "lab", "--file", str(path))["run"]["id"]
     assert shell("reconcile", "show", run, "--all").out.count("req-") == 60
+
+
+def test_calls_that_are_not_posted_yet_are_not_missing(shell: Shell, file: Path) -> None:
+    slot = load(shell.config).journal_dir / "w0"
+    slot.mkdir(parents=True, exist_ok=True)
+    began = 1_793_491_200_000_000
+    attempt = Attempt(n=1, provider="lab", upstream_id="echo", started_us=began, ended_us=began + 1, outcome="http_error")
+    call = Settle(
+        id="gen-1", state="settled", at_us=began, account="acc-1", key="key-1", scopes=(), hold_nano=0, charge_nano=0,
+        surface="openai_chat", model="lab/echo", attempts=(attempt,), created_us=began, life="life-1",
+    )  # fmt: skip
+    with closing(Journal(slot, sync="os", segment_bytes_max=64 * 1024)) as journal:
+        journal.write(call, msgspec.structs.replace(call, id="gen-2", created_us=began + 2 * 86_400_000_000))
+    said = shell("reconcile", "--provider", "lab", "--file", str(file)).refused()
+    assert said == "1 calls of these days are in the journals and not posted yet; `farebox serve` posts them"
 
 
 REFUSALS = {

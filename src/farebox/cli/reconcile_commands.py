@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from farebox.app import Enabled, make_market
-from farebox.billing import price_book
+from farebox.billing import journal, poster, price_book
 from farebox.billing.customers import CommandRefused
+from farebox.billing.journal import JournalError, Position
 from farebox.billing.periods import format_day, format_moment, month_bounds
+from farebox.billing.records import Settle
 from farebox.catalog.catalog import Catalog
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
@@ -22,7 +24,7 @@ from farebox.failpoints import armed
 from farebox.money import MoneyError, format_amount, parse_unit_rate
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.providers.registry import PROVIDERS
-from farebox.reconciliation import runs
+from farebox.reconciliation import records, runs
 from farebox.reconciliation.admin_apis import APIS, Fetcher
 from farebox.reconciliation.figures import StatementError
 from farebox.reconciliation.figures import day as read_day
@@ -35,6 +37,8 @@ from farebox.reconciliation.statement import KINDS, Statement
 from farebox.storage.database import Database
 from farebox.transport import Client, ProxySettings
 
+UNPOSTED_MAX = 100_000
+"""Records of a journal that are looked at; a bookkeeper that is further behind has more to say in `farebox doctor`."""
 SHOWN_MAX = 40
 """Findings in a table; `--all` shows more."""
 _file_type = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -100,11 +104,28 @@ def _reconcile(loaded: Loaded, database: Database, **options: Any) -> tuple[Run,
     before = runs.known(database, provider, digest)
     if before is not None and not options["again"]:
         return before, True
+    _all_posted(loaded, database, statement)
     made = runs.reconcile(
         database, TimeOrderedIds(clock), clock, statement, source=source, digest=digest,
         offer_of=offers_by_name(catalog.list_models(), provider), keys=_keys(options["keys"]),
     )  # fmt: skip
     return made, False
+
+
+def _all_posted(loaded: Loaded, database: Database, statement: Statement) -> None:
+    """Refuse to compare days of which this machine's journals still have calls: they would seem to be missing."""
+    from_us, until_us = records.bounds_us(statement.first_day, statement.last_day, statement.zone)
+    positions = poster.positions(database)
+    waiting = 0
+    for slot in sorted(loaded.journal_dir.glob("w*")):
+        try:
+            found, _ = journal.read(slot, positions.get(slot.name, Position()), records_max=UNPOSTED_MAX)
+        except JournalError as error:
+            raise CliError(f"{error}; `farebox doctor` says more") from None
+        ended = [one for one, _ in found if isinstance(one, Settle) and from_us <= one.created_us < until_us]
+        waiting += sum(1 for one in ended if any(attempt.provider == statement.provider for attempt in one.attempts))
+    if waiting:
+        raise CliError(f"{waiting} calls of these days are in the journals and not posted yet; `farebox serve` posts them")
 
 
 def _market(loaded: Loaded, database: Database) -> tuple[Catalog, dict[str, Enabled]]:
