@@ -175,9 +175,13 @@ class Audit:
         lives: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for hold, by_number in calls.items():
             rows = [by_number[number] for number in sorted(by_number)]
+            # Of two that were under way together, one is the question about the other.
+            together = sum("recovered" in row.flags for row in rows) > 1
+            rows = [row for row in rows if "rating" not in row.flags][: -1 if together else None]
             offers = [(row.provider, row.words["upstream_id"]) for row in rows]
             lives[hold.partition("-")[2][:6]][0] += 1
-            lives[hold.partition("-")[2][:6]][1] += len(rows) - 1
+            # A second opinion is no retry.
+            lives[hold.partition("-")[2][:6]][1] += sum("escalated" not in row.flags for row in rows) - 1
             # One more for a fallback model, which is tried in any case.
             if len(rows) > version.attempts_max + 1 or max(Counter(offers).values()) > version.per_offer_max:
                 self.say(f"{hold}: {version.attempts_max} attempts, {version.per_offer_max} at one offer at most, not {offers}")
@@ -234,6 +238,9 @@ class Audit:
             if was_corrected:
                 if charge + loss not in (0, price):
                     self.say(f"{name}: corrected; charge {charge} with loss {loss} is not the price {price}")
+            elif "unbilled" in flags:
+                if charge or loss or not {"escalated", "rating"} & flags:
+                    self.say(f"{name}: charge {charge} and loss {loss} for what nobody got ({row.flags})")
             elif row.outcome in ("ok", "client_gone") or (partial and row.outcome in ("truncated", "error_event", "timeout")):
                 if charge + loss != price:
                     self.say(f"{name}: charge {charge} and loss {loss}, the price is {price}")
@@ -285,7 +292,10 @@ class Audit:
         if rows[-1].state != "settled" or any("recovered" in row.flags for row in rows):
             self.say(f"{where}: its caller got all of it, and the books say {rows[-1].state}")
             return
-        last = rows[-1]
+        answers = [row for row in rows if "rating" not in row.flags and (row.outcome == "ok" or row.charge)]
+        last = answers[-1] if answers else rows[-1]
+        if any("unbilled" in row.flags for row in rows):
+            self.say(f"{where}: its caller got all of it, and not all is billed: {[row.flags for row in rows]}")
         truth = self.bill.get(last.name)
         if last.outcome != "ok" or truth is None or truth.reason != "complete":
             self.say(f"{where}: passed off as a success: {last.outcome}, provider {truth}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.simulation.loop import ProcessLoop
-from tests.simulation.market import MODELS
+from tests.simulation.market import MODELS, POLICIES
 from tests.simulation.network import MemoryTransport
 from tests.support.callers import Fate, body_for
 
@@ -64,7 +64,7 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
     rush_us = RUSH_US if world.rates["rush"] else 1
     leaves = draw() < vanish
     leave_early = draw() < 0.4
-    return Order(
+    made = Order(
         number=number,
         burst=chance.randrange(bursts),
         at_us=int(burst_us * draw() ** 2) // rush_us * rush_us + int(draw() * 20_000),
@@ -82,6 +82,9 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
         fallback=chance.choice(tuple(MODELS)) if draw() < world.rates["fallbacks"] else None,
         wish=chance.choice(WISHES) if draw() < world.rates["fallbacks"] else None,
     )
+    if draw() < world.rates["escalation"]:
+        made = msgspec.structs.replace(made, model=chance.choice(tuple(POLICIES)))
+    return made
 
 
 def probe(number: int, model: str) -> Order:

@@ -18,6 +18,20 @@ MODELS: dict[str, tuple[str, ...]] = {
     "sim/many": ("amber", "birch", "cedar", "fjord"),
     "sim/across": ("ember", "fjord", "delta"),
 }
+WEAK: dict[str, tuple[str, ...]] = {
+    # only policies call them
+    "sim/weak": ("amber", "fjord"),
+    "sim/weak-claude": ("delta",),
+}
+POLICIES: dict[str, str] = {
+    "policy/checked": 'models = ["sim/weak"]\n'
+    'escalation = { to = ["sim/pair"], streams = "withhold", must_not_match = "^[a-m]" }',
+    "policy/rated": 'models = ["sim/weak-claude"]\n'
+    'escalation = { to = ["sim/across"], streams = "withhold", self_rating_percent = 60 }',
+    "policy/unseen": 'models = ["sim/weak"]\n'
+    'escalation = { to = ["sim/mixed"], must_not_match = "^[a-m]", self_rating_percent = 60 }',
+}
+"""Where a stronger model answers when the first one's answer will not do; its streams are withheld, or never looked at."""
 DAY_US = 86_400_000_000
 EPOCH_US = 1_772_322_000 * 1_000_000  # 2026-02-28T23:40:00Z: a day, a week and a month are about to end
 NANO = 10**9
@@ -75,12 +89,13 @@ class Version(msgspec.Struct, frozen=True):
             )
             for vendor in VENDORS
         ]
-        for slug, names in MODELS.items():
+        for slug, names in (MODELS | WEAK).items():
             offers = []
             for name in names:
                 input, output = self.prices[slug, name].texts()
                 offers.append(offer(name, upstream_id(slug), input=input, output=output))
             lines.append(model(slug, *offers, context=8192, output=1024))
+        lines += [f"[policies.{name.removeprefix('policy/')}]\n{text}" for name, text in POLICIES.items()]
         return "\n".join(lines)
 
 
@@ -89,7 +104,7 @@ def version(seed: int, number: int) -> Version:
     chance = random.Random(f"{seed}/prices {number}")
     prices = {
         (slug, name): Price(chance.randint(100_000, 4_000_000), chance.randint(400_000, 12_000_000))
-        for slug, names in MODELS.items()
+        for slug, names in (MODELS | WEAK).items()
         for name in names
     }
     return Version(

@@ -21,6 +21,7 @@ CLASSES: tuple[str, ...] = (
     "garbage",  # events that are not JSON, HTML pages, a missing end
     "usage",  # usage missing, twice, absurd
     "prefills",  # the beginning of an answer, refused or repeated
+    "escalation",  # policies whose first model's answer may not do
     "bytes",  # odd framing: compressed, split, trailers, CR LF, comments
     # the way there
     "dial",  # names not found, connections refused, packets lost

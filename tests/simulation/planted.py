@@ -12,13 +12,14 @@ import pytest
 
 from farebox import pipeline
 from farebox.attempt import Try
-from farebox.billing import allotments, journal, meter, poster, pricing, recovery, settlement
+from farebox.billing import allotments, journal, meter, poster, pricing, recovery, seams, settlement
 from farebox.billing.holds import Holds, Purse, Reserved
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
+from farebox.escalation import Escalation, Withheld
 from farebox.flight import Flight
 from farebox.gate.limits import Admission, Limiter
 from farebox.gate.principal import Keyring
@@ -370,6 +371,49 @@ def ended_lives_keep_their_slices(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(allotments, "return_slices", lambda database, connection, ended: 0)
 
 
+def a_first_answer_is_not_billed(patch: pytest.MonkeyPatch) -> None:
+    """Only the stronger model's answer is charged, not the one that it replaced."""
+    honest = Settlement.end_attempt
+
+    def end_attempt(self: Settlement, ending: Any, seen: Seen, **more: Any) -> Verdict:
+        verdict = honest(self, ending, seen, **more)
+        last = self.attempts[-1]
+        if "escalated" in last.flags:
+            self.charge_nano -= last.charge_nano
+            self.attempts[-1] = msgspec.structs.replace(last, charge_nano=0)
+        return verdict
+
+    patch.setattr(Settlement, "end_attempt", end_attempt)
+
+
+def two_answers_in_one_stream(patch: pytest.MonkeyPatch) -> None:
+    """What was withheld goes out although a stronger model answers."""
+    honest = Escalation.keep
+
+    def keep(self: Escalation, candidate: Any, answer: Any, verdict: Any, reason: str) -> Any:
+        failure = honest(self, candidate, answer, verdict, reason)
+        if isinstance(answer, Withheld):
+            leaking[self] = answer.released()
+        return failure
+
+    leaking: dict[Escalation, bytes] = {}
+    finish = Flight.deliver_stream
+
+    def deliver_stream(self: Flight, relay: Any, verdict: Any, withheld: Any = None) -> None:
+        if self.escalation in leaking:
+            self.exchange.answer.start(self.stream_headers())
+            self.exchange.answer.send(leaking.pop(self.escalation))
+        finish(self, relay, verdict, withheld)
+
+    patch.setattr(Escalation, "keep", keep)
+    patch.setattr(Flight, "deliver_stream", deliver_stream)
+
+
+def nobody_got_it_and_pays(patch: pytest.MonkeyPatch) -> None:
+    """A first answer that would not do is charged although no other came, and the caller got none."""
+    patch.setattr(seams, "aside", lambda attempt: False)
+
+
 BUGS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -400,5 +444,8 @@ BUGS: dict[str, Plant] = {
         every_attempt_has_the_whole_time,
         tries_at_one_offer_are_not_counted,
         retries_cost_nothing,
+        a_first_answer_is_not_billed,
+        two_answers_in_one_stream,
+        nobody_got_it_and_pays,
     )
 }

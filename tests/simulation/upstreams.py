@@ -135,6 +135,9 @@ class Upstream(Simulator):
             orders.append(f"thinking={shape.randint(1, 8)}")
         if shape.random() < 0.15:
             orders.append(f"cached={shape.randint(1, 12)}")
+        if b'"sim-weak' in inbound.body:
+            # How sure it is of its answer, should anybody ask.
+            orders.append(f"rating={shape.choice((20, 90))}")
         if not world.healed and call >= 0:
             orders += misbehaviour(chance, world.rates, stream=stream)
         text = "+".join(orders)
