@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
-from tests.support.running import Farebox, wait_until
+from tests.support.running import Farebox, model, offer, provider, wait_until
 from tests.support.stripe_site import StripeSite
 
 from farebox.app import read_pepper
@@ -17,6 +18,7 @@ from farebox.config import load
 from farebox.failpoints import POINTS
 from farebox.money import format_amount
 from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.simulator.testing import SimulatorProcess
 from farebox.storage import queries
 from farebox.storage.database import Database
 
@@ -106,6 +108,20 @@ def test_a_top_up_by_card(site: StripeSite, tmp_path: Path) -> None:
         wait_until(lambda: box.get(where, key=boss).json()["data"]["status"] == "credited", "the credit")
         assert remaining(box, "acme") == "25.00" and remaining(box, "other") == "0.00"
 
+        assert box.get("/v1/topups/auto", key=boss).status == 404
+        wish = {"below_usd": "5", "amount_usd": "25", "month_cap_usd": 100}
+        for body, said in (({**wish, "month_cap_usd": "20"}, "cap"), ({"below_usd": "5"}, "amount_usd"), ({"off": True}, "off")):
+            refused = box.post("/v1/topups/auto", body, key=boss)
+            assert refused.status == 400 and said in refused.json()["error"]["message"], refused.body
+        auto = box.post("/v1/topups/auto", wish, key=boss)
+        assert auto.status == 200 and auto.json()["data"]["url"].startswith("https://checkout.stripe.com/"), auto.body
+        (setup,) = [one["id"] for one in site.objects.values() if one.get("mode") == "setup"]
+        site.deliver(hook(box), site.save_card(setup))
+        wait_until(lambda: box.get("/v1/topups/auto", key=boss).json()["data"]["card_saved"], "the card")
+        off = box.post("/v1/topups/auto", {"enabled": False}, key=boss).json()["data"]
+        assert (off["enabled"], off["below_usd"], off["month_cap_usd"], off["url"]) == (False, "5.00", "100.00", None)
+        assert box.get("/v1/topups/auto", key=stranger).status == 404
+
         page = box.cli("topup", "other", "10", "--stripe")
         assert page["state"] == "open" and page["url"].startswith("https://checkout.stripe.com/")
         site.deliver(hook(box), site.pay(page["session"]))
@@ -186,3 +202,52 @@ def test_kill_at_a_point_of_an_automatic_top_up(site: StripeSite, tmp_path: Path
         box.check_books()
     finally:
         box.kill()
+
+
+@pytest.mark.full
+def test_below_zero_calls_are_refused_until_it_is_topped_up(site: StripeSite, tmp_path: Path) -> None:
+    """A payment is spent, disputed, and lost; calls are a 402 in between, and the next payment pays what is owed first."""
+    with SimulatorProcess(bill_path=tmp_path / "bill.jsonl") as simulator:
+        text = provider("lab", f"{simulator.origin}/v1") + model("t/one", offer("lab", "sim+tokens=5"))
+        with Farebox(tmp_path / "box", config=text + site.config('min_amount = "0.50"')) as box:
+            manager(box, "acme")
+            key = box.cli("keys", "create", "--account", "acme")["key"]
+
+            def buy(usd: str) -> str:
+                page = box.cli("topup", "acme", usd, "--stripe")
+                before = remaining(box, "acme")
+                site.deliver(hook(box), site.pay(page["session"]))
+                wait_until(lambda: remaining(box, "acme") != before, "the credit")
+                return str(site.objects[page["session"]]["payment_intent"])
+
+            def call() -> int:
+                body = {"model": "t/one", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+                return box.post("/v1/chat/completions", body, key=key).status
+
+            intent = buy("0.50")
+            assert call() == 200
+            box.wait_posted()
+            spent = Decimal("0.50") - Decimal(remaining(box, "acme"))
+            assert spent > 0
+            event = site.dispute(intent, 50)
+            site.deliver(hook(box), event)
+            wait_until(lambda: Decimal(remaining(box, "acme")) == -spent, "the credit is withdrawn, what is spent is owed")
+            wait_until(lambda: call() == 402, "workers have given back what they held")
+            # What a worker held already may still be spent, for a second; it is owed, too.
+            box.wait_posted()
+            spent = -Decimal(remaining(box, "acme"))
+            site.deliver(hook(box), site.move(event["data"]["object"]["id"], "lost"))
+            buy("1.00")
+            assert Decimal(remaining(box, "acme")) == 1 - spent
+            wait_until(lambda: call() == 200, "it is served again")
+            (bought, _) = reversed(box.cli("cards", "list", "--account", "acme")["payments"])
+            (gone,) = box.cli("cards", "reversals", bought["id"])["reversals"]
+            assert (gone["kind"], gone["amount"], gone["state"]) == ("dispute", "0.50", "done")
+            box.wait_posted()
+            newest = box.cli("cards", "list", "--account", "acme")["payments"][0]["id"]
+            made = box.cli("cards", "refund", newest, "0.10")
+            assert set(made) == {"id", "kind", "payment", "account", "amount", "state", "stripe", "problem"}
+            assert made["state"] == "done"
+            refused = box.cli("cards", "refund", newest, "0.90", check=False)["error"]
+            assert "--below-zero" in refused and refused.count("\n") == 1
+            box.check_books()

@@ -139,6 +139,8 @@ ROWS: dict[tuple[str, str], Row] = {
     # Nothing is paid by card here: what is there is said first to whom. `test_card_payments` has it switched on.
     ("POST", "/topups"): Row(MANAGERS, at("/v1/topups"), lambda t, p: {"amount_usd": "25.00"}, whole=True, created=404),
     ("GET", "/topups/*"): Row(MANAGERS, at("/v1/topups/pay-1"), whole=True, created=404),
+    ("GET", "/topups/auto"): Row(MANAGERS, at("/v1/topups/auto"), whole=True, created=404),
+    ("POST", "/topups/auto"): Row(MANAGERS, at("/v1/topups/auto"), lambda t, p: {"enabled": False}, whole=True, created=404),
     ("POST", "/stripe/webhook"): Row(ANYBODY, at("/stripe/webhook"), lambda t, p: {}, created=404),
     ("POST", "/chat/completions"): Row(CALLERS, at("/v1/chat/completions"), lambda t, p: CHAT),
     ("POST", "/messages"): Row(CALLERS, at("/v1/messages"), lambda t, p: CHAT),

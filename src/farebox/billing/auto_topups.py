@@ -97,6 +97,7 @@ def order_setup(database: Database, terms: CardTerms, *, id: str, account_id: st
         lock_account(connection, account_id)
         if auto_topup(connection, account_id) is None:
             raise CommandRefused(f"the account `{account_id}` has no automatic top-up yet; say below what, and how much")
+        cards.check_open(connection, account_id)
         command = f"{account_id}:{OWN}setup:{id}"
         return cards.write_wanted(
             connection, id, account_id, "setup", amount_nano=0, currency=terms.currency, command=command, now_us=now_us

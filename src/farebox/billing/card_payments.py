@@ -151,11 +151,7 @@ def order(
             return known
         if account.kind != "prepaid":
             raise CommandRefused(f"the account `{account_id}` is postpaid: book money that comes in as a payment")
-        waiting = select(card_payments.c.id).where(
-            card_payments.c.account_id == account_id, card_payments.c.state.in_(("wanted", "open"))
-        )
-        if len(connection.execute(waiting.limit(OPEN_PER_ACCOUNT_MAX)).all()) >= OPEN_PER_ACCOUNT_MAX:
-            raise CommandRefused(f"the account has {OPEN_PER_ACCOUNT_MAX} top-ups that wait to be paid; pay one, or wait a day")
+        check_open(connection, account_id)
         return write_wanted(
             connection,
             id,
@@ -168,6 +164,15 @@ def order(
         )
 
     return database.write(work)
+
+
+def check_open(connection: Connection, account_id: str) -> None:
+    """Refuse another page where nobody came to so many."""
+    waiting = select(card_payments.c.id).where(
+        card_payments.c.account_id == account_id, card_payments.c.state.in_(("wanted", "open"))
+    )
+    if len(connection.execute(waiting.limit(OPEN_PER_ACCOUNT_MAX)).all()) >= OPEN_PER_ACCOUNT_MAX:
+        raise CommandRefused(f"the account has {OPEN_PER_ACCOUNT_MAX} pages that wait for somebody; use one, or wait a day")
 
 
 def write_wanted(

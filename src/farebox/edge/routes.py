@@ -61,6 +61,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/dashboard/billing/usage", newapi.usage, "key"),
     Route("GET", "/usage/token", newapi.token, "key"),
     Route("POST", "/topups", topups.create, "manage"),
+    Route("GET", "/topups/auto", topups.get_auto, "manage"),
+    Route("POST", "/topups/auto", topups.set_auto, "manage"),
     Route("GET", "/topups/*", topups.get, "manage"),
     Route("POST", "/stripe/webhook", stripe_webhook.webhook, "public", root=True),
 )

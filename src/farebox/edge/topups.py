@@ -1,4 +1,5 @@
-"""`POST /topups` and `GET /topups/{id}`: a management key of an account asks for a page to pay on, and what became of it.
+"""`POST /topups` and `GET /topups/{id}`: a management key of an account asks for a page to pay on, and what became of it;
+`/topups/auto`: top-ups by a saved card.
 
 The worker writes down what is wanted and waits a moment for the bookkeeper to have the page from Stripe; nothing here speaks to
 Stripe.
@@ -11,7 +12,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import card_payments
+from farebox.billing import auto_topups, card_payments
+from farebox.billing.auto_topups import AutoTopUp
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused
 from farebox.edge.info import Page, Question, whole_account
@@ -62,13 +64,19 @@ async def create(gateway: Gateway, request: Question) -> Page:
         )  # fmt: skip
     except CommandRefused as error:
         raise invalid(str(error)) from None
-    if request.library.waiting < WAITING_MAX and payment.state == "wanted":
-        request.library.waiting += 1
-        try:
-            payment = await _opened(request, payment)
-        finally:
-            request.library.waiting -= 1
+    payment = await _with_page(request, payment)
     return Page(202 if payment.state == "wanted" else 201, _encode({"data": shown(payment)}))
+
+
+async def _with_page(request: Question, payment: Payment) -> Payment:
+    """The payment when it has its page, or as it is after some seconds."""
+    if request.library.waiting >= WAITING_MAX or payment.state != "wanted":
+        return payment
+    request.library.waiting += 1
+    try:
+        return await _opened(request, payment)
+    finally:
+        request.library.waiting -= 1
 
 
 async def _opened(request: Question, payment: Payment) -> Payment:
@@ -93,3 +101,67 @@ async def get(gateway: Gateway, request: Question) -> Page:
     if found is None or found.account_id != principal.account:
         raise FareboxError(Kind.NOT_FOUND, f"there is no top-up `{wanted}`", param="id")
     return Page(200, _encode({"data": shown(found)}))
+
+
+def _auto_shown(wish: AutoTopUp, url: str | None = None) -> dict[str, Any]:
+    return {
+        "enabled": wish.enabled,
+        "below_usd": format_amount(wish.below_nano),
+        "amount_usd": format_amount(wish.amount_nano),
+        "month_cap_usd": format_amount(wish.month_cap_nano),
+        "card_saved": bool(wish.payment_method),
+        "declines": wish.declines,
+        "problem": wish.problem or None,
+        "url": url,
+    }
+
+
+async def get_auto(gateway: Gateway, request: Question) -> Page:
+    """`GET /topups/auto`: when the account is topped up by its saved card, and by how much."""
+    principal = await whole_account(gateway, request)
+    cards_of(request)
+    return Page(200, _encode({"data": _auto_shown(await _wish(request, principal.account))}))
+
+
+async def _wish(request: Question, account: str) -> AutoTopUp:
+    found: AutoTopUp | None = await request.library.read(lambda connection: auto_topups.auto_topup(connection, account))
+    if found is None:
+        raise FareboxError(
+            Kind.NOT_FOUND, "the account has no automatic top-up; `POST` its `below_usd`, `amount_usd` and `month_cap_usd`"
+        )
+    return found
+
+
+async def set_auto(gateway: Gateway, request: Question) -> Page:
+    """`POST /topups/auto`: switch it on with amounts, or off with `"enabled": false`; with a page where no card is saved yet."""
+    principal = await whole_account(gateway, request)
+    terms = cards_of(request)
+    amounts = ("below_usd", "amount_usd", "month_cap_usd")
+    body = Body(request.body, (*amounts, "enabled"))
+    account, made, now_us = principal.account, gateway.ids.new("pay"), gateway.clock.now_us()
+    if body.flag("enabled") is False:
+        await _wish(request, account)
+        await request.library.command(lambda database: auto_topups.switch_off(database, account))
+        return Page(200, _encode({"data": _auto_shown(await _wish(request, account))}))
+    nano: list[int] = []
+    for name in amounts:
+        value = body.budget_nano(name)
+        if value is None:
+            raise reading.missing(name, 'dollars as a string such as "25.00"')
+        nano.append(value)
+    try:
+        wish: AutoTopUp = await request.library.command(
+            lambda database: auto_topups.set_up(
+                database, terms, account_id=account, below_nano=nano[0], amount_nano=nano[1], month_cap_nano=nano[2],
+                now_us=now_us,
+            )
+        )  # fmt: skip
+        if wish.payment_method:
+            return Page(200, _encode({"data": _auto_shown(wish)}))
+        page: Payment = await request.library.command(
+            lambda database: auto_topups.order_setup(database, terms, id=made, account_id=account, now_us=now_us)
+        )
+    except CommandRefused as error:
+        raise invalid(str(error)) from None
+    page = await _with_page(request, page)
+    return Page(200, _encode({"data": _auto_shown(wish, page.url or None)}))
