@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
     "config_models": set(),
     "config_payments": {"money"},
     "config_providers": set(),
-    "config_routing": set(),
+    "config_routing": {"money"},
     "exchange": {"gate", "wires"},
     "turn": set(),
     "transport": {"turn"},
@@ -124,9 +124,10 @@ ARROWS: dict[str, set[str]] = {
         "transport", "turn", "wires",
     },
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
+    "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {
-        "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "routing",
-        "turn", "wires",
+        "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "race",
+        "routing", "turn", "wires",
     },
     "edge": {
         "attempt", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "metering", "money", "pipeline",

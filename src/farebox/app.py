@@ -46,6 +46,7 @@ from farebox.routing import retry
 from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.circuit import Rules
 from farebox.routing.health import Health, OfferHealth
+from farebox.routing.hedging import Waste
 from farebox.routing.measured import Measured
 from farebox.routing.patience import Patience, before
 from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
@@ -438,8 +439,10 @@ class Worker:
         local_url: str | None,
         run_dir: Path,
         limiter: Limiter | None = None,
+        workers: int = 1,
     ) -> None:
-        """`limiter` is the one that all workers of the machine share; without it this one counts alone."""
+        """`limiter` is the one that all workers of the machine share; without it this one counts alone. So many `workers`
+        share what hedges may waste."""
         config = loaded.config
         clock = outside.clock
         self.database = outside.open_database(loaded)
@@ -450,6 +453,7 @@ class Worker:
         self._prices, market = self._read_market()
         assert market is not None, "there is no revision that is known yet"
         health = Health(_rules(config.health))
+        health.measures_answers = any(section.hedge is not None for section in config.policies.values())
         router = make_router(loaded, market, MonotonicHealth(health, clock))
         run_examples, self._examples_thread = on_one_thread("examples")
         sorter = make_sorter(router, run_examples)
@@ -500,6 +504,7 @@ class Worker:
             fail_point=outside.fail_point,
             turn=self.turn,
             sorter=sorter,
+            waste=Waste(parse_amount(config.hedging.waste_per_day) // workers, config.hedging.time_zone),
         )
         run_commands, self._command_thread = on_one_thread("commands")
         self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded), card_terms(loaded))

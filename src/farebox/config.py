@@ -26,10 +26,13 @@ from farebox.config_routing import (
     EscalationSection,
     ExamplesSection,
     HealthSection,
+    HedgeSection,
+    Hedging,
     PercentilesSection,
     PolicySection,
     PriceCapSection,
     Routing,
+    check_hedging,
 )
 from farebox.money import BASIS_POINTS, MoneyError, parse_percent
 
@@ -214,6 +217,7 @@ class Config(_Section, frozen=True):
     models: tuple[ModelSection, ...] = ()
     routing: Routing = Routing()
     health: HealthSection = HealthSection()
+    hedging: Hedging = Hedging()
     policies: dict[str, PolicySection] = {}
     aliases: dict[str, str] = {}
     """Other names for models: `"fast" = "openai/gpt-4o-mini"`."""
@@ -341,7 +345,7 @@ def _known_names(place: str) -> tuple[str, ...]:
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
         "markup": MarkupSection, "signup": SignupSection, "invoices": Invoices, "routing": Routing,
         "health": HealthSection, "policies": PolicySection, "alerts": Alerts, "display": DisplaySection,
-        "stripe": StripeSection,
+        "stripe": StripeSection, "hedging": Hedging,
     }  # fmt: skip
     found: Any = section.get(steps[0])
     if steps[0] == "markup":
@@ -360,6 +364,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = ExamplesSection
     elif steps[-1] == "escalation":
         found = EscalationSection
+    elif steps[-1] == "hedge":
+        found = HedgeSection
     elif steps[-1] == "max_price":
         found = PriceCapSection
     elif steps[-1].startswith("preferred_"):
@@ -463,6 +469,7 @@ def _check(config: Config, path: Path) -> None:
     check_alerts(config.alerts, refuse)
     check_signup(config.signup, refuse)
     check_display(config.display, refuse)
+    check_hedging(config.hedging, refuse)
     check_stripe(config.stripe, refuse)
     for name, provider in config.providers.items():
         if provider.base_url is not None and not re.match(r"https?://[^\s/]+", provider.base_url):

@@ -3,9 +3,13 @@
 A policy shares most of its settings with a request's `provider` object; `PolicySection.provider` says them in its words.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+
+from farebox.money import MoneyError, parse_amount
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +87,44 @@ class EscalationSection(_Section, frozen=True):
     """A regular expression that is found in it."""
 
 
+class HedgeSection(_Section, frozen=True):
+    """A second provider of the same model is asked when the first is slower than 95 % of its answers of the last half hour: to
+    its first content, or, where nothing is streamed, to the whole answer. Who has content first answers; the other one is hung
+    up on where that stops its bill, else read on to its usage."""
+
+    samples_min: int = 50
+    """Answers that have to be measured before; 1 to 1000000."""
+    delay_min_ms: int = 100
+    """The first provider is waited for at least so long; 0 to 600000."""
+    charge: Literal["winner", "both"] = "winner"
+    """Who pays for the answer that nobody got: `"winner"`, the operator; `"both"`, the customer."""
+
+
+class Hedging(_Section, frozen=True):
+    """What hedges of all policies together may waste."""
+
+    waste_per_day: str = "1.00"
+    """USD a day for answers that nobody got, decimal string. Each worker has an equal share of it."""
+    time_zone: str = "UTC"
+    """Whose days: an IANA name, e.g. `"Europe/Berlin"`."""
+
+
+def check_hedging(hedging: Hedging, refuse: Callable[[str, str], None]) -> None:
+    """What types alone cannot say."""
+    try:
+        if parse_amount(hedging.waste_per_day) < 0:
+            refuse("hedging.waste_per_day", f"{hedging.waste_per_day} is negative; write 0 to hedge nothing")
+    except MoneyError as error:
+        refuse("hedging.waste_per_day", str(error))
+    try:
+        ZoneInfo(hedging.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        refuse(
+            "hedging.time_zone",
+            f"there is no time zone `{hedging.time_zone}` on this machine; write an IANA name such as `Europe/Berlin`",
+        )
+
+
 class PolicySection(_Section, frozen=True):
     """Named preferences, called as the model `policy/NAME` or set as a default. Callers can narrow its filters, never widen them;
     their own `order` and `sort` come before its."""
@@ -144,6 +186,8 @@ class PolicySection(_Section, frozen=True):
     """For the decision `"examples"`."""
     escalation: EscalationSection | None = None
     """When a stronger model answers instead."""
+    hedge: HedgeSection | None = None
+    """When a second provider is asked beside a slow first one."""
 
     def provider(self) -> dict[str, Any]:
         """The settings that requests have, too, as a request's `provider` object."""

@@ -30,11 +30,23 @@ class Surface(msgspec.Struct, frozen=True):
 class Answer(Protocol):
     """The client's end of the exchange. `headers` are encoded lines, each ended by CR LF."""
 
-    gone: bool
-    """The client has hung up."""
-    started: bool
-    """A status line has been sent: from here on an error can only be told inside the body."""
-    ended: bool
+    @property
+    def gone(self) -> bool:
+        """The client has hung up."""
+        ...
+
+    @gone.setter
+    def gone(self, gone: bool) -> None: ...
+
+    @property
+    def started(self) -> bool:
+        """A status line has been sent: from here on an error can only be told inside the body."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The last part has been sent."""
+        ...
 
     @property
     def on_gone(self) -> Callable[[], None] | None:

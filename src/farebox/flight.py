@@ -33,6 +33,7 @@ from farebox.wires.usage import Usage
 
 if TYPE_CHECKING:
     from farebox.gateway import Gateway
+    from farebox.race import Lane
 
 CHECKPOINT_US = 2_000_000
 CHECKPOINT_TOKENS = 256
@@ -65,6 +66,8 @@ class Flight(msgspec.Struct, eq=False):
     interrupted: bool = False
     task: asyncio.Task[object] | None = None
     """What is interrupted when the client of a stream leaves."""
+    lane: "Lane | None" = None
+    """Where the call is hedged, and another flight may be under way beside this one."""
 
     @staticmethod
     def of(
@@ -108,17 +111,21 @@ class Flight(msgspec.Struct, eq=False):
 
     # --- the loop over attempts -------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns."""
+    async def run(self, *, counted: bool = True) -> None:
+        """Answer the call, or raise the `FareboxError` that tells why not. The settlement is terminal when this returns. A call
+        is `counted` once, whose retries are bounded by the number of calls."""
         gateway = self.gateway
         gateway.flights[self] = None
-        gateway.retries.called(self.started_us)
+        if counted:
+            gateway.retries.called(self.started_us)
         try:
             failure = await self.trying.run()
             if failure is None:
                 return
             index, tries = 0, Tries()
             while True:
+                if self.lane is not None and not await self.lane.goes_on(failure, tries):
+                    return
                 following = self._following(failure, index, tries)
                 if following is None:
                     self._give_up(failure.error)
@@ -153,7 +160,8 @@ class Flight(msgspec.Struct, eq=False):
         following = tries.following(
             range(len(self.plan.candidates)) if rest is None else rest.able,
             gateway.retry_policy_for(self.plan, self.demand),
-            attempts=sum(RATING_FLAG not in one.flags for one in self.settlement.attempts),
+            attempts=sum(RATING_FLAG not in one.flags for one in self.settlement.attempts)
+            + (0 if self.lane is None else self.lane.others),
             now_us=now_us,
             deadline_us=self.deadline_us,
             chance=gateway.random.uniform(),
@@ -298,6 +306,7 @@ class Flight(msgspec.Struct, eq=False):
         return msgspec.json.encode(
             {
                 "plan": self.gateway.explained(self.call, self.plan),
+                "hedge": None if self.lane is None else self.lane.told(),
                 "attempts": [explain.attempted(one) for one in settlement.attempts],
                 "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],
                 "hold_usd": format_amount(settlement.hold_nano),
@@ -310,9 +319,11 @@ class Flight(msgspec.Struct, eq=False):
         lines = b"%b%bx-farebox-attempts: %d\r\nx-generation-id: %b\r\n" % (
             self.exchange.base,
             trying.candidate.target.head,
-            len(settlement.attempts) + len(settlement.under_way),
+            len(settlement.attempts) + len(settlement.under_way) + (0 if self.lane is None else self.lane.others),
             settlement.id.encode(),
         )
+        if self.lane is not None:
+            lines += self.lane.header
         if trying.dropped:
             lines += b"x-farebox-dropped: %b\r\n" % ", ".join(trying.dropped).encode("ascii", "replace")
         if self.escalation is not None:
@@ -346,6 +357,9 @@ class Flight(msgspec.Struct, eq=False):
         trying = self.trying
         relay = trying.relay
         settings = self.gateway.settings
+        if self.gone_us and now_us - self.gone_us > settings.drain_us:
+            self.interrupt()
+            return False
         if relay is None:
             return self._withheld is not None and now_us - self.checkpoint_us >= settings.keepalive_us
         if trying.first_token_us and now_us > trying.first_token_us and not relay.content_started:
@@ -353,14 +367,13 @@ class Flight(msgspec.Struct, eq=False):
             if trying.response is not None:
                 trying.response.give_up("no content within the time-out for the first token")
             return False
-        if self.gone_us and now_us - self.gone_us > settings.drain_us:
-            self.interrupt()
-            return False
         if self.sending_us and now_us - self.sending_us > SEND_STALL_US:
             self.client_left()
             self.interrupt()
             return False
         if relay.content_started and trying.withheld is None:
+            if self.lane is not None and self.lane.lost:
+                return False  # what nobody got is charged to nobody, not after a crash either
             tokens = relay.observed_output_tokens()
             if tokens - self.checkpoint_tokens >= CHECKPOINT_TOKENS or now_us - self.checkpoint_us >= CHECKPOINT_US:
                 self.checkpoint(relay, tokens, now_us)
@@ -384,5 +397,11 @@ class Flight(msgspec.Struct, eq=False):
         if relay is None or self.exchange.answer.gone:
             return
         self.checkpoint_us = now_us
+        waiting = None if self.lane is None else self.lane.undecided
+        if waiting is not None:
+            # Nobody knows yet who will answer.
+            waiting.start(_EVENT_STREAM + self.exchange.base)
+            waiting.send(relay.keepalive())
+            return
         self.exchange.answer.start(self.stream_headers())
         self.exchange.answer.send(relay.keepalive())

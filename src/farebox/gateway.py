@@ -1,5 +1,6 @@
 """The gateway: the services that a call needs, put together once per worker process. `app.Worker` builds it."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,10 +18,11 @@ from farebox.gate.addresses import Network
 from farebox.gate.limits import Limiter
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
-from farebox.routing import explain, retry
+from farebox.routing import explain, hedging, retry
 from farebox.routing.health import Health
-from farebox.routing.lessons import lesson
-from farebox.routing.patience import Demand, Patience, before, shorter
+from farebox.routing.hedging import Outlook, Waste
+from farebox.routing.lessons import OUTRUN, lesson
+from farebox.routing.patience import NO_DEMAND, Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
@@ -89,6 +91,7 @@ class Gateway:
         fail_point: Callable[[str], None],
         turn: Turn,
         sorter: Sorter | None = None,
+        waste: Waste | None = None,
     ) -> None:
         self.router = router
         self._market = market
@@ -113,6 +116,9 @@ class Gateway:
         """Where policies sort calls by examples."""
         self.flights: dict[Flight, None] = {}
         """In the order of their beginning."""
+        self.outrun: set[asyncio.Task[None]] = set()
+        """Attempts that another one has outrun, on their way to their end; nobody waits for them."""
+        self.waste = Waste(0) if waste is None else waste
         self.draining = False
         self._heads: dict[tuple[Target, int], Prepared] = {}
         self._day = ("", 0)
@@ -168,13 +174,36 @@ class Gateway:
         """The plan as its owner may read it."""
         now_us = self.clock.monotonic_us()
         tried = self.retry_policy.attempts_max
+        standing = plan.standing
         return explain.explained(
             call,
             plan,
             lambda target: self.health.view(target, now_us),
             tried=tried,
             decision=self.router.policies.decision(call.model),
+            hedge=None if standing is None or standing.hedge is None else self.outlook(call, plan),
         )
+
+    def outlook(self, call: Call, plan: Plan, demand: Demand = NO_DEMAND) -> Outlook:
+        """Whether, when and where a second attempt would be made beside a slow first one."""
+        assert plan.standing is not None and plan.standing.hedge is not None, "it is asked of policies that hedge"
+        now_us = self.clock.monotonic_us()
+        return hedging.outlook(
+            plan.standing.hedge,
+            call,
+            tuple(candidate.target for candidate in plan.candidates),
+            escalates=plan.escalates(call),
+            attempts_max=self.retry_policy_for(plan, demand).attempts_max,
+            times=lambda target: self.health.times(target, now_us, streamed=call.stream),
+            usable=lambda target: self.health.usable(target, now_us),
+        )
+
+    async def end_outrun(self) -> None:
+        """Cut off what nobody waits for; each is settled by what was seen."""
+        for task in self.outrun:
+            task.cancel()
+        if self.outrun:
+            await asyncio.wait(self.outrun)
 
     def today(self, now_us: int) -> str:
         """The UTC day `YYYY-MM-DD`, computed once a day."""
@@ -229,12 +258,19 @@ class Gateway:
         if not start.begun_us:
             return
         first = attempt.first_byte_us if start.streamed else None
+        answer_us = None
+        if start.late and attempt.outcome == OUTRUN and attempt.first_byte_us is None:
+            # It is not known how long it would have taken; without it the slowest would be missing from what is usual.
+            first, answer_us = (attempt.ended_us, None) if start.streamed else (None, attempt.ended_us - attempt.started_us)
+        elif not start.streamed and self.health.measures_answers and attempt.first_byte_us is not None:
+            answer_us = attempt.ended_us - attempt.started_us
         self.health.finished(
             Place(start.provider, start.provider_key, start.model),
             "ok" if attempt.outcome == "ok" else lesson(attempt.outcome, start.kind),
             start.begun_us,
             self.clock.monotonic_us(),
             first_token_us=None if first is None else max(first - attempt.started_us, 0),
+            answer_us=answer_us,
             tokens=0 if first is None or attempt.usage is None else attempt.usage.completion_tokens,
             retry_after_us=start.retry_after_us,
             reason=start.kind or "",
@@ -284,6 +320,8 @@ class Gateway:
 
     def finished(self, flight: Flight, outcome: str, status: int) -> None:
         """One call is over; telemetry takes note."""
+        if flight.lane is not None and flight.lane.lost:
+            return  # the call is the other one's
         target = flight.trying.candidate.target
         plan = flight.plan
         if plan.later_turn and outcome == "ok":

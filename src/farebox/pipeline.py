@@ -6,12 +6,13 @@ admit       credential → principal; rate limits
 plan        an ordered list of offers to try, each with its frozen price
 reserve     the worst case of the dearest attempt is held in every scope; nothing has been sent yet
 flight      attempts: send, retry, fail over until the first content; stream, meter; settle before the last bytes
+            (two of them that race, where a policy hedges)
 telemetry   one record of it all
 """
 
 from operator import attrgetter
 
-from farebox import bridge, metering
+from farebox import bridge, metering, race
 from farebox.billing.budgets import Scope
 from farebox.billing.covering import NOTHING
 from farebox.billing.holds import Insufficient, Reserved
@@ -68,7 +69,11 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, scopes, whom)
         if turn.crowded:
             await step()
-        await Flight.of(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand).run()
+        flight = Flight.of(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand)
+        if found.standing is None or found.standing.hedge is None:
+            await flight.run()
+        else:
+            settlement = await race.run(flight)
     finally:
         metering.leave(gateway, slot, settlement, found)
 

@@ -42,6 +42,9 @@ class Snapshot(msgspec.Struct):
     settled: dict[str, int] = {}
     """By basis of the counts: reported, observed, estimated, none."""
     rate_limited: dict[str, int] = {}
+    hedges: dict[str, int] = {}
+    """By event: `started`, `won`, `wasted`, `failed`, and why there was none."""
+    hedge_waste_nano: int = 0
     charge_nano: int = 0
     losses: int = 0
     crashes: int = 0
@@ -72,15 +75,7 @@ class Metrics:
         calls[key] = seen + 1
         counts.seconds_sum_us += duration_us
         counts.seconds_buckets[bisect_left(BUCKETS_US, duration_us)] += 1
-        counts.charge_nano += settlement.charge_nano
-        for attempt in settlement.attempts:
-            key = f"{attempt.provider}|{attempt.outcome}"
-            counts.attempts[key] = counts.attempts.get(key, 0) + 1
-            counts.settled[attempt.basis] = counts.settled.get(attempt.basis, 0) + 1
-            usage = attempt.usage
-            if usage is not None:
-                counts.input_tokens += usage.prompt_tokens
-                counts.output_tokens += usage.completion_tokens
+        self.ended(settlement)
         if self._access_log:
             line = {
                 "id": settlement.id,
@@ -94,6 +89,23 @@ class Metrics:
                 "attempts": len(settlement.attempts),
             }
             sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+
+    def ended(self, settlement: "Settlement") -> None:
+        """A hold has its end: its charge and its attempts."""
+        counts = self.counts
+        counts.charge_nano += settlement.charge_nano
+        for attempt in settlement.attempts:
+            key = f"{attempt.provider}|{attempt.outcome}"
+            counts.attempts[key] = counts.attempts.get(key, 0) + 1
+            counts.settled[attempt.basis] = counts.settled.get(attempt.basis, 0) + 1
+            usage = attempt.usage
+            if usage is not None:
+                counts.input_tokens += usage.prompt_tokens
+                counts.output_tokens += usage.completion_tokens
+
+    def hedge(self, event: str) -> None:
+        """Something that happened to a hedge: `started`, `won`, `wasted`, `failed`, or why there was none."""
+        self._add(self.counts.hedges, event)
 
     def refused(self, surface: str, code: str) -> None:
         """One call that ended in an error body."""
@@ -142,6 +154,7 @@ class _Total:
             ("attempts", "farebox_upstream_attempts", ("provider", "outcome"), "Attempts at providers"),
             ("settled", "farebox_settle", ("basis",), "Settled attempts by where their counts came from"),
             ("rate_limited", "farebox_ratelimit_denied", ("limit",), "Calls refused by a rate limit"),
+            ("hedges", "farebox_hedges", ("event",), "Second attempts beside slow first ones, and why there were none"),
         )
         for field, name, labels, text in families:
             family = CounterMetricFamily(name, text, labels=labels)
@@ -161,6 +174,7 @@ class _Total:
             ("charge_nano", "farebox_charge_nano", "Nano-dollars charged"),
             ("input_tokens", "farebox_input_tokens", "Tokens metered on the input side"),
             ("output_tokens", "farebox_output_tokens", "Tokens metered on the output side"),
+            ("hedge_waste_nano", "farebox_hedge_waste_nano", "Nano-dollars for answers that nobody got"),
             ("losses", "farebox_hold_exceeded", "Attempts whose price was above their hold"),
             ("crashes", "farebox_internal_errors", "Internal errors"),
         ):

@@ -12,14 +12,15 @@ from farebox.billing.records import Basis
 from farebox.wires.usage import Usage, UsageReport
 
 Ending = Literal[
-    "complete", "refused", "failed_unsent", "failed_before_content", "truncated", "taken_over", "client_gone", "drained"
+    "complete", "refused", "failed_unsent", "failed_before_content", "truncated", "taken_over", "client_gone", "drained",
+    "outrun", "outrun_drained",
 ]
 """How an attempt ended.
 
 `refused`: an error status, nothing generated · `failed_unsent`: no byte reached the provider · `failed_before_content`: an
 error event, a time-out or an end before any content · `truncated`: broken off after content · `taken_over`: the same, and another
 attempt goes on from there · `client_gone`: we hung up after the client did · `drained`: the client went, we read on to the
-usage.
+usage · `outrun`: another attempt had content first, and we hung up · `outrun_drained`: the same, and we read on to the usage.
 """
 
 
@@ -57,6 +58,9 @@ ASIDE = frozenset({ESCALATED_FLAG, RATING_FLAG})
 """Of attempts that are billed with an answer in which nothing of them is; without an answer they are free."""
 UNBILLED_FLAG = "unbilled"
 """It ended well and is free all the same: nobody got its answer."""
+OUTRUN_FLAG = "outrun"
+"""Another attempt beside it had content first: nobody got this one's, and the customer does not pay for it, unless its policy
+says so."""
 INPUT_ESTIMATED_FLAG = "estimated_input"
 _NOTHING = Usage()
 
@@ -94,6 +98,9 @@ def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
             return Verdict(reported, "reported", (*cut, *anomaly), pays)
         usage, flags = _estimate(seen)
         return Verdict(usage, "observed", (*cut, *flags), pays)
+    if ending in ("outrun", "outrun_drained"):
+        found = judge("client_gone" if ending == "outrun" else "drained", seen)
+        return Verdict(found.usage, found.basis, (*found.flags, OUTRUN_FLAG), False)
     # client_gone: a final usage may have come just before the client left.
     if reported is not None:
         return Verdict(reported, "reported", anomaly, True)

@@ -6,6 +6,7 @@ journal. `Settlement.close` always runs, once; it ends what nothing else has end
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -76,6 +77,14 @@ class Books:
         return True
 
 
+class Ruling(Protocol):
+    """Who decides between attempts of two holds that race (`farebox.race`)."""
+
+    def rule(self, ending: Ending, outcome: str) -> tuple[Ending, str, tuple[str, ...]]:
+        """How an attempt of this hold ends, seen with the other's: its ending, its outcome, and flags for its record."""
+        ...
+
+
 class AttemptStart(msgspec.Struct):
     """An attempt under way."""
 
@@ -105,6 +114,8 @@ class AttemptStart(msgspec.Struct):
     first_byte_us: int | None = None
     status: int | None = None
     upstream_request_id: str = ""
+    late: bool = False
+    """It was waited for alone for longer than usual: if it is cut off, that is how long it took at least."""
 
 
 class Settlement(msgspec.Struct, eq=False):
@@ -123,6 +134,8 @@ class Settlement(msgspec.Struct, eq=False):
     last_verdict: Verdict | None = None
     _seam_quotes: dict[int, Quote] = {}
     """Of the attempts that broke off and were gone on with."""
+    ruling: Ruling | None = None
+    """Where the call is hedged, and has another hold beside this one."""
 
     @staticmethod
     def opened(books: Books, hold: Hold, reserved: Reserved, first: AttemptStart) -> "Settlement":
@@ -187,6 +200,31 @@ class Settlement(msgspec.Struct, eq=False):
         )
         self.under_way[start.n] = start
 
+    def beside(self, start: AttemptStart, *, id: str, input_bound: int) -> "Settlement | None":
+        """A second hold of the call, of the same size and in the same scopes, for an attempt beside this one's. Nothing was sent
+        before this returns. None: there is no money at hand for it. Raises `JournalError`."""
+        books, hold = self._books, self._hold
+        reserved = books.holds.try_reserve([purse.scope for purse in self._reserved.purses], hold.amount_nano)
+        if reserved is None:
+            return None
+        quoted = start.quoted
+        second = msgspec.structs.replace(
+            hold,
+            id=id,
+            at_us=start.started_us,
+            model=start.model,
+            provider=start.provider,
+            upstream_id=start.upstream_id,
+            price_version=quoted.price_version,
+            rates=quoted.rates_for(hold.input_estimate),
+            markup_bp=quoted.markup_bp,
+            fees=quoted.fees,
+            plan=quoted.plan,
+            provider_key=start.provider_key,
+            input_bound=input_bound,
+        )
+        return Settlement.opened(books, second, reserved, start)
+
     def _other_model(self, start: AttemptStart) -> str:
         return start.model if start.model != self._hold.model else ""
 
@@ -218,6 +256,9 @@ class Settlement(msgspec.Struct, eq=False):
         next dispatch."""
         assert len(self.under_way) == 1 or n in self.under_way, "no such attempt is under way"
         _, current = self.under_way.popitem() if n is None else (n, self.under_way.pop(n))
+        if self.ruling is not None:
+            ending, outcome, ruled = self.ruling.rule(ending, outcome)
+            flags = (*flags, *ruled)
         books = self._books
         verdict = judge(ending, seen, bill_partial=books.bill_partial)
         report = seen.report

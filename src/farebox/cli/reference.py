@@ -44,10 +44,12 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("models.offers", config.OfferSection),
     ("models.offers.tiers", config.TierSection),
     ("[routing]", config.Routing),
+    ("[hedging]", config.Hedging),
     ("[health]", config.HealthSection),
     ("[policies.NAME]", config.PolicySection),
     ("[policies.NAME.examples]", config.ExamplesSection),
     ("[policies.NAME.escalation]", config.EscalationSection),
+    ("[policies.NAME.hedge]", config.HedgeSection),
     ("policies.NAME.max_price", config.PriceCapSection),
     ("policies.NAME.preferred_*", config.PercentilesSection),
 )

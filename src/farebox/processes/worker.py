@@ -23,6 +23,7 @@ from farebox.edge import health_files
 from farebox.edge.server import HttpServer
 from farebox.gate import limit_file
 from farebox.gate.limits import Limiter
+from farebox.processes import hedge_file
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
 
@@ -68,12 +69,15 @@ async def serve(
     ready: Callable[[Worker], None],
     limiter: Limiter | None = None,
     stop: asyncio.Event | None = None,
+    workers: int = 1,
 ) -> None:
     """One worker's life; `ready` is called when it accepts connections. It ends with `stop`, without one at a signal."""
     run_dir = loaded.folder / "run"
     run_dir.mkdir(exist_ok=True)
     journal, life = open_slot(loaded, slot_path(loaded, number), outside)
-    worker = Worker(loaded, outside, journal, life, local_url=local_url, run_dir=run_dir, limiter=limiter)
+    worker = Worker(loaded, outside, journal, life, local_url=local_url, run_dir=run_dir, limiter=limiter, workers=workers)
+    waste_path = run_dir / f"w{number}{hedge_file.SUFFIX}"
+    hedge_file.restore(worker.gateway.waste, waste_path)
     settings = loaded.config.server
     server = HttpServer(
         worker.app.handle,
@@ -96,7 +100,9 @@ async def serve(
     server.stop_listening()
     await server.drain(settings.drain_s)
     await server.close()
+    await worker.gateway.end_outrun()
     housekeeping.cancel()
+    hedge_file.save(worker.gateway.waste, waste_path)
     worker.books.retry_unwritten()
     await worker.close()
     journal.write(Closed(life=life, at_us=worker.gateway.clock.now_us()))
@@ -135,6 +141,7 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
                 counts.holds_open, counts.hold_nano = holds.open_count, holds.open_nano
                 counts.unwritten = len(worker.books.unwritten)
                 save(counts, metrics_path)
+                hedge_file.save(gateway.waste, metrics_path.with_suffix(hedge_file.SUFFIX))
                 report = gateway.health.report(gateway.clock.monotonic_us())
                 health_files.save(report, metrics_path.with_suffix(health_files.SUFFIX))
             if ticks % TICKS_PER_NOTE == 0:
@@ -162,7 +169,10 @@ def main() -> None:
     outside = real_outside(os.environ)
     limiter = limit_file.open_limiter(options.limits, workers=options.workers, worker=options.slot)
     try:
-        uvloop.run(serve(loaded, listening, options.slot, options.local_url, outside, calm_collector, limiter))
+        life = serve(
+            loaded, listening, options.slot, options.local_url, outside, calm_collector, limiter, workers=options.workers
+        )
+        uvloop.run(life)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -8,6 +8,7 @@ from farebox.billing.records import Attempt
 from farebox.money import BASIS_POINTS, format_amount
 from farebox.routing.complexity.classify import Assessment, assess
 from farebox.routing.filters import Exclusion
+from farebox.routing.hedging import Outlook
 from farebox.routing.measured import OfferHealth
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.preferences import Percentiles
@@ -16,10 +17,16 @@ from farebox.wires.call import Call
 
 
 def explained(
-    call: Call, found: Plan, view: Callable[[Target], OfferHealth], *, tried: int, decision: str = ""
+    call: Call,
+    found: Plan,
+    view: Callable[[Target], OfferHealth],
+    *,
+    tried: int,
+    decision: str = "",
+    hedge: Outlook | None = None,
 ) -> dict[str, Any]:
     """The plan as JSON: money as decimal strings of USD, times in milliseconds. `tried` is how many attempts a call may make,
-    `decision` what the called policy chooses its models by."""
+    `decision` what the called policy chooses its models by, `hedge` when a second one would be made beside the first."""
     standing = found.standing
     rules = None if standing is None else standing.escalation
     kept = [_kept(n, one, view(one.target), why(one, found)) for n, one in enumerate(found.candidates, 1)]
@@ -28,6 +35,7 @@ def explained(
         "policy": (standing.policy if standing is not None else "") or None,
         "complexity": _complexity(found.assessment or assess(call)) if decision else None,
         "escalates_to": [] if rules is None or not found.escalates(call) else list(rules.to),
+        "hedge": None if hedge is None else _hedge(hedge, found),
         "sticky": found.sticky or None,
         "input_tokens_estimate": found.input_estimate,
         "output_tokens_max": call.output_cap,
@@ -36,6 +44,15 @@ def explained(
         "attempts_max": tried if found.attempts_max is None else found.attempts_max,
         "offers": kept,
         "excluded": [_excluded(item) for item in found.left_out],
+    }
+
+
+def _hedge(outlook: Outlook, found: Plan) -> dict[str, Any]:
+    partner = outlook.partner
+    return {
+        "after_ms": None if outlook.why_not else outlook.delay_us // 1_000,
+        "provider": None if partner is None else found.candidates[partner].target.provider.name,
+        "why_not": outlook.why_not or None,
     }
 
 

@@ -5,7 +5,7 @@ A *place* is where a call goes: a provider, one of its keys, a model. Each has a
 a time (`routing.concurrency`). An attempt is told of twice, by `started` and by `finished`, whatever became of it.
 
 What a failure says about a place, by its `Outcome`: `failed` counts against it; `rate_limited` makes it pause; `key_refused`
-benches the key for all its models; `caller` and `unknown` say nothing.
+benches the key for all its models; `caller` and `unknown` say nothing, and `outrun` only how long nothing had come.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import Counts, Histogram, merged, percentiles
 from farebox.routing.target import Place, Target
 
-Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "unknown"]
+Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "outrun", "unknown"]
 
 PLACES_MAX = 20_000
 """Places that are remembered; beyond it the one not used for the longest time is forgotten."""
@@ -85,13 +85,17 @@ class _Key:
 class _Record:
     """One place."""
 
-    __slots__ = ("circuit", "counts", "first_token", "in_flight", "key", "pause_until_us", "paused", "tokens_per_s", "used_us")
+    __slots__ = (
+        "answer", "circuit", "counts", "first_token", "in_flight", "key", "pause_until_us", "paused", "tokens_per_s", "used_us",
+    )  # fmt: skip
 
     def __init__(self, key: _Key) -> None:
         self.key = key
         self.circuit = Circuit()
         self.counts = Counts()
         self.first_token = Histogram()
+        self.answer: Histogram | None = None
+        """Of whole answers, where they are measured."""
         self.tokens_per_s = Histogram()
         self.in_flight = 0
         self.pause_until_us = 0
@@ -105,6 +109,10 @@ class Health:
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
+        self.measures_answers = False
+        """Whether somebody asks how long whole answers take."""
+        self._times: dict[tuple[int, bool], tuple[int, Target, dict[int, int]]] = {}
+        """By the target's identity, and whether it is of streams: time, the target, and the measurements."""
         self.epoch = 0
         """Changes with every state that the order of offers depends on."""
         self._places: dict[Place, _Record] = {}
@@ -179,11 +187,13 @@ class Health:
         now_us: int,
         *,
         first_token_us: int | None = None,
+        answer_us: int | None = None,
         tokens: int = 0,
         retry_after_us: int | None = None,
         reason: str = "",
     ) -> None:
-        """An attempt is over. `first_token_us` is from its start to the first content, `tokens` what it generated."""
+        """An attempt is over. `first_token_us` is from its start to the first content, `answer_us` to the whole of what is not
+        streamed, `tokens` what it generated. Of one that was outrun both may be the time after which nothing had come."""
         record = self._places.get(place)
         if record is None:
             record = self._remember(place)
@@ -207,10 +217,18 @@ class Health:
             case "key_refused":
                 record.circuit.forget_probe(started_us)
                 self._bench(key, now_us, reason)
+            case "outrun":
+                record.circuit.forget_probe(started_us)
+                if first_token_us is not None:
+                    record.first_token.add(now_us, first_token_us / 1000)
             case "caller" | "unknown":
                 record.circuit.forget_probe(started_us)
             case _:
                 assert_never(outcome)
+        if answer_us is not None and outcome in ("ok", "outrun"):
+            if record.answer is None:
+                record.answer = Histogram()
+            record.answer.add(now_us, answer_us / 1000)
 
     def _succeeded(
         self, record: _Record, key: _Key, started_us: int, now_us: int, first_token_us: int | None, tokens: int
@@ -310,6 +328,26 @@ class Health:
             in_flight=sum(record.in_flight for record in records),
             limit=sum(limits) if limits and len(limits) == len(places) else None,
         )
+
+    def times(self, target: Target, now_us: int, *, streamed: bool) -> dict[int, int]:
+        """The last half hour's milliseconds of an offer, over all its keys: to the first content of streams, else to the whole
+        answer."""
+        key = (id(target), streamed)
+        cached = self._times.get(key)
+        if cached is not None and now_us - cached[0] < VIEW_US:
+            return cached[2]
+        if len(self._times) >= PLACES_MAX:
+            self._times.clear()
+        records = [record for record in map(self._places.get, target.places) if record is not None]
+        histograms = [record.first_token if streamed else record.answer for record in records]
+        found = merged(one.bins(now_us) for one in histograms if one is not None)
+        if found:
+            self._times[key] = (now_us, target, found)
+        return found
+
+    def usable(self, target: Target, now_us: int) -> bool:
+        """Whether an offer is well, with a key that is free."""
+        return self.view(target, now_us).state == "healthy" and self.choose(target, now_us).free
 
     def report(self, now_us: int) -> "Report":
         """What other processes may show: of the places, those used last."""

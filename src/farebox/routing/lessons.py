@@ -22,6 +22,8 @@ _BY_KIND: dict[FailureKind, Outcome] = {
 }
 KEY_KINDS = frozenset({"credentials", "provider_balance", "rate_limit"})
 """Failures of a key: another key of the same offer may do."""
+OUTRUN = "outrun"
+"""Another attempt of the call had content first."""
 _OURS = frozenset({"client_gone", "interrupted", "unsupported"})
 
 
@@ -29,6 +31,8 @@ def lesson(outcome: str, kind: FailureKind | None) -> Outcome:
     """From an attempt's outcome, as in its record, and the kind of failure that the provider named, if any."""
     if outcome == "ok":
         return "ok"
+    if outcome == OUTRUN:
+        return "outrun"
     if outcome in _OURS:
         return "unknown"
     return "failed" if kind is None else _BY_KIND[kind]

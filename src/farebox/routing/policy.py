@@ -17,6 +17,9 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.quality.rules import RuleError, Rules
 from farebox.quality.rules import Section as EscalationSection
 from farebox.quality.rules import compiled as compile_rules
+from farebox.routing.hedging import Hedge, HedgeError
+from farebox.routing.hedging import Section as HedgeSection
+from farebox.routing.hedging import compiled as compile_hedge
 from farebox.routing.patience import Patience, shorter
 from farebox.routing.preferences import (
     MODELS_MAX,
@@ -69,6 +72,7 @@ class Policy(msgspec.Struct, frozen=True):
     escalation: Rules | None = None
     examples: Mapping[str, tuple[str, ...]] = {}
     """Messages by tier."""
+    hedge: Hedge | None = None
 
     def names(self, branch: str) -> tuple[str, ...]:
         """The models to try, in order."""
@@ -128,6 +132,8 @@ class Section(Protocol):
     def examples(self) -> "ExamplesSection | None": ...
     @property
     def escalation(self) -> "EscalationSection | None": ...
+    @property
+    def hedge(self) -> "HedgeSection | None": ...
     def provider(self) -> Mapping[str, Any]:
         """The settings that are also members of a request's `provider` object, by those names; null where unset."""
         ...
@@ -174,7 +180,18 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
         branches=dict(section.branches),
         escalation=_escalation(at, section),
         examples=_examples(f"{at}.examples", section),
+        hedge=_hedge(f"{at}.hedge", section),
     )
+
+
+def _hedge(at: str, section: Section) -> Hedge | None:
+    """The checked rules of a policy that hedges."""
+    if section.hedge is None:
+        return None
+    try:
+        return compile_hedge(section.hedge)
+    except HedgeError as error:
+        raise PolicyError(f"{at}.{error.setting}", error.problem) from None
 
 
 def _examples(at: str, section: Section) -> Mapping[str, tuple[str, ...]]:

@@ -183,6 +183,9 @@ class Router:
             day=day,
             allowance=allowance,
         )
+        hedge = own.hedge if called.hedge is None else called.hedge
+        if hedge is not None:
+            standing = msgspec.structs.replace(standing, hedge=hedge)
         if called.escalation is None:
             return standing
         named = {split_suffix(name)[0] for name in called.escalation.to}

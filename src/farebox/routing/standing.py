@@ -19,6 +19,7 @@ from farebox.quality.rules import Rules
 from farebox.routing import filters, fitness, sticky
 from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
+from farebox.routing.hedging import Hedge
 from farebox.routing.measured import HEALTHY, Measured, OfferHealth, meets, percentile
 from farebox.routing.preferences import MODELS_MAX, SUFFIXES, Preferences, split_suffix
 from farebox.routing.target import DEARER_TIERS, Target
@@ -118,6 +119,8 @@ class Standing(msgspec.Struct, frozen=True, eq=False):
     """What is looked at in an answer of a model that is not strong."""
     strong: frozenset[str] = frozenset()
     """Slugs of the models that answer where another's answer will not do."""
+    hedge: Hedge | None = None
+    """When a second provider is asked beside a slow first one."""
 
     def looks(self, *, streamed: bool) -> bool:
         """Whether an answer is looked at before the client gets it."""
