@@ -318,7 +318,7 @@ class Audit:
         if len(said) > 1 and any("repeat-prefill" in self.world.ordered[name] for name in parts[1:]):
             # Not recognised: one of a few characters, or one that the output cap cut short.
             rest = "".join(said[1:])
-            said[0] = next((said[0][:k] + rest for k in range(len(said[0])) if got == said[0][:k] + rest), said[0])
+            said[0] = next((said[0][:k] + rest for k in range(len(said[0]) + 1) if got == said[0][:k] + rest), said[0])
         capped = len(said) > 1 and got is not None and said[0].startswith(got)
         if got != said[0] and not (capped and is_pieced(got.split(), [text.split() for text in said])):
             self.say(f"{where}: the provider said {said!r}, the caller got {got!r}")

@@ -98,11 +98,16 @@ class Process:
         return [version for end_us, (_, version) in zip(ends_us, self.versions, strict=True) if end_us >= since_us]
 
     @property
+    def handling(self) -> int:
+        """Requests that are being handled, those included whose callers are gone."""
+        return sum(getattr(task.get_coro(), "__qualname__", "") == "App._run" for task in self.loop.tasks)
+
+    @property
     def busy(self) -> bool:
-        """Whether a call or a refill is under way, or a record waits to be written."""
+        """Whether a request, a call or a refill is under way, or a record waits to be written."""
         assert self.worker is not None
         books, holds = self.worker.books, self.worker.books.holds
-        return bool(self.worker.gateway.flights or books.unwritten or holds.open_count or holds._tasks)
+        return bool(self.handling or self.worker.gateway.flights or books.unwritten or holds.open_count or holds._tasks)
 
     def give_up(self) -> None:
         """The process ends: what waited in memory for a full disk is lost, and its holds will be recovered."""
@@ -481,8 +486,8 @@ class World:
             elif process.busy:
                 books = worker.books
                 self.problem(
-                    f"{process.name} has {len(worker.gateway.flights)} flights, {books.holds.open_count} holds, "
-                    f"{len(books.unwritten)} unwritten records and does not come to rest"
+                    f"{process.name} has {process.handling} requests, {len(worker.gateway.flights)} flights, "
+                    f"{books.holds.open_count} holds, {len(books.unwritten)} unwritten records and does not come to rest"
                 )
         for upstream in self.upstreams:
             for task in upstream.loop.tasks:
