@@ -71,8 +71,10 @@ class Month:
         return -self.world.sums().get("provider_payable:openai", 0)
 
 
-def compare(world, lines: Sequence[Line], content: bytes = b"", keys: dict[str, str] | None = None, **more) -> runs.Run:
-    statement = Statement(provider="openai", first_day=DAY, last_day=DAY, lines=tuple(lines), **more)
+def compare(
+    world, lines: Sequence[Line], content: bytes = b"", keys: dict[str, str] | None = None, day: str = DAY, **more
+) -> runs.Run:
+    statement = Statement(provider="openai", first_day=day, last_day=day, lines=tuple(lines), **more)
     digest = runs.digest_of([File("x.csv", content or repr(lines).encode())], statement)
     return runs.reconcile(
         world.database, world.ids, world.clock, statement, source="x.csv", digest=digest,
@@ -208,6 +210,17 @@ def test_a_stale_run_is_refused(world, month):
     with pytest.raises(CommandRefused, match="attempts of its days were posted after|about the same days was approved after"):
         approve(world, run)
     assert month.owed == run.statement_nano and world.check() == []
+
+
+def test_a_request_is_found_on_the_other_side_of_midnight(world, month):
+    """The provider's clock is a little behind ours, or ahead of it."""
+    world.clock.us += DAY_US + 500_000
+    month.line(month.call())
+    world.post()
+    world.clock.us += 2 * DAY_US
+    assert kinds(world, month.compare()) == []
+    month.lines = [msgspec.structs.replace(line, day="2026-11-25") for line in month.lines]
+    assert kinds(world, compare(world, month.lines, day="2026-11-25")) == []
 
 
 def test_two_runs_about_the_same_days_are_not_both_posted(world, month):

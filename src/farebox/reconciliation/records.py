@@ -17,6 +17,8 @@ from farebox.storage.tables import usage
 ROWS_AT_ONCE = 1_000
 CALL_US_MAX = 86_400_000_000
 """A call's attempts begin no later than this after it."""
+SKEW_US = 3_600_000_000
+"""By so much a provider's clock may be behind ours: a call that it names is found, whatever day we put it on."""
 NOT_COUNTED = ("observed", "estimated")
 """What counts may be based on, beside the provider's own report."""
 
@@ -35,7 +37,7 @@ def attempts(connection: Connection, provider: str, from_us: int, until_us: int)
         select(usage)
         .where(
             usage.c.provider == provider, usage.c.attempt > 0, usage.c.created_us >= from_us - CALL_US_MAX,
-            usage.c.created_us < until_us,
+            usage.c.created_us < until_us + SKEW_US,
         )
         .order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision)
     )  # fmt: skip
