@@ -507,7 +507,15 @@ class Worker:
             waste=Waste(parse_amount(config.hedging.waste_per_day) // workers, config.hedging.time_zone),
         )
         run_commands, self._command_thread = on_one_thread("commands")
-        self.library = DatabaseLibrary(self.database, run_reads, run_commands, run_dir, invoice_terms(loaded), card_terms(loaded))
+        self.library = DatabaseLibrary(
+            self.database,
+            run_reads,
+            run_commands,
+            run_dir,
+            invoice_terms(loaded),
+            loaded.receipt_keys_file,
+            card_terms(loaded),
+        )
         self.app = App(self.gateway, self.library)
 
     def _disk_failed(self, error: OSError) -> None:

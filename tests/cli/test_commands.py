@@ -50,6 +50,7 @@ KEYS: dict[tuple[str, ...], Any] = {
     },
     ("ledger", "check"): {"ok", "violations"},
     ("reconcile", "list"): {"runs"},
+    ("receipt", "keys"): {"keys": {"kty", "crv", "use", "alg", "kid", "x"}},
     ("audit",): {"entries", "whole", "broken_at"},
     ("doctor",): {"ok", "findings"},
 }  # fmt: skip

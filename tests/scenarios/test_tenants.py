@@ -60,6 +60,8 @@ class Tenant:
     fodder: dict[str, MadeKey] = field(default_factory=dict[str, MadeKey])
     """A key by place that is there to be managed."""
     invoice: str = ""
+    day: str = ""
+    """On which its calls were sealed."""
 
     def marks(self, *places: str) -> set[str]:
         """What must be in no answer to somebody else: names, ids, hints of these places."""
@@ -119,6 +121,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/compare"): Row(READERS, at("/v1/compare")),
     ("GET", "/invoices"): Row(READERS, at("/v1/invoices"), whole=True),
     ("GET", "/invoices/*"): Row(READERS, lambda t, p: f"/v1/invoices/{t.invoice}", named=True, whole=True),
+    ("GET", "/receipts"): Row(READERS, lambda t, p: f"/v1/receipts?id={t.calls[p]}", named=True),
+    ("GET", "/receipts/*"): Row(READERS, lambda t, p: f"/v1/receipts/{t.day}", whole=True),
+    ("GET", "/.well-known/farebox-keys.json"): Row(ANYBODY, at("/.well-known/farebox-keys.json")),
     ("GET", "/keys"): Row(MANAGERS, at("/v1/keys?include_disabled=true")),
     ("POST", "/keys"): Row(MANAGERS, at("/v1/keys"), lambda t, p: {"name": "made"}, created=201),
     ("GET", "/keys/*"): Row(MANAGERS, about_key("/v1/keys/{key}"), named=True),
@@ -245,6 +250,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 key = tenant.keys["", "usual"].secret
                 (first,) = wait_until(lambda key=key: box.get("/v1/invoices", key=key).json()["data"], "closed", timeout_s=30)
                 tenant.invoice = first["number"]
+                for call in tenant.calls.values():
+                    path = f"/v1/receipts?id={call}"
+                    (one,) = wait_until(lambda key=key, path=path: box.get(path, key=key).json().get("data"), "sealed")
+                    tenant.day = one["receipt"]["chain"]["day"]
             yield made
         made.database.close()
 

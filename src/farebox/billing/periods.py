@@ -7,6 +7,7 @@ from farebox.billing.budgets import window_end_us, window_name
 
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _UNIT_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 FORMS = "write 7d, 12h, 30m, 2w, a date such as 2026-11-01, or a time such as 2026-11-01T08:00:00Z"
 
@@ -39,6 +40,17 @@ def format_second(us: int) -> str:
 def format_day(us: int) -> str:
     """The UTC day `2026-11-23` of a moment."""
     return window_name("day", us)
+
+
+def parse_day(text: str) -> str:
+    """A UTC day `2026-11-23`, if it is one. `ValueError` otherwise."""
+    try:
+        if _DAY.fullmatch(text) is None:
+            raise ValueError
+        datetime(int(text[:4]), int(text[5:7]), int(text[8:]), tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a day such as 2026-11-23") from None
+    return text
 
 
 def month_of(us: int) -> str:

@@ -7,19 +7,21 @@ wrong is told by the receipt's number and call, one sentence for each.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from farebox.billing.markup import Fees, marked_up_nano
 from farebox.billing.meter import CONTINUED_FLAG
-from farebox.billing.receipts import Content, NotCanonical, digest
+from farebox.billing.receipts import Content, NotCanonical, canonical, digest, parse
 from farebox.billing.settlement import REPORTED_COST_FLAG
 from farebox.billing.signatures import PublicKeys, opened
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, MoneyError, parse_amount, parse_percent, parse_unit_rate
 from farebox.wires.usage import Usage
 
 LINE_BYTES_MAX = 256 * 1024
+WHOLE_BYTES_MAX = 1024 * 1024
+"""A file of up to so many bytes may be one JSON document instead of lines."""
 FINDINGS_MAX = 1_000
 _INPUTS = frozenset(Usage.TOKEN_CLASSES[:6])
 _Chain = tuple[str, str]
@@ -69,6 +71,31 @@ class _Days(msgspec.Struct):
 
     receipts: defaultdict[_Chain, list[_Read]]
     heads: dict[_Chain, Content]
+
+
+def documents(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The signed documents of a file, one a line: of JSON lines as they are, of one document (spaced as one likes) it, of a list
+    of them (`data` of the API, `receipts` of the command line) its members."""
+    rest = iter(lines)
+    begun: list[bytes] = []
+    size = 0
+    for line in rest:
+        begun.append(line)
+        size += len(line)
+        if size > WHOLE_BYTES_MAX:
+            break
+    else:
+        try:
+            whole = parse(b"".join(begun))
+        except NotCanonical:
+            pass
+        else:
+            listed: object = whole.get("data", whole.get("receipts"))
+            members = cast("list[object]", listed) if isinstance(listed, list) else [whole]
+            yield from (canonical(cast("Content", one)) for one in members)
+            return
+    yield from begun
+    yield from rest
 
 
 def audit(lines: Iterable[bytes], keys: PublicKeys) -> Report:

@@ -42,7 +42,7 @@ def _options(function: F) -> F:
 
 
 @contextmanager
-def _opened(output: Path | None, form: Format) -> Generator[IO[bytes]]:
+def opened(output: Path | None, form: Format) -> Generator[IO[bytes]]:
     """The file, under a temporary name until it is whole; or standard output."""
     if output is None:
         if form == "parquet":
@@ -111,7 +111,7 @@ def _export(
 
         def work(connection: Connection) -> None:
             total = count(connection, narrow)
-            with _opened(output, form) as file:
+            with opened(output, form) as file:
                 try:
                     into = writer(form, columns, file)
                 except ParquetMissing as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from farebox.app import read_pepper
-from farebox.billing import customers, ledger
+from farebox.billing import customers, ledger, receipt_keys
+from farebox.billing.receipt_keys import KeyFileError
 from farebox.cli.output import CliError, load_config
 from farebox.config import ConfigError, Loaded
 from farebox.gate import keys
@@ -133,6 +134,10 @@ def initialise(folder: Path) -> tuple[Loaded, MadeKey]:
         raise CliError(f"{error}; mend or remove it, and run `farebox init` again") from None
     migrate.upgrade(loaded.database_url)
     clock = SystemClock()
+    try:
+        receipt_keys.read_or_make(loaded.receipt_keys_file, clock.now_us())
+    except KeyFileError as error:
+        raise CliError(str(error)) from None
     ids = TimeOrderedIds(clock)
     with Database.open(loaded.database_url) as database:
         # There already when an earlier attempt was cut short: the command's id gives its credit only once.

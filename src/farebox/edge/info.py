@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.invoices import Terms
+from farebox.billing.receipt_keys import Keys
 from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.edge.providers import endpoints_page, providers_page
@@ -53,6 +54,10 @@ class Library(Protocol):
 
     async def command(self, work: Callable[[Database], T]) -> T:
         """Change something, on a thread of its own."""
+        ...
+
+    async def receipt_keys(self, now_us: int) -> Keys:
+        """What receipts are signed with; raises `KeyFileError`."""
         ...
 
     async def ready(self) -> str | None:

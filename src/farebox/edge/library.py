@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import budget_commands, customers, seams
+from farebox.billing import budget_commands, customers, receipt_keys, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
 from farebox.billing.invoices import Terms
+from farebox.billing.receipt_keys import Keys
 from farebox.billing.records import Settle
 from farebox.edge import health_files
 from farebox.gate.ladder import Ladder, Tier
@@ -87,7 +88,7 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Looku
     return find
 
 
-def _may_read(principal: Principal, row: queries.UsageRow) -> bool:
+def may_read(principal: Principal, row: queries.UsageRow) -> bool:
     """Every key may read its own calls; one for reading usage its project's, or, in no project, its account's."""
     if row.key_id == principal.key:
         return True
@@ -128,6 +129,7 @@ class DatabaseLibrary:
         run_commands: Callable[..., "asyncio.Future[Any]"],
         run_dir: Path,
         terms: Terms,
+        receipt_keys_file: Path,
         cards: CardTerms | None = None,
     ) -> None:
         self._database = database
@@ -135,6 +137,7 @@ class DatabaseLibrary:
         self._run_commands = run_commands
         self._run_dir = run_dir
         self.terms = terms
+        self._receipt_keys_file = receipt_keys_file
         self.cards = cards
         self.waiting = 0
 
@@ -143,6 +146,9 @@ class DatabaseLibrary:
 
     async def command(self, work: Callable[[Database], T]) -> T:
         return await self._run_commands(work, self._database)
+
+    async def receipt_keys(self, now_us: int) -> Keys:
+        return await self._run(receipt_keys.read_or_make, self._receipt_keys_file, now_us)
 
     async def version(self) -> int:
         """Grows with every change to keys and accounts."""
@@ -156,7 +162,7 @@ class DatabaseLibrary:
         rows: list[queries.UsageRow] = await self.read(
             lambda connection: queries.generation(connection, generation, account_id=principal.account)
         )
-        rows = [row for row in rows if _may_read(principal, row)]
+        rows = [row for row in rows if may_read(principal, row)]
         final = next((row for row in rows if row.final), None)
         if final is None:
             return None

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.edge import info, litellm_keys, newapi, openrouter_keys, statements, stripe_webhook, topups
+from farebox.edge import info, litellm_keys, newapi, openrouter_keys, receipts, statements, stripe_webhook, topups
 from farebox.gateway import Gateway
 
 Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
@@ -43,6 +43,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/compare", statements.compare, "read_usage"),
     Route("GET", "/invoices", statements.invoices, "read_usage"),
     Route("GET", "/invoices/*", statements.invoice, "read_usage"),
+    Route("GET", "/receipts", receipts.of_call, "read_usage"),
+    Route("GET", "/receipts/*", receipts.of_day, "read_usage"),
+    Route("GET", "/.well-known/farebox-keys.json", receipts.keys, "public", root=True),
     Route("GET", "/keys", openrouter_keys.list_keys, "manage"),
     Route("POST", "/keys", openrouter_keys.create_key, "manage"),
     Route("GET", "/keys/*", openrouter_keys.get_key, "manage"),

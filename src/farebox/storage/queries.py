@@ -330,6 +330,11 @@ def generation(connection: Connection, hold_id: str, *, account_id: str) -> list
     return [UsageRow(**row) for row in connection.execute(found).mappings()]
 
 
+def account_of_call(connection: Connection, hold_id: str) -> str | None:
+    """Whose call it was; None while it is not posted."""
+    return connection.execute(select(usage.c.account_id).where(usage.c.hold_id == hold_id).limit(1)).scalar_one_or_none()
+
+
 def key_usage(connection: Connection, key_id: str, *, day_us: int, week_us: int, month_us: int) -> KeyUsage:
     """What a key was charged in all, and since the starts of the day, the week and the month."""
 
