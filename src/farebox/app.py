@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from farebox.billing import price_book
+from farebox.billing import price_book, signups
 from farebox.billing.allotments import AllotmentError, Allotments
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.holds import Holds
@@ -29,6 +29,8 @@ from farebox.config_limits import SHIPPED_TIERS
 from farebox.config_providers import Attempts
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
+from farebox.edge.signup_desk import Desk
+from farebox.edge.signup_desk import Terms as DeskTerms
 from farebox.embedding import model as embedding
 from farebox.errors import FareboxError
 from farebox.failpoints import armed
@@ -237,6 +239,27 @@ def invoice_terms(loaded: Loaded) -> Terms:
         reminder_days=section.reminder_days,
         pause_after_days=section.pause_after_days,
     )
+
+
+def signup_rules(loaded: Loaded) -> signups.Rules:
+    """What a sign-up gets, and how often."""
+    section = loaded.config.signup
+    return signups.Rules(
+        parse_amount(section.credit),
+        section.credit_days,
+        section.per_day,
+        section.per_network_per_day,
+        section.per_domain_per_day,
+        frozenset(section.open_domains),
+    )
+
+
+def signup_desk(loaded: Loaded) -> Desk | None:
+    """Sign-ups over the network; None: there are none."""
+    section = loaded.config.signup
+    if not section.endpoint:
+        return None
+    return Desk(DeskTerms(signup_rules(loaded), section.token.encode(), section.tries_per_network_per_hour))
 
 
 def card_terms(loaded: Loaded) -> CardTerms | None:
@@ -515,6 +538,7 @@ class Worker:
             invoice_terms(loaded),
             loaded.receipt_keys_file,
             card_terms(loaded),
+            signup_desk(loaded),
         )
         self.app = App(self.gateway, self.library)
 

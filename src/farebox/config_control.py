@@ -106,8 +106,20 @@ def check_alerts(alerts: Alerts, refuse: Callable[[str, str], None]) -> None:
         refuse("alerts.smtp", "is missing, and a channel sends mail; name the mail server")
 
 
+TOKEN_CHARS_MIN = 16
+
+
 class SignupSection(_Section, frozen=True):
-    """What `farebox signup` gives a new account, and how often. Counts are of 24 hours."""
+    """What `farebox signup`, and where it is switched on `POST /v1/signup`, give a new account, and how often. Counts are of 24
+    hours."""
+
+    endpoint: bool = False
+    """Whether strangers sign up at `POST /v1/signup` and get their first key there."""
+    token: str = ""
+    """What they must bring in `x-farebox-signup-token`, such as `"${SIGNUP_TOKEN}"`: for pages of yours that confirm the
+    address first. Empty: nothing."""
+    tries_per_network_per_hour: int = 20
+    """How often one network may ask, refused or not, at one worker."""
 
     credit: str = "0"
     """USD to try the gateway with, promotional: spent before bought credit, and not refunded."""
@@ -133,6 +145,8 @@ def check_signup(signup: SignupSection, refuse: Callable[[str, str], None]) -> N
             refuse("signup.credit", f"{signup.credit} is negative")
     except MoneyError as error:
         refuse("signup.credit", str(error))
-    for name in ("credit_days", "per_day", "per_network_per_day", "per_domain_per_day"):
+    for name in ("credit_days", "per_day", "per_network_per_day", "per_domain_per_day", "tries_per_network_per_hour"):
         if not 0 <= getattr(signup, name) <= 1_000_000:
             refuse(f"signup.{name}", f"{getattr(signup, name)} is not from 0 to 1000000")
+    if signup.token and len(signup.token) < TOKEN_CHARS_MIN:
+        refuse("signup.token", f"has fewer than {TOKEN_CHARS_MIN} characters; `openssl rand -hex 32` makes a good one")

@@ -13,7 +13,7 @@ RULES = Rules(5 * 10**9, 30, per_day=20, per_network_per_day=2, per_domain_per_d
 
 
 def come(world: World, mail: str, address: str = "") -> SignedUp:
-    return sign_up(world.database, world.ids, RULES, mail=mail, address=address, now_us=world.clock.us)
+    return sign_up(world.database, world.ids, RULES, mail=mail, network=network_of(address), now_us=world.clock.us)
 
 
 def refused(world: World, mail: str, address: str = "") -> str:

@@ -142,6 +142,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/dashboard/billing/usage"): Row(HOLDERS, at("/v1/dashboard/billing/usage")),
     ("GET", "/usage/token"): Row(HOLDERS, at("/api/usage/token")),
     # Nothing is paid by card here: what is there is said first to whom. `test_card_payments` has it switched on.
+    ("POST", "/signup"): Row(ANYBODY, at("/v1/signup"), lambda t, p: {"email": "ann@shop.example"}, created=404),
     ("POST", "/topups"): Row(MANAGERS, at("/v1/topups"), lambda t, p: {"amount_usd": "25.00"}, whole=True, created=404),
     ("GET", "/topups/*"): Row(MANAGERS, at("/v1/topups/pay-1"), whole=True, created=404),
     ("GET", "/topups/auto"): Row(MANAGERS, at("/v1/topups/auto"), whole=True, created=404),

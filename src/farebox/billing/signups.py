@@ -11,18 +11,28 @@ import ipaddress
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 
-from farebox.billing.customers import CommandRefused, lock_account
+from farebox.billing import audit
+from farebox.billing.audit import Actor
+from farebox.billing.customers import CommandRefused, NewKey, lock_account
 from farebox.billing.ledger import give_credit
 from farebox.billing.scopes import bump_version
 from farebox.ports import Ids
 from farebox.storage.database import Database
-from farebox.storage.tables import accounts, signups
+from farebox.storage.tables import accounts, keys, signups
 from farebox.storage.tables import scopes as scopes_table
 
 US_PER_DAY = 86_400_000_000
 ADDRESS_CHARS_MAX = 254
 NETWORK_BITS = {4: 24, 6: 48}
 """Who has one address of such a network usually has all of them."""
+
+
+SELF = Actor("signup")
+"""Whoever signs up over the network."""
+
+
+class SignupRefused(CommandRefused):
+    """Not a mistake in the question: this address, or a limit."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -65,11 +75,12 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((found, NETWORK_BITS[found.version]), strict=False))
 
 
-def sign_up(database: Database, ids: Ids, rules: Rules, *, mail: str, address: str = "", now_us: int) -> SignedUp:
-    """Make a prepaid account named by the mail address, with its credit. Raises `CommandRefused` and changes nothing when a limit
-    is reached or the address has signed up before."""
+def sign_up(
+    database: Database, ids: Ids, rules: Rules, *, mail: str, network: str = "", now_us: int, first_key: NewKey | None = None
+) -> SignedUp:
+    """Make a prepaid account named by the mail address, with its credit and, if wanted, a first key. Raises `SignupRefused` and
+    changes nothing when a limit is reached or the address has signed up before. `network` is of `network_of`."""
     normal, domain = normal_address(mail)
-    network = network_of(address)
     mark = hashlib.sha256(normal.encode()).digest()
     account_id = ids.new("acc")
 
@@ -78,7 +89,7 @@ def sign_up(database: Database, ids: Ids, rules: Rules, *, mail: str, address: s
         known = connection.execute(select(signups.c.account_id).where(signups.c.mark == mark)).one_or_none()
         taken = connection.execute(select(accounts.c.id).where(accounts.c.name == normal)).one_or_none()
         if known is not None or taken is not None:
-            raise CommandRefused(f"`{normal}` has signed up before")
+            raise SignupRefused(f"`{normal}` has signed up before")
         _check(connection, rules, domain, network, now_us)
         row = {"id": account_id, "name": normal, "kind": "prepaid", "credit_limit_nano": 0}
         connection.execute(insert(accounts).values(**row, created_us=now_us, version=version))
@@ -88,6 +99,10 @@ def sign_up(database: Database, ids: Ids, rules: Rules, *, mail: str, address: s
         connection.execute(
             insert(signups).values(mark=mark, account_id=account_id, domain=domain, network=network, at_us=now_us)
         )
+        if first_key is not None:
+            row = msgspec.structs.asdict(first_key) | {"account_id": account_id}
+            connection.execute(insert(keys).values(**row, created_us=now_us, version=version))
+            audit.note(connection, SELF, "key.create", account_id=account_id, subject=first_key.id, after=row, now_us=now_us)
         if not rules.amount_nano:
             return SignedUp(account_id, None, 0, None)
         expires_us = now_us + rules.credit_days * US_PER_DAY if rules.credit_days else None
@@ -117,4 +132,4 @@ def _check(connection: Connection, rules: Rules, domain: str, network: str, now_
         limits.append((f"with addresses at {domain}", counted.where(signups.c.domain == domain), rules.per_domain_per_day))
     for whose, query, limit in limits:
         if connection.execute(query).scalar_one() >= limit:
-            raise CommandRefused(f"no more than {limit} sign-ups a day {whose}; try again tomorrow")
+            raise SignupRefused(f"no more than {limit} sign-ups a day {whose}; try again tomorrow")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from farebox.app import invoice_terms
+from farebox.app import invoice_terms, signup_rules
 from farebox.billing import customers, dunning, ledger, signups
 from farebox.billing.customers import CommandRefused
 from farebox.cli.card_commands import ask_for_page
@@ -174,17 +174,11 @@ def signup(mail: str, address: str, config_path: Path, as_json: bool) -> None:
     """Make an account named by a mail address, with credit to try the gateway ([signup] in the configuration)."""
     clock = SystemClock()
     with database_of(config_path) as (loaded, database):
-        section = loaded.config.signup
-        rules = signups.Rules(
-            parse_amount(section.credit),
-            section.credit_days,
-            section.per_day,
-            section.per_network_per_day,
-            section.per_domain_per_day,
-            frozenset(section.open_domains),
-        )
         try:
-            made = signups.sign_up(database, TimeOrderedIds(clock), rules, mail=mail, address=address, now_us=clock.now_us())
+            network = signups.network_of(address)
+            made = signups.sign_up(
+                database, TimeOrderedIds(clock), signup_rules(loaded), mail=mail, network=network, now_us=clock.now_us()
+            )
         except CommandRefused as error:
             raise CliError(str(error)) from None
     if as_json:

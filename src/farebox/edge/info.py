@@ -18,6 +18,7 @@ from farebox.billing.receipt_keys import Keys
 from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.edge.providers import endpoints_page, providers_page
+from farebox.edge.signup_desk import Desk
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
@@ -45,6 +46,8 @@ class Library(Protocol):
     """How this operator invoices."""
     cards: CardTerms | None
     """What is paid by card; None: nothing."""
+    signup: Desk | None
+    """Sign-ups over the network; None: there are none."""
     waiting: int
     """Requests that wait for a page to pay on."""
 

@@ -17,6 +17,7 @@ from farebox.billing.invoices import Terms
 from farebox.billing.receipt_keys import Keys
 from farebox.billing.records import Settle
 from farebox.edge import health_files
+from farebox.edge.signup_desk import Desk
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Holder, Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
@@ -131,6 +132,7 @@ class DatabaseLibrary:
         terms: Terms,
         receipt_keys_file: Path,
         cards: CardTerms | None = None,
+        signup: Desk | None = None,
     ) -> None:
         self._database = database
         self._run = run
@@ -139,6 +141,7 @@ class DatabaseLibrary:
         self.terms = terms
         self._receipt_keys_file = receipt_keys_file
         self.cards = cards
+        self.signup = signup
         self.waiting = 0
 
     async def read(self, work: Callable[[Connection], T]) -> T:

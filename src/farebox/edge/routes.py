@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.edge import info, litellm_keys, newapi, openrouter_keys, receipts, statements, stripe_webhook, topups
+from farebox.edge import info, litellm_keys, newapi, openrouter_keys, receipts, signup, statements, stripe_webhook, topups
 from farebox.gateway import Gateway
 
 Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
@@ -63,6 +63,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/dashboard/billing/subscription", newapi.subscription, "key"),
     Route("GET", "/dashboard/billing/usage", newapi.usage, "key"),
     Route("GET", "/usage/token", newapi.token, "key"),
+    Route("POST", "/signup", signup.sign_up, "public"),
     Route("POST", "/topups", topups.create, "manage"),
     Route("GET", "/topups/auto", topups.get_auto, "manage"),
     Route("POST", "/topups/auto", topups.set_auto, "manage"),
