@@ -40,6 +40,9 @@ def test_a_key_file_that_others_may_read_is_not_used(shell: Shell) -> None:
     path = shell.folder / "receipt-keys.json"
     path.chmod(0o644)
     assert "chmod 600" in shell("receipt", "keys").refused()
+    doctor = json.loads(shell("doctor", "--json").out)["findings"]
+    (found,) = (one for one in doctor if one["subject"] == "receipts")
+    assert found["level"] == "problem" and "chmod 600" in found["text"], found
     path.chmod(0o600)
     found = json.loads(path.read_text())
     path.write_text(json.dumps({"keys": [{**found["keys"][0], "private": "AA"}]}))

@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 
 from farebox.app import make_ladder, make_market, make_router, read_pepper
-from farebox.billing import card_payments, journal, poster
+from farebox.billing import card_payments, journal, poster, receipt_keys, seals
 from farebox.billing.journal import JournalError, Position
+from farebox.billing.receipt_keys import KeyFileError
 from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load
@@ -25,6 +26,8 @@ from farebox.storage.database import Database, StoreError
 PRICE_AGE_DAYS = 45
 DISK_FREE_BYTES_MIN = 256 * 2**20
 CLOCK_EARLIEST = "2026-01-01"
+SEALING_BATCHES_MAX = 1_000
+"""About two minutes of postings."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -102,7 +105,8 @@ def _database(loaded: Loaded) -> list[Finding]:
                 return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
             found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
             found += _journals(loaded, poster.positions(database))
-            return [*found, _alerts(loaded, database), _tiers(loaded, database), *_cards(loaded, database)]
+            found += [_alerts(loaded, database), _tiers(loaded, database), *_cards(loaded, database)]
+            return [*found, _receipts(loaded, database)]
     except StoreError as error:
         return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]
 
@@ -125,6 +129,19 @@ def _journals(loaded: Loaded, positions: dict[str, Position]) -> list[Finding]:
     if waiting > 10_000:
         return [Finding("problem", "journal", text, "the bookkeeper is behind or not running: `farebox serve` runs it")]
     return [Finding("ok", "journal", text)]
+
+
+def _receipts(loaded: Loaded, database: Database) -> Finding:
+    try:
+        keys = receipt_keys.read(loaded.receipt_keys_file)
+    except KeyFileError as error:
+        return Finding("problem", "receipts", str(error), "until then no receipt can be given")
+    waiting = database.read(seals.waiting)
+    signed = "no key yet, the first receipt makes one" if keys is None else f"signed with {keys.signer.kid}"
+    if waiting > SEALING_BATCHES_MAX:
+        said = f"{waiting} batches of rows wait for their place in the chain"
+        return Finding("problem", "receipts", said, "the bookkeeper is behind or not running: `farebox serve` runs it")
+    return Finding("ok", "receipts", f"{signed}; batches waiting to be sealed: {waiting}")
 
 
 def _alerts(loaded: Loaded, database: Database) -> Finding:
