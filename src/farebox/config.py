@@ -164,6 +164,21 @@ class MarkupRuleSection(_Section, frozen=True):
     """Steps by the month's volume."""
 
 
+class OwnKeySection(_Section, frozen=True):
+    """BYOK: what calls by a customer's own provider key cost here. The provider bills the customer itself."""
+
+    free_calls: int = 1_000_000
+    """An account's calls in a UTC month that cost nothing, as posted."""
+    percent: str = "5"
+    """Of the list price, from then on; not negative."""
+    per_call: str = "0"
+    """USD for each charged call, on top."""
+    fee_min: str | None = None
+    """USD: the fee of a charged call is at least this."""
+    fee_max: str | None = None
+    """USD: at most this."""
+
+
 class MarkupSection(_Section, frozen=True):
     """What a group of customers pays on top of list prices. `farebox accounts markup ACCOUNT NAME` gives an account a plan."""
 
@@ -179,6 +194,8 @@ class MarkupSection(_Section, frozen=True):
     """Other percentages by what the account was charged in the UTC month: `[{ above = "1000", percent = "4" }]`."""
     rules: tuple[MarkupRuleSection, ...] = ()
     """Other terms by model or provider."""
+    byok: OwnKeySection = OwnKeySection()
+    """For calls by keys of the customers' own."""
 
 
 class LocalModel(_Section, frozen=True):

@@ -6,7 +6,7 @@ from farebox.billing import adjustments, customers
 from farebox.billing.markup import Band, Fees, MarkupPlan, Rule, Terms
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.storage import queries
-from farebox.storage.tables import volumes
+from farebox.storage.tables import transfers, volumes
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000
@@ -63,6 +63,30 @@ def test_a_row_with_fees_recomputes_and_is_corrected_by_its_own_terms(world):
     assert done.charge_nano == charge_nano(cost_pico(exact, hold.rates), 700, fees) - price
     assert charge_nano(cost_pico(exact, hold.rates), 700, fees) == 10 * 2_500 + 3 * 10_000 + 2 + 400_000, "the floor"
     assert world.check() == []
+
+
+def test_by_the_customers_own_key_the_fee_is_all_and_nobody_is_owed_anything(world):
+    key = world.key(world.account(DOLLAR))
+    worker = world.worker()
+    fees = Fees(per_call_nano=2_500, own_key=True)
+    hold = worker.hold(key, 100_000_000, markup_bp=500)
+    price = charge_nano(cost_pico(CALL, hold.rates), 500, fees)
+    assert price == cost_pico(CALL, hold.rates) // 20_000 + 2_500
+    terms = {"fees": fees, "plan": "shop BYOK", "cost_nano": 0, "basis": "estimated"}
+    settle = worker.settle(hold, worker.attempt(hold, CALL, charge_nano=price, **terms))
+    world.post()
+    assert world.check() == []
+    exact = Usage(input=10, output=3)
+    done = adjustments.adjust(world.database, world.ids, hold_id=settle.id, attempt=1, exact=exact, now_us=world.clock.us)
+    assert (done.charge_nano, done.cost_nano) == ((10 * 2_500 + 3 * 10_000) // 20 + 2_500 - price, 0)
+    assert world.check() == []
+    owed = world.database.read(lambda c: c.execute(select(transfers).where(transfers.c.cause_kind == "cost")).all())
+    assert owed == []
+    # A row that says the provider's bill were ours is not true.
+    other = worker.hold(key, 100_000_000, markup_bp=500)
+    worker.settle(other, worker.attempt(other, CALL, charge_nano=price, **(terms | {"cost_nano": 1})))
+    world.post()
+    assert [violation.invariant for violation in world.check()] == ["I9"]
 
 
 def test_a_row_that_does_not_follow_its_fees_is_seen(world):

@@ -19,7 +19,7 @@ rate = st.integers(0, 10**8)
 rates_of = st.builds(Rates, input=rate, output=rate, cache_read=rate, reasoning=rate, web_searches=rate, request=rate)
 count = st.integers(0, 10**6)
 usages = st.builds(Usage, input=count, output=count, cache_read=count, reasoning=count, web_searches=st.integers(0, 9))
-fees_of = st.one_of(st.none(), st.builds(Fees, per_call_nano=st.integers(0, 10**6)))
+fees_of = st.one_of(st.none(), st.builds(Fees, per_call_nano=st.integers(0, 10**6), own_key=st.booleans()))
 
 
 def attempt(usage: Usage, rates: Rates, bp: int = 0, fees: Fees | None = None) -> Attempt:
@@ -38,11 +38,14 @@ def test_shares_add_up_and_are_within_one_of_their_part(total: int, weights: lis
 @settings(max_examples=1_000)
 @given(usages, rates_of, st.integers(-10_000, 20_000), fees_of)
 def test_the_parts_and_the_fee_are_the_charge(usage: Usage, rates: Rates, bp: int, fees: Fees | None) -> None:
+    own = fees is not None and fees.own_key
+    bp = abs(bp) if own else bp
     one = attempt(usage, rates, bp, fees)
     found = breakdown(one, one.charge_nano)
     assert found.charge_nano == one.charge_nano
     if one.charge_nano:
-        assert found.list_nano == round(Fraction(cost_pico(usage, rates), 1_000)), "the parts are at list price"
+        listed = 0 if own else round(Fraction(cost_pico(usage, rates), 1_000))
+        assert found.list_nano == listed, "the parts are at list price, or the customer's own"
         assert {name: part.quantity for name, part in found.parts.items() if name != "request"} == {
             name: getattr(usage, name) for name in usage.__struct_fields__ if getattr(usage, name)
         }

@@ -18,10 +18,16 @@ from farebox.config import ConfigError, load
 from farebox.wires.usage import Usage
 
 amounts = st.one_of(st.none(), st.integers(0, 10**7))
-fees_of = st.builds(Fees, per_call_nano=st.integers(0, 10**7), min_nano=amounts, max_nano=amounts)
+fees_of = st.builds(Fees, per_call_nano=st.integers(0, 10**7), min_nano=amounts, max_nano=amounts, own_key=st.booleans())
 terms_of = st.builds(Terms, plan=st.just("p"), bp=st.integers(-10_000, 50_000), fees=st.one_of(st.none(), fees_of))
+terms_of = terms_of.filter(lambda terms: not (owns(terms) and terms.bp < 0))
 usages = st.builds(Usage, input=st.integers(0, 10**6), output=st.integers(0, 10**5), cache_read=st.integers(0, 10**5))
 rates_of = st.builds(Rates, input=st.integers(0, 10**8), output=st.integers(0, 10**8), request=st.integers(0, 10**9))
+
+
+def owns(terms: Terms) -> bool:
+    """Whether the provider bills the customer itself."""
+    return terms.fees is not None and terms.fees.own_key
 
 
 def oracle(cost: Fraction, terms: Terms) -> Fraction:
@@ -33,6 +39,8 @@ def oracle(cost: Fraction, terms: Terms) -> Fraction:
             fee = max(fee, Fraction(terms.fees.min_nano))
         if terms.fees.max_nano is not None:
             fee = min(fee, Fraction(terms.fees.max_nano))
+        if terms.fees.own_key:
+            return fee
     return cost + fee
 
 
@@ -50,7 +58,8 @@ def quoted(rates: Rates, terms: Terms) -> pricing.Quote:
 def test_charges_equal_the_fraction_oracle(usage: Usage, rates: Rates, terms: Terms) -> None:
     billed = pricing.bill(usage, quoted(rates, terms))
     assert billed.charge_nano == round(oracle(cost_of(usage, rates), terms))
-    assert billed.cost_nano == round(cost_of(usage, rates)), "what we owe has no markup"
+    owed = 0 if owns(terms) else cost_of(usage, rates)
+    assert billed.cost_nano == round(owed), "what we owe has no markup, and is nothing by the customer's own key"
 
 
 @settings(max_examples=1_000, deadline=None)
@@ -72,7 +81,7 @@ def test_a_reported_cost_is_marked_up_alike(digits: int, decimals: int, terms: T
     text = f"{text[:-decimals]}.{text[-decimals:]}" if decimals else text
     exact = Fraction(digits, 10**decimals) * 10**9
     billed = pricing.reported_bill(text, Rates(), terms.bp, terms.fees)
-    assert (billed.cost_nano, billed.charge_nano) == (round(exact), round(oracle(exact, terms)))
+    assert (billed.cost_nano, billed.charge_nano) == (0 if owns(terms) else round(exact), round(oracle(exact, terms)))
 
 
 PLANS = """
@@ -144,6 +153,9 @@ def test_a_step_is_passed_once(tmp_path: Path) -> None:
         ('[markup.a]\nvolume = [{ above = "5", precent = "1" }]', "did you mean `percent`"),
         ('[markup.a]\nrules = [{ percent = "1" }]', "`rules[0].model`"),
         ('[markup.a]\nrules = [{ model = "a/*" }, { model = "a/*" }]', "`rules[1].model`: an earlier rule"),
+        ("[markup.a.byok]\nfree_calls = -1", "`byok.free_calls`: -1 is not from 0"),
+        ('[markup.a.byok]\npercent = "-1"', "`byok.percent`: -1 is negative"),
+        ('[markup.a.byok]\nfee_min = "2"\nfee_max = "1"', "`byok.fee_min`: 2 is above"),
         ('[markup."a b"]\npercent = "1"', "a plan's name"),
         ('[billing]\nmarkup = "none"', "`billing.markup`: there is no plan `none`"),
         ('[billing]\nmarkup = "a"\nmarkup_percent = "1"\n[markup.a]', "write one of them"),
@@ -174,3 +186,32 @@ def test_recovery_charges_by_the_terms_of_the_attempt_that_died() -> None:
     assert attempt.charge_nano == 10 + 5 + 7
     (settle,) = finish([hold, msgspec.structs.replace(dispatch, terms=None), Progress("g", 2, 3, Usage(input=1_000))], Clock())
     assert settle.charge_nano == 1_010, "a journal from before there were plans"
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "expected"),
+    [
+        ("", 999_999, Terms("a BYOK free", 0, Fees(own_key=True))),
+        ("", 1_000_000, Terms("a BYOK", 500, Fees(own_key=True))),
+        ("free_calls = 0\npercent = '2.5'", 0, Terms("a BYOK", 250, Fees(own_key=True))),
+        ("free_calls = 2\nper_call = '0.001'\nfee_max = '0.01'", 1, Terms("a BYOK free", 0, Fees(own_key=True))),
+        ("free_calls = 2\nper_call = '0.001'\nfee_max = '0.01'", 2, Terms("a BYOK", 500, Fees(10**6, None, 10**7, own_key=True))),
+    ],
+)
+def test_calls_by_a_customers_own_key_are_free_up_to_an_allowance(
+    tmp_path: Path, text: str, calls: int, expected: Terms
+) -> None:
+    plan = plans(tmp_path, f"[markup.a]\npercent = '20'\n[markup.a.byok]\n{text}")["a"]
+    assert plan.own_key.at(calls) == expected
+
+
+@given(usages, rates_of, st.integers(0, 50_000), st.one_of(st.none(), st.integers(0, 10**7)))
+def test_a_continuation_by_an_own_key_is_charged_its_fee_only(usage: Usage, rates: Rates, bp: int, most: int | None) -> None:
+    quote = quoted(rates, Terms("p", bp, Fees(10**6, None, most, own_key=True)))
+    taken = pricing.bill(usage, quote).charge_nano
+    rest = pricing.rest_bill(usage, quote, fees=pricing.rest_fees(quote.fees, taken))
+    fee = Fraction(usage.output * rates.output, 1_000) * bp / 10_000
+    assert rest.charge_nano == round(fee if most is None else min(fee, max(Fraction(most - taken), Fraction(0))))
+    assert rest.cost_nano == 0
+    held = pricing.worst_rest_nano(quote, prompt_tokens=usage.prompt_tokens, output_tokens=usage.output)
+    assert rest.charge_nano <= held <= 1 + fee * (1 if rates.output >= rates.reasoning else 10**9)

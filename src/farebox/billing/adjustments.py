@@ -204,7 +204,7 @@ def _totals(rows: Sequence[UsageRow]) -> _Totals:
 
 
 def _corrected(before: _Totals, exact: Usage, pico: int, known: Attempt, room: int) -> _Totals:
-    cost = divide_half_even(pico, PICO_PER_NANO)
+    cost = pricing.owed_nano(divide_half_even(pico, PICO_PER_NANO), known.fees)
     charge = loss = 0
     if before.charge + before.loss or not _may_be_free(known):
         if CONTINUED_FLAG in known.flags:

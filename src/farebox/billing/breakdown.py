@@ -5,6 +5,8 @@ exactly, by largest remainder, so that the parts add up to it; what the markup p
 
     charge = Σ parts at list price + fee
 
+Where the customer's own key was used, the parts have quantities and no amounts, and the fee is all.
+
 A correction's record restates its attempt, while its row has differences: its breakdown is the restated one less the one before.
 """
 
@@ -14,7 +16,7 @@ import msgspec
 
 from farebox.billing import evidence
 from farebox.billing.meter import CONTINUED_FLAG
-from farebox.billing.pricing import charge_nano
+from farebox.billing.pricing import charge_nano, owed_nano
 from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.storage.queries import UsageRow
@@ -81,6 +83,7 @@ def breakdown(attempt: Attempt, charged_nano: int) -> Breakdown:
     pico = sum(weights)
     reported = "reported_cost" in attempt.flags and attempt.cost_nano is not None and not continued
     listed = attempt.cost_nano if reported and attempt.cost_nano is not None else divide_half_even(pico, PICO_PER_NANO)
+    listed = owed_nano(listed, attempt.fees)  # what the provider bills the customer itself is on no bill of ours
     price = charged_nano + attempt.loss_nano if reported else charge_nano(pico, attempt.markup_bp, attempt.fees)
     if charged_nano < price:
         # Cut to the hold: what was delivered comes first, the fee has what is left.

@@ -315,7 +315,7 @@ class _Figures(msgspec.Struct):
     usage: dict[str, int] | None = None
     rates: dict[str, int] | None = None
     markup_bp: int = 0
-    fees: dict[str, int] = {}
+    fees: dict[str, int | bool] = {}
     outcome: str = ""
     flags: tuple[str, ...] = ()
     provider_cost_usd: str = ""
@@ -367,8 +367,10 @@ def _recompute(revisions: list[UsageRow]) -> Iterator[str]:
             yield from _follows_report(figures, cost, charge + loss)
             continue
         pico = sum(count * figures.rates.get(name, 0) for name, count in figures.usage.items()) + figures.rates.get("request", 0)
-        if cost is None or cost != _half_even(pico, 1_000):
-            yield f"the cost is {cost}, its usage costs {_half_even(pico, 1_000)}"
+        # By the customer's own key: the provider's bill is not ours.
+        owed = 0 if figures.fees.get("own_key") else _half_even(pico, 1_000)
+        if cost is None or cost != owed:
+            yield f"the cost is {cost}, its usage costs {owed}"
         if CONTINUED_FLAG in figures.flags:
             pico = _rest(figures.usage, figures.rates)
         price = _marked_up(pico, 1_000, figures)
@@ -386,7 +388,7 @@ def _follows_report(figures: _Figures, cost: int | None, charged: int) -> Iterat
     """Amounts of a provider whose own reported cost is the charge: they follow from its words instead of the counts."""
     whole, _, fraction = figures.provider_cost_usd.partition(".")
     digits, scale = int(whole + fraction or "0"), 10 ** len(fraction)
-    owed = _half_even(digits * 10**9, scale)
+    owed = 0 if figures.fees.get("own_key") else _half_even(digits * 10**9, scale)
     price = _marked_up(digits * 10**9, scale, figures)
     if CONTINUED_FLAG in figures.flags:
         price = _marked_up(_rest(figures.usage or {}, figures.rates or {}), 1_000, figures)
@@ -404,7 +406,7 @@ def _marked_up(cost: int, scale: int, figures: _Figures) -> int:
         fee = fees["min_nano"] * 10_000 * scale
     if "max_nano" in fees and fee > fees["max_nano"] * 10_000 * scale:
         fee = fees["max_nano"] * 10_000 * scale
-    return _half_even(cost * 10_000 + fee, 10_000 * scale)
+    return _half_even((0 if fees.get("own_key") else cost * 10_000) + fee, 10_000 * scale)
 
 
 def _half_even(numerator: int, denominator: int) -> int:

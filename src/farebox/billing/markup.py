@@ -6,6 +6,11 @@
 What applies to one call is its `Terms`: chosen before the hold, frozen into it, and written on its usage row, so that a plan that
 changes meanwhile changes nothing about it, and the row recomputes from itself (I9). The volume is what the account was charged
 in the UTC month for calls that are posted; it chooses the percentage of later calls and re-rates no earlier one.
+
+A call by the customer's own key at a provider costs the house nothing there. Its charge is the plan's BYOK fee alone, by the same
+formula without the cost:
+
+    charge = percent of the list price + a fixed amount per call, not below the floor, not above the cap
 """
 
 from bisect import bisect_left
@@ -34,6 +39,8 @@ class Fees(msgspec.Struct, frozen=True, omit_defaults=True):
     """The fee is at least this."""
     max_nano: int | None = None
     """The fee is at most this."""
+    own_key: bool = False
+    """The provider bills the customer itself, whose key it was: the fee is all that is charged, and we owe nothing."""
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +58,36 @@ class Band(msgspec.Struct, frozen=True):
 
     above_nano: int
     terms: Terms
+
+
+class OwnKeyTerms(msgspec.Struct, frozen=True):
+    """What calls by a customer's own provider key are charged."""
+
+    free_calls: int
+    """Of an account in a UTC month, as posted."""
+    free: Terms
+    """Of those."""
+    then: Terms
+    """Of all later ones."""
+
+    def at(self, calls: int) -> Terms:
+        """After so many calls in the month."""
+        return self.then if calls >= self.free_calls else self.free
+
+
+OWN_KEY_BP = 500
+OWN_KEY_FREE_CALLS = 1_000_000
+"""A plan that says nothing of BYOK has OpenRouter's terms: 5 % of the list price after a million calls in the month."""
+OWN_KEY_FREE_CALLS_MAX = 1_000_000_000_000
+
+
+def own_key_terms(
+    name: str, *, free_calls: int = OWN_KEY_FREE_CALLS, bp: int = OWN_KEY_BP, fees: Fees | None = None
+) -> OwnKeyTerms:
+    """The terms of a plan for customers' own keys."""
+    label = f"{name} BYOK".strip()
+    then = msgspec.structs.replace(fees or Fees(), own_key=True)
+    return OwnKeyTerms(free_calls, Terms(f"{label} free", 0, Fees(own_key=True)), Terms(label, bp, then))
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -71,6 +108,8 @@ class MarkupPlan(msgspec.Struct, frozen=True, eq=False):
     """Rules looked up so far, by model and provider; no larger than the catalog."""
     thresholds_nano: tuple[int, ...] = ()
     """Volumes at which something changes, ascending; worked out of the rules."""
+    own_key: OwnKeyTerms = own_key_terms("")
+    """For calls by customers' own provider keys."""
 
     def __post_init__(self) -> None:
         found = sorted({band.above_nano for rule in self.rules for band in rule.bands[1:]})
@@ -97,14 +136,15 @@ class MarkupPlan(msgspec.Struct, frozen=True, eq=False):
 
 def flat(bp: int, name: str = "") -> MarkupPlan:
     """A plan of one percentage."""
-    return MarkupPlan(name, (Rule("*", "*", (Band(0, Terms(name, bp)),)),))
+    return MarkupPlan(name, (Rule("*", "*", (Band(0, Terms(name, bp)),)),), own_key=own_key_terms(name))
 
 
 NO_MARKUP = flat(0)
 
 
 def marked_up_nano(numerator: int, denominator: int, bp: int, fees: Fees | None, *, up: bool = False) -> int:
-    """A cost of numerator/denominator nano-dollars with its markup, rounded once: half-even, or up, for a hold.
+    """A cost of numerator/denominator nano-dollars with its markup, rounded once: half-even, or up, for a hold. The markup alone,
+    where the cost is the customer's own.
 
     All in units of 1 / (denominator × 10,000) nano-dollars, where every part is an integer.
     """
@@ -116,7 +156,7 @@ def marked_up_nano(numerator: int, denominator: int, bp: int, fees: Fees | None,
             fee = max(fee, fees.min_nano * unit)
         if fees.max_nano is not None:
             fee = min(fee, fees.max_nano * unit)
-    total = numerator * BASIS_POINTS + fee
+    total = fee if fees is not None and fees.own_key else numerator * BASIS_POINTS + fee
     return -(-total // unit) if up else divide_half_even(total, unit)
 
 
@@ -150,9 +190,24 @@ class RuleEntry(TermsEntry, Protocol):
     def provider(self) -> str: ...
 
 
+class OwnKeyEntry(Protocol):
+    @property
+    def free_calls(self) -> int: ...
+    @property
+    def percent(self) -> str: ...
+    @property
+    def per_call(self) -> str: ...
+    @property
+    def fee_min(self) -> str | None: ...
+    @property
+    def fee_max(self) -> str | None: ...
+
+
 class PlanEntry(TermsEntry, Protocol):
     """What `farebox.config.MarkupSection` says."""
 
+    @property
+    def byok(self) -> OwnKeyEntry: ...
     @property
     def rules(self) -> Sequence[RuleEntry]: ...
 
@@ -178,10 +233,19 @@ def plan_from_config(name: str, entry: PlanEntry) -> MarkupPlan:
             raise MarkupError(place + "model", "an earlier rule names the same model and provider; write one of them")
         label = " ".join(part for part in (rule.model, rule.provider) if part != "*")
         rules.append(Rule(rule.model, rule.provider, _bands(rule, f"{name} ({label})", place)))
-    return MarkupPlan(name, (*rules, Rule("*", "*", _bands(entry, name, ""))))
+    return MarkupPlan(name, (*rules, Rule("*", "*", _bands(entry, name, ""))), own_key=_own_key(name, entry.byok))
 
 
-def _bands(entry: TermsEntry, label: str, place: str) -> tuple[Band, ...]:
+def _own_key(name: str, entry: OwnKeyEntry) -> OwnKeyTerms:
+    if not 0 <= entry.free_calls <= OWN_KEY_FREE_CALLS_MAX:
+        raise MarkupError("byok.free_calls", f"{entry.free_calls} is not from 0 to {OWN_KEY_FREE_CALLS_MAX}")
+    bp = _percent(entry.percent, "byok.percent")
+    if bp < 0:
+        raise MarkupError("byok.percent", f"{entry.percent} is negative, and there is no cost to give a discount on")
+    return own_key_terms(name, free_calls=entry.free_calls, bp=bp, fees=_fees(entry, "byok."))
+
+
+def _fees(entry: TermsEntry | OwnKeyEntry, place: str) -> Fees:
     fees = Fees(
         _fee(entry.per_call, place + "per_call"),
         None if entry.fee_min is None else _fee(entry.fee_min, place + "fee_min"),
@@ -189,6 +253,11 @@ def _bands(entry: TermsEntry, label: str, place: str) -> tuple[Band, ...]:
     )
     if fees.min_nano is not None and fees.max_nano is not None and fees.min_nano > fees.max_nano:
         raise MarkupError(place + "fee_min", f"{entry.fee_min} is above `fee_max` {entry.fee_max}")
+    return fees
+
+
+def _bands(entry: TermsEntry, label: str, place: str) -> tuple[Band, ...]:
+    fees = _fees(entry, place)
     known = None if fees == Fees() else fees
     bands = [Band(0, Terms(label, _percent(entry.percent, place + "percent"), known))]
     if len(entry.volume) > BANDS_MAX:

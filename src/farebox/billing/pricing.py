@@ -78,6 +78,7 @@ class Bill(msgspec.Struct, frozen=True, gc=False):
 
     rates: Rates
     cost_nano: int
+    """0 where the provider bills the customer itself."""
     charge_nano: int
 
 
@@ -121,7 +122,12 @@ def bill(usage: Usage, quoted: Quote, *, service_tier: str | None = None) -> Bil
     cost = divide_half_even(pico, PICO_PER_NANO)
     if quoted.fees is None and quoted.markup_bp == 0:
         return Bill(rates, cost, cost)
-    return Bill(rates, cost, charge_nano(pico, quoted.markup_bp, quoted.fees))
+    return Bill(rates, owed_nano(cost, quoted.fees), charge_nano(pico, quoted.markup_bp, quoted.fees))
+
+
+def owed_nano(cost_nano: int, fees: Fees | None) -> int:
+    """What of a cost is ours: nothing of what the customer's own key was used for."""
+    return 0 if fees is not None and fees.own_key else cost_nano
 
 
 def charge_nano(pico: int, markup_bp: int, fees: Fees | None) -> int:
@@ -137,7 +143,7 @@ def rest_bill(usage: Usage, quoted: Quote, *, fees: Fees | None = None, service_
     """
     rates = quoted.rates_for(usage.prompt_tokens, service_tier)
     cost = divide_half_even(cost_pico(usage, rates), PICO_PER_NANO)
-    return Bill(rates, cost, charge_nano(rest_pico(usage, rates), quoted.markup_bp, fees))
+    return Bill(rates, owed_nano(cost, quoted.fees), charge_nano(rest_pico(usage, rates), quoted.markup_bp, fees))
 
 
 def rest_pico(usage: Usage, rates: Rates) -> int:
@@ -148,9 +154,9 @@ def rest_pico(usage: Usage, rates: Rates) -> int:
 
 def rest_fees(fees: Fees | None, taken_nano: int) -> Fees | None:
     """A markup's fees for the rest of a call that has borne `taken_nano` of markup: only its cap goes on."""
-    if fees is None or fees.max_nano is None:
+    if fees is None or (fees.max_nano is None and not fees.own_key):
         return None
-    return Fees(max_nano=max(fees.max_nano - taken_nano, 0))
+    return Fees(max_nano=None if fees.max_nano is None else max(fees.max_nano - taken_nano, 0), own_key=fees.own_key)
 
 
 def worst_rest_nano(quoted: Quote, *, prompt_tokens: int, output_tokens: int) -> int:
@@ -159,7 +165,8 @@ def worst_rest_nano(quoted: Quote, *, prompt_tokens: int, output_tokens: int) ->
     for schedule in (quoted.schedule, *quoted.service_tiers.values()):
         for rates in schedule.reachable(prompt_tokens):
             worst = max(worst, output_tokens * rates.dearest_output)
-    return marked_up_nano(worst, PICO_PER_NANO, quoted.markup_bp, None, up=True)
+    alone = Fees(own_key=True) if quoted.fees is not None and quoted.fees.own_key else None
+    return marked_up_nano(worst, PICO_PER_NANO, quoted.markup_bp, alone, up=True)
 
 
 def reported_bill(cost_usd: str, rates: Rates, markup_bp: int, fees: Fees | None = None) -> Bill:
@@ -167,7 +174,7 @@ def reported_bill(cost_usd: str, rates: Rates, markup_bp: int, fees: Fees | None
     whole, _, fraction = cost_usd.partition(".")
     digits, scale = int(whole + fraction), 10 ** len(fraction)
     cost = divide_half_even(digits * NANO_PER_USD, scale)
-    return Bill(rates, cost, marked_up_nano(digits * NANO_PER_USD, scale, markup_bp, fees))
+    return Bill(rates, owed_nano(cost, fees), marked_up_nano(digits * NANO_PER_USD, scale, markup_bp, fees))
 
 
 def worst_case_nano(quoted: Quote, *, input_tokens: int, output_tokens: int, requests: int = 1, web_searches: int = 0) -> int:

@@ -243,4 +243,5 @@ def _price(content: Content) -> int:
 
 def _fees(markup: dict[str, Any]) -> Fees | None:
     said = {name: parse_amount(markup[f"{name}_usd"]) for name in ("per_call", "min", "max") if f"{name}_usd" in markup}
-    return Fees(said.get("per_call", 0), said.get("min"), said.get("max")) if said else None
+    own = markup.get("own_key", False) is True
+    return Fees(said.get("per_call", 0), said.get("min"), said.get("max"), own) if said or own else None

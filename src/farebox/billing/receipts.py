@@ -188,6 +188,8 @@ def _markup(attempt: Attempt) -> Content:
         for name, nano in (("per_call_usd", fees.per_call_nano), ("min_usd", fees.min_nano), ("max_usd", fees.max_nano)):
             if nano is not None:
                 content[name] = format_amount(nano)
+        if fees.own_key:
+            content["own_key"] = True
     return content
 
 

@@ -75,7 +75,7 @@ def markup_taken_nano(attempts: Sequence[Attempt]) -> int:
         if one.charge_nano and one.usage is not None and one.rates is not None and not aside(one):
             continued = CONTINUED_FLAG in one.flags
             pico = pricing.rest_pico(one.usage, one.rates) if continued else pricing.cost_pico(one.usage, one.rates)
-            taken += one.charge_nano - divide_half_even(pico, PICO_PER_NANO)
+            taken += one.charge_nano - pricing.owed_nano(divide_half_even(pico, PICO_PER_NANO), one.fees)
     return max(taken, 0)
 
 

@@ -27,6 +27,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[markup.NAME]", config.MarkupSection),
     ("markup.NAME.volume", config.VolumeSection),
     ("markup.NAME.rules", config.MarkupRuleSection),
+    ("[markup.NAME.byok]", config.OwnKeySection),
     ("[limits]", config.RateLimits),
     ("[tiers.NAME]", config.RateTierSection),
     ("[tiers.NAME.classes.PATTERN]", config.ClassLimits),

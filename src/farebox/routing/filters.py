@@ -81,8 +81,8 @@ def _list(refs: Iterable[ProviderRef]) -> str:
 
 def too_dear(cap: PriceCap, reachable: Iterable[Rates], quoted: Quote) -> tuple[str, str] | None:
     """The class of a price cap that one of these rate vectors exceeds, with the markup that the caller pays."""
-    points = BASIS_POINTS + quoted.markup_bp
     fees = quoted.fees
+    points = quoted.markup_bp + (0 if fees is not None and fees.own_key else BASIS_POINTS)
     fee = 0 if fees is None else max(fees.per_call_nano, fees.min_nano or 0) * PICO_PER_NANO
     for rates in reachable:
         for name, rate, most in (

@@ -371,7 +371,9 @@ def _with_cache(call: Call, candidate: Candidate, estimate: int, share_bp: int) 
     quoted = candidate.quoted
     rates = quoted.rates_for(estimate)
     saved = estimate * share_bp // BASIS_POINTS * (rates.input - rates.cache_read)
-    saved = saved * (BASIS_POINTS + quoted.markup_bp) // (BASIS_POINTS * PICO_PER_NANO)
+    own_key = quoted.fees is not None and quoted.fees.own_key
+    points = quoted.markup_bp + (0 if own_key else BASIS_POINTS)
+    saved = saved * points // (BASIS_POINTS * PICO_PER_NANO)
     return msgspec.structs.replace(
         candidate, expected_nano=max(candidate.expected_nano - saved, 0), cached_bp=share_bp
     )
