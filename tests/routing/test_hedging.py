@@ -1,5 +1,6 @@
 """When a second provider is asked beside a slow first one: the decision alone."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart
 from farebox.catalog.price import Rates, Schedule
 from farebox.config_routing import HedgeSection, PolicySection
+from farebox.processes import hedge_file
 from farebox.routing.health import Health
 from farebox.routing.hedging import Hedge, Waste, compiled, delay_us, partner, stateful, tail_us
 from farebox.routing.lessons import lesson
@@ -121,6 +123,21 @@ def test_a_restart_forgets_nothing_of_the_day() -> None:
     assert not waste.reserve(101, NOW_US) and waste.reserve(100, NOW_US)
     waste.end(100, 0, NOW_US)
     assert waste.reserve(1_000, NOW_US + 5), "another day"
+
+
+def test_what_was_wasted_is_written_down_and_read_again(tmp_path: Path) -> None:
+    path, waste = tmp_path / "w0.hedges", Waste(1_000)
+    hedge_file.save(waste, path)
+    assert not path.exists(), "nothing is new"
+    assert waste.reserve(400, NOW_US)
+    waste.end(400, 300, NOW_US)
+    hedge_file.save(waste, path)
+    again = Waste(1_000)
+    hedge_file.restore(again, path)
+    assert (again.spent_nano, again.until_us) == (300, waste.until_us) and not again.reserve(701, NOW_US)
+    path.write_bytes(b"{")
+    hedge_file.restore(again, path)
+    assert again.spent_nano == 300, "half a file is none"
 
 
 def test_days_are_those_of_the_zone() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ PRICES = {"honest": reconcile.rates(**FIRST), "stubborn": reconcile.rates(**FIRS
 SAMPLES = 3
 NAMES = (
     "second", "second-whole", "first", "first-whole", "drained", "drained-whole", "both", "both-fail", "first-fails",
-    "second-fails", "leaves", "alone", "unmeasured", "state", "poor", "messages", "cut", "quick",
+    "second-fails", "leaves", "alone", "unmeasured", "state", "poor", "messages", "cut", "quick", "capped",
 )  # fmt: skip
 
 
@@ -268,6 +269,29 @@ def test_a_client_that_leaves_ends_both_and_pays_for_one_at_most(world: World) -
     first, second = world.pair(wait_until(mine, "one of both is posted")[0])
     assert second.charge == 0 and second.outcome == "outrun"
     assert world.truth(first).reason == world.truth(second).reason == "client_gone"
+
+
+def test_the_days_cap_is_kept_over_a_restart(world: World, tmp_path: Path) -> None:
+    """One hedge may be wasted; the next one has no room today, in this life of the worker or in another."""
+    body = {"model": "h/capped", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}
+    worst = max(nano(one["worst_case_usd"]) for one in world.box.post("/v1/route/explain", body).json()["offers"])
+    cap = f'waste_per_day = "0.{worst * 3 // 2:09d}"'
+    text = configuration(world.simulator.origin).replace('waste_per_day = "100"', cap)
+    with Farebox(tmp_path / "box", config=text) as box:
+        capped = World(box, world.simulator)
+        capped.warm("capped")
+        capped.order("capped", first="delay-headers=700ms")
+        assert capped.ask("capped").headers["x-farebox-hedge"] == "second"
+        wait_until(lambda: (box.folder / "run" / "w0.hedges").exists(), "what was wasted is written down")
+        assert "x-farebox-hedge" not in capped.ask("capped").headers
+        assert wait_until(lambda: capped.hedges().get("daily_cap"), "it is counted")
+        box.stop()
+        box.start()
+        world.simulator.reset()
+        capped.warm("capped")
+        capped.order("capped", first="delay-headers=700ms")
+        assert "x-farebox-hedge" not in capped.ask("capped").headers
+    world.simulator.reset()
 
 
 def test_on_messages_too(world: World) -> None:

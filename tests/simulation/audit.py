@@ -25,6 +25,8 @@ def everything_posted(world: "World") -> bool:
     return is_posted(shelf().url, world.folder / "journal")
 
 
+HEDGE = "-hedge"
+"""The end of a second hold's id."""
 INPUT = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input")
 RESERVE_US = 20_000_000
 """So long a call may wait for its hold with the prices that it found."""
@@ -127,6 +129,7 @@ class Audit:
                 self.say(f"the poster says {kind}: {payload[:300]}")
         self._ends()
         self._tries()
+        self._hedges()
         self._callers()
         unknown = self._rows(books, corrected=False)
         self._correct(unknown)
@@ -179,9 +182,10 @@ class Audit:
             together = sum("recovered" in row.flags for row in rows) > 1
             rows = [row for row in rows if "rating" not in row.flags][: -1 if together else None]
             offers = [(row.provider, row.words["upstream_id"]) for row in rows]
-            lives[hold.partition("-")[2][:6]][0] += 1
-            # A second opinion is no retry.
-            lives[hold.partition("-")[2][:6]][1] += sum("escalated" not in row.flags for row in rows) - 1
+            hedge = hold.endswith(HEDGE)
+            lives[hold.partition("-")[2][:6]][0] += not hedge
+            # A second opinion is no retry; a second attempt beside a late one is.
+            lives[hold.partition("-")[2][:6]][1] += sum("escalated" not in row.flags for row in rows) - (not hedge)
             # One more for a fallback model, which is tried in any case.
             if len(rows) > version.attempts_max + 1 or max(Counter(offers).values()) > version.per_offer_max:
                 self.say(f"{hold}: {version.attempts_max} attempts, {version.per_offer_max} at one offer at most, not {offers}")
@@ -198,6 +202,16 @@ class Audit:
             # Retries are bounded by the calls of the ten seconds before: over two such spans, once.
             if not version.retries_per_s and retried * 100 > 2 * called * RETRIES_PERCENT:
                 self.say(f"life {life}: {retried} retries for {called} calls")
+
+    def _hedges(self) -> None:
+        """Of two attempts that race the customer pays for one at most, and only one has the client."""
+        charged: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for row in self.books.rows:
+            charged[row.hold.removesuffix(HEDGE)][row.hold] += row.charge
+        for call, by_hold in charged.items():
+            paid = {hold: charge for hold, charge in by_hold.items() if charge}
+            if len(paid) > 1:
+                self.say(f"{call}: charged for two answers, {paid}")
 
     def _rows(self, books: Books, *, corrected: bool) -> list[Row]:
         """Compare row by row; the last rows of attempts that say that they do not know."""
@@ -278,6 +292,11 @@ class Audit:
             self.say(f"{where} got an internal error: {fate.body[:300]!r}")
         if fate.generation is None:
             return
+        if b"\r\nx-generation-id" not in fate.head and any(
+            row.outcome == "ok" for row in calls.get(fate.generation + HEDGE, ())
+        ):
+            # The client was given a sign of life before it was known who would answer.
+            fate.generation += HEDGE
         rows = calls.get(fate.generation)
         if not rows:
             if fate.status == 200:

@@ -25,8 +25,10 @@ WISHES: tuple[dict[str, Any], ...] = (
     {"ignore": ["amber", "ember"]},
     {"only": ["birch", "cedar", "delta", "ember"]},
 )
+HEDGED = ("sim/pair", "sim/pair", "sim/pair", "sim/many")
 RUSH_US = 1_900_000
 _REQUEST = re.compile(rb"\r\n(?:x-)?request-id: req-([^\r]+)")
+_GENERATION = re.compile(rb"\r\nx-generation-id: ([^\r]+)")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 
 
@@ -70,7 +72,7 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
         at_us=int(burst_us * draw() ** 2) // rush_us * rush_us + int(draw() * 20_000),
         key=chance.randrange(1_000_000),
         surface=chance.choice(("chat", "messages")),
-        model=chance.choice(tuple(MODELS)),
+        model=_model(world, number, chance.choice(tuple(MODELS))),
         stream=draw() < 0.7,
         max_tokens=chance.choice((None, 5, 40, 40, 200, 1000)),
         padding=chance.choice((0, 0, 30, 300, 2000)),
@@ -85,6 +87,12 @@ def order(world: "World", number: int, bursts: int, burst_us: int) -> Order:
     if draw() < world.rates["escalation"]:
         made = msgspec.structs.replace(made, model=chance.choice(tuple(POLICIES)))
     return made
+
+
+def _model(world: "World", number: int, drawn: str) -> str:
+    """Where calls are hedged, most are of a few models with several offers: only what has been measured is hedged."""
+    chance = world.options.random(f"hedged {number}")
+    return chance.choice(HEDGED) if world.rates["hedging"] and chance.random() < 0.9 else drawn
 
 
 def probe(number: int, model: str) -> Order:
@@ -215,9 +223,10 @@ class Caller:
         connection.data = rest
         fate.head = head + b"\r\n"
         fate.status = int(head[9:12])
-        # A call's generation has the name of its request, also where the answer is an error and does not say so.
-        found = _REQUEST.search(fate.head)
-        fate.generation = None if found is None else f"gen-{found[1].decode()}"
+        # A call's generation has the name of its request, also where the answer is an error and does not say so; where a second
+        # attempt has answered, with an ending.
+        found, told = _REQUEST.search(fate.head), _GENERATION.search(fate.head)
+        fate.generation = told[1].decode() if told is not None else None if found is None else f"gen-{found[1].decode()}"
         if b"\r\ntransfer-encoding: chunked" in head.lower():
             ended = await self._chunks(connection)
         else:

@@ -67,6 +67,7 @@ class Version(msgspec.Struct, frozen=True):
     attempts_max: int = 3
     per_offer_max: int = 3
     retries_per_s: int = 10
+    hedges: bool = False
 
     def text(self, folder: str, sync: str) -> str:
         lines = [
@@ -80,6 +81,9 @@ class Version(msgspec.Struct, frozen=True):
             "[limits]\nconcurrent_calls = 60",
             "[local_model]\nenabled = false",
         ]
+        if self.hedges:
+            lines.append('[routing]\npolicy = "usual"\n[hedging]\nwaste_per_day = "100"')
+            lines.append("[policies.usual.hedge]\nsamples_min = 1\ndelay_min_ms = 1")
         lines += [
             provider(
                 vendor.name,
@@ -99,7 +103,7 @@ class Version(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def version(seed: int, number: int) -> Version:
+def version(seed: int, number: int, *, hedges: bool) -> Version:
     """Prices with digits down to the smallest, so that every rounding shows."""
     chance = random.Random(f"{seed}/prices {number}")
     prices = {
@@ -117,6 +121,7 @@ def version(seed: int, number: int) -> Version:
         attempts_max=random.Random(f"{seed}/attempts").choice((3, 3, 6)),
         per_offer_max=random.Random(f"{seed}/per offer").choice((1, 2, 3)),
         retries_per_s=random.Random(f"{seed}/retries").choice((0, 10, 10)),
+        hedges=hedges,
     )
 
 

@@ -46,6 +46,7 @@ CLASSES: tuple[str, ...] = (
     "prices",  # other prices while calls are under way
     "fallbacks",  # other models to go on with, wishes about providers
     "changes",  # keys revoked, accounts suspended, credit added, limits moved
+    "hedging",  # a second provider beside a late one
     "leaps",  # hours and days in which nothing runs: day, month and budget windows end
 )
 SHARE = 0.4

@@ -24,6 +24,7 @@ from farebox.flight import Flight
 from farebox.gate.limits import Admission, Limiter
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
+from farebox.race import Lane, Race
 from farebox.routing.retry import Tries
 from farebox.routing.retry_budget import RetryBudget
 from farebox.transport.connection import Connection
@@ -414,6 +415,52 @@ def nobody_got_it_and_pays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(seams, "aside", lambda attempt: False)
 
 
+def the_loser_has_no_end(patch: pytest.MonkeyPatch) -> None:
+    """Who was hung up on because another one answered is forgotten."""
+    honest = Settlement.close
+
+    def close(self: Settlement, seen: Seen, **more: Any) -> None:
+        if not (isinstance(self.ruling, Lane) and self.ruling.lost):
+            honest(self, seen, **more)
+
+    patch.setattr(Settlement, "close", close)
+
+
+def both_answers_are_charged(patch: pytest.MonkeyPatch) -> None:
+    """Who was outrun is paid for like anybody whose client has left."""
+    honest = Lane.rule
+
+    def rule(self: Lane, ending: Any, outcome: str) -> Any:
+        honest(self, ending, outcome)
+        return ending, outcome, ()
+
+    patch.setattr(Lane, "rule", rule)
+
+
+def nobody_is_told_of_its_loss(patch: pytest.MonkeyPatch) -> None:
+    """Both of a race write to the client."""
+
+    def claim(self: Race, lane: Lane) -> None:
+        self.winner = self.winner or lane
+
+    patch.setattr(Race, "claim", claim)
+
+
+def a_hedge_holds_nothing(patch: pytest.MonkeyPatch) -> None:
+    """The second attempt leaves with next to no money behind it."""
+    honest = Settlement.beside
+
+    def beside(self: Settlement, start: Any, **more: Any) -> Settlement | None:
+        hold = self._hold
+        self._hold = msgspec.structs.replace(hold, amount_nano=min(hold.amount_nano, 100))
+        try:
+            return honest(self, start, **more)
+        finally:
+            self._hold = hold
+
+    patch.setattr(Settlement, "beside", beside)
+
+
 BUGS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -447,5 +494,9 @@ BUGS: dict[str, Plant] = {
         a_first_answer_is_not_billed,
         two_answers_in_one_stream,
         nobody_got_it_and_pays,
+        the_loser_has_no_end,
+        both_answers_are_charged,
+        nobody_is_told_of_its_loss,
+        a_hedge_holds_nothing,
     )
 }

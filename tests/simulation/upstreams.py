@@ -140,6 +140,9 @@ class Upstream(Simulator):
             orders.append(f"rating={shape.choice((20, 90))}")
         if not world.healed and call >= 0:
             orders += misbehaviour(chance, world.rates, stream=stream)
+            late = world.options.random(f"late {call} at {self.vendor.name}, {number}, {try_}")
+            if world.rates["hedging"] and late.random() < 0.5:
+                orders.append(f"delay-first={late.choice((50, 300, 900))}ms")
         text = "+".join(orders)
         world.ordered[attempt] = text
         world.log(f"{self.vendor.name} is asked {attempt} for call {call}: {text}")

@@ -238,7 +238,7 @@ class World:
 
     def configure(self) -> Version:
         """Write the next version of the configuration."""
-        version = market.version(self.options.seed, len(self.versions))
+        version = market.version(self.options.seed, len(self.versions), hedges="hedging" in self.options.classes)
         self.versions.append(version)
         sync = self.options.random("sync").choice(("always", "interval", "os"))
         (self.folder / "farebox.toml").write_text(version.text(str(self.folder), sync))
