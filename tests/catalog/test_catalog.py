@@ -127,6 +127,8 @@ def test_aliases_come_first_and_may_follow_each_other() -> None:
         ({"a": "b", "b": "c", "c": "a"}, "goes in a circle; let one of them name a model"),
         ({"x": "a", "a": "b", "b": "a"}, "goes in a circle"),
         ({"fast": "gpt-4oo"}, "`aliases.fast`: there is no model `gpt-4oo`; did you mean `openai/gpt-4o`"),
+        ({"auto": "gpt-4o"}, "`aliases.auto`: `auto` is built in"),
+        ({"policy/fast": "gpt-4o"}, "`aliases.policy/fast`: `policy/…` means a policy"),
         ({"old": "gemini-1.5-pro"}, "`aliases.old`: `gemini-1.5-pro` was retired"),
     ],
 )

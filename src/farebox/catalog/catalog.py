@@ -34,6 +34,9 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 _NEVER = "9999-12-31"
+AUTO = "auto"
+POLICY_PREFIX = "policy/"
+"""Names that the router takes before any alias is looked up."""
 
 
 def _first_day(offer: Offer) -> str:
@@ -95,6 +98,13 @@ class Catalog:
         """Aliases → the catalog names they end at. Circles and dead ends are refused here, before any call."""
         found: dict[str, str] = {}
         for alias in aliases:
+            if alias == AUTO:
+                raise AliasError(
+                    "`aliases.auto`: `auto` is built in and would never mean this; write `[policies.auto]` to say which models "
+                    "it chooses among, or give the alias another name"
+                )
+            if alias.startswith(POLICY_PREFIX):
+                raise AliasError(f"`aliases.{alias}`: `{POLICY_PREFIX}…` means a policy; give the alias another name")
             path = [alias]
             target = aliases[alias]
             while target in aliases:

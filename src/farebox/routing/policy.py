@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from farebox.catalog import catalog
 from farebox.catalog.model import CAPABILITIES
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.quality.rules import RuleError, Rules
@@ -32,12 +33,12 @@ from farebox.routing.preferences import (
 )
 from farebox.wires.call import Call
 
-POLICY_PREFIX = "policy/"
+POLICY_PREFIX = catalog.POLICY_PREFIX
 EXAMPLES = "examples"
 """The decision that goes by a policy's own examples."""
 EXAMPLES_MAX = 200
 EXAMPLE_CHARS_MAX = 2_000
-AUTO = "auto"
+AUTO = catalog.AUTO
 """The model that stands for the policy of this name."""
 WEIGHT_MAX = 1_000_000
 
