@@ -97,7 +97,7 @@ ARROWS: dict[str, set[str]] = {
     "turn": set(),
     "transport": {"turn"},
     "storage": {"ports"},
-    "billing": {"catalog", "money", "ports", "storage", "wires"},
+    "billing": {"catalog", "display", "money", "ports", "storage", "wires"},
     # What people are told, and what money comes in: it reads the books and speaks to the outside, off the way of a call.
     "control": {"billing", "money", "ports", "storage", "transport"},
     # What a key may use is the router's to keep (`routing.allowance`).

@@ -238,6 +238,7 @@ def invoice_terms(loaded: Loaded) -> Terms:
         due_days=section.due_days,
         reminder_days=section.reminder_days,
         pause_after_days=section.pause_after_days,
+        display=loaded.config.display.shown,
     )
 
 

@@ -9,16 +9,20 @@ from farebox.money import MoneyError
 
 
 class DisplaySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A currency that `farebox accounts list` shows beside US dollars. The books, prices and charges stay in US dollars."""
+    """A currency that `farebox accounts list` and the totals of invoices show beside US dollars. The books, prices and charges
+    stay in US dollars."""
 
     currency: str = ""
     """Three letters, such as `"EUR"`. Empty: only US dollars."""
     rates: dict[str, str] = {}
     """Units per US dollar from the start of a UTC day on: `"2026-11-01" = "0.92"`. Before the first day none is shown."""
 
+    source: str = ""
+    """Where the rates are from, as invoices say it: `"European Central Bank"`."""
+
     @property
     def shown(self) -> display.Shown | None:
-        return display.read(self.currency, self.rates) if self.currency else None
+        return display.read(self.currency, self.rates, self.source) if self.currency else None
 
 
 def check_display(section: DisplaySection, refuse: Callable[[str, str], None]) -> None:

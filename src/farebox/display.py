@@ -13,6 +13,7 @@ import msgspec
 from farebox.money import NANO_PER_USD, MoneyError, divide_half_even
 
 RATE_DECIMALS_MAX = 9
+SOURCE_MAX = 100
 RATE_WHOLE_DIGITS_MAX = 9
 _SCALE = 10**RATE_DECIMALS_MAX
 _RATE = re.compile(rf"([0-9]{{1,{RATE_WHOLE_DIGITS_MAX}}})(?:\.([0-9]{{1,{RATE_DECIMALS_MAX}}}))?", re.ASCII)
@@ -40,6 +41,8 @@ class Shown(msgspec.Struct, frozen=True):
 
     currency: str
     rates: tuple[Rate, ...]
+    source: str = ""
+    """Where the rates are from, in the operator's words."""
 
     def rate_on(self, day: dt.date) -> Rate | None:
         """The newest rate whose day has come; None before the first."""
@@ -54,7 +57,7 @@ class Shown(msgspec.Struct, frozen=True):
         return f"{sign}{whole}.{fraction:0{decimals}d}" if decimals else f"{sign}{whole}"
 
 
-def read(currency: str, rates: Mapping[str, str]) -> Shown:
+def read(currency: str, rates: Mapping[str, str], source: str = "") -> Shown:
     """The configuration's words → what is shown. Raises `MoneyError` with the day or name that is wrong."""
     if _CURRENCY.fullmatch(currency) is None:
         raise MoneyError(f"{currency!r} is not a currency's three capital letters such as `EUR`")
@@ -62,7 +65,10 @@ def read(currency: str, rates: Mapping[str, str]) -> Shown:
         raise MoneyError("`USD` is shown anyway; name another currency or leave it out")
     if not rates:
         raise MoneyError(f'{currency} has no rate; add `[display.rates]` with a line such as `"2026-11-01" = "0.92"`')
-    return Shown(currency, tuple(sorted((_rate(day, text) for day, text in rates.items()), key=lambda rate: rate.day)))
+    if len(source) > SOURCE_MAX or not (source.isprintable() or not source):
+        raise MoneyError(f"the source of the rates has at most {SOURCE_MAX} printable characters")
+    found = sorted((_rate(day, text) for day, text in rates.items()), key=lambda rate: rate.day)
+    return Shown(currency, tuple(found), source)
 
 
 def _rate(day: str, text: str) -> Rate:

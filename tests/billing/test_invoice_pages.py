@@ -1,13 +1,31 @@
 """Invoices as HTML and PDF: the document's figures and nothing else, escaped, the same every time."""
 
 import io
+from fractions import Fraction
 
 import msgspec
 import pypdf
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from farebox import display
 from farebox.billing import invoice_pages
-from farebox.billing.invoices import Customer, Document, Line, Tally, Terms, Totals, decode, document, encode, tax_nano
+from farebox.billing.invoices import (
+    Customer,
+    Document,
+    InCurrency,
+    Line,
+    Tally,
+    Terms,
+    Totals,
+    by_rate_of,
+    decode,
+    document,
+    encode,
+    in_currency,
+    tax_nano,
+)
 
 LINES = (
     Line("2026-11", "alpha", "openai/gpt-4o", "input", 100_000, "0.25", "0.25"),
@@ -52,6 +70,36 @@ def test_a_credit_note_names_what_it_corrects(made: Document) -> None:
     text = pypdf.PdfReader(io.BytesIO(invoice_pages.pdf(note))).pages[0].extract_text()
     for form in (invoice_pages.html(note), text):
         assert "Credit note" in form and "CN-000001" in form and "INV-000042" in form and "#sent $twice *" in form
+
+
+def test_another_currency_is_shown_with_its_rate_and_where_that_is_from(made: Document) -> None:
+    shown = InCurrency("JPY", "149.5", "2026-12-01", "Bank of Nowhere & Co", "109", "102")
+    told = msgspec.structs.replace(made, display=shown)
+    text = " ".join(pypdf.PdfReader(io.BytesIO(invoice_pages.pdf(told))).pages[0].extract_text().split())
+    page = invoice_pages.html(told).replace("&amp;", "&")
+    for form in (page, text):
+        for words in ("Total JPY", "109", "Due JPY", "102", "1 USD = 149.5 JPY", "2026-12-01", "(Bank of Nowhere & Co)"):
+            assert words in form, (words, form)
+    assert b"display" not in encode(made).encode() and "JPY" not in invoice_pages.html(made), "older bytes stay as they are"
+
+
+@pytest.mark.parametrize(("currency", "decimals"), [("EUR", 2), ("JPY", 0), ("KWD", 3)])
+@given(net=st.integers(-(10**9), 10**9), credit=st.integers(-(10**9), 10**9), rate=st.integers(1, 10**12))
+def test_totals_in_another_currency_equal_the_fraction_oracle(
+    currency: str, decimals: int, net: int, credit: int, rate: int
+) -> None:
+    text = f"{rate // 10**9}.{rate % 10**9:09d}"
+    totals = Totals(net, net * 10**7, 0, credit * 10**7)
+    shown = display.read(currency, {"2026-12-01": text, "2026-12-03": "7"}, "X")
+    found = in_currency(totals, shown, 1_796_169_600_000_000)
+    assert found is not None and (found.rate, found.day, found.source) == (text, "2026-12-01", "X")
+    for told, nano in ((found.total, totals.total_nano), (found.due, totals.due_nano)):
+        exact = Fraction(nano, 10**9) * Fraction(text) * 10**decimals
+        assert Fraction(told) * 10**decimals == round(exact)
+        assert len(told.partition(".")[2]) == decimals
+    assert by_rate_of(totals, found) == found, "a credit note goes by the words of its invoice"
+    assert in_currency(totals, shown, 1_700_000_000_000_000) is None, "before the first rate"
+    assert by_rate_of(totals, None) is None
 
 
 def test_an_invoice_of_many_lines_has_several_pages(made: Document) -> None:

@@ -7,9 +7,11 @@ from decimal import Decimal
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
+from farebox import display
 from farebox.billing import adjustments, customers, dunning, invoices, ledger
 from farebox.billing.credit_notes import credit_note
 from farebox.billing.customers import CommandRefused
@@ -153,6 +155,22 @@ def test_late_usage_goes_to_the_next_invoice_in_lines_of_its_month(busy):
     ]  # fmt: skip
     assert made.number == "INV-000002" and accrued(busy, busy.postpaid) == 0
     assert_balanced(busy, busy.postpaid)
+    assert busy.check() == []
+
+
+def test_another_currency_is_frozen_into_the_invoice_and_its_credit_note(busy):
+    to_december(busy)
+    euro = msgspec.structs.replace(TERMS, display=display.read("EUR", {"2026-11-15": "0.92"}, "the bank"))
+    yen = msgspec.structs.replace(TERMS, display=display.read("JPY", {"2026-11-01": "150"}))
+    (invoice,) = shut(busy, busy.postpaid, "2026-11", euro)
+    told = invoice.display
+    assert (told.currency, told.rate, told.day, told.source) == ("EUR", "0.92", "2026-11-15", "the bank")
+    assert nano(told.total) == round(Fraction(nano(invoice.total)) * 92 / 100 / 10**7) * 10**7
+    assert shut(busy, busy.postpaid, "2026-11", yen) == [invoice], "a rate that changes later changes nothing about it"
+    note = credit_note(
+        busy.database, busy.ids, number=invoice.number, calls=[busy.calls[1].id], reason="r", terms=yen, now_us=busy.clock.us
+    )
+    assert note.display == msgspec.structs.replace(told, total="-" + told.total, due="-" + told.due)
     assert busy.check() == []
 
 

@@ -36,6 +36,15 @@ def unit_name(unit: str) -> str:
     return unit.replace("_", " ")
 
 
+def rate_sentence(made: Document) -> str:
+    """By which rate another currency is shown; empty without one."""
+    shown = made.display
+    if shown is None:
+        return ""
+    source = f" ({shown.source})" if shown.source else ""
+    return f" {shown.currency} for information: 1 USD = {shown.rate} {shown.currency}, the rate from {shown.day} on{source}."
+
+
 def html(made: Document) -> str:
     """One page without scripts, fonts or anything else from elsewhere."""
     title = f"{_TITLES[made.kind]} {made.number}"
@@ -56,6 +65,9 @@ def html(made: Document) -> str:
         ("Paid from credit", made.credit),
         ("Due USD", made.due),
     )
+    shown = made.display
+    if shown is not None:
+        totals = (*totals, (f"Total {shown.currency}", shown.total), (f"Due {shown.currency}", shown.due))
     address = "<br>".join(escape(line) for line in (*made.seller.address, made.seller.tax_id) if line)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -72,7 +84,7 @@ def html(made: Document) -> str:
         f'{lines}</tbody></table>\n<table class="totals">'
         + "".join(f'<tr><td>{escape(name)}<td class="number">{escape(value)}</tr>' for name, value in totals)
         + f"</table>\n<p><small>Exact usage {escape(made.usage)} USD; each line is rounded to cents once, the rounding comes to "
-        f"{escape(made.rounding)} USD.</small></p></html>\n"
+        f"{escape(made.rounding)} USD.{escape(rate_sentence(made))}</small></p></html>\n"
     )
 
 
@@ -82,7 +94,6 @@ def pdf(made: Document) -> bytes:
         typst: Any = import_module("typst")
     except ImportError:
         raise PdfMissing("a PDF needs the package typst: pip install 'farebox[pdf]'") from None
-    made_pdf: bytes = typst.compile(
-        TEMPLATE.read_bytes(), format="pdf", ignore_system_fonts=True, sys_inputs={"document": encode(made)}
-    )
+    inputs = {"document": encode(made), "rate": rate_sentence(made)}
+    made_pdf: bytes = typst.compile(TEMPLATE.read_bytes(), format="pdf", ignore_system_fonts=True, sys_inputs=inputs)
     return made_pdf

@@ -12,12 +12,15 @@ month that came too late for its invoice has its own lines, named by that month.
 """
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Literal
 
 import msgspec
 
+from farebox import display
 from farebox.billing.breakdown import UNITS, Breakdown
 from farebox.billing.periods import format_day, month_of
+from farebox.display import Rate, Shown
 from farebox.money import BASIS_POINTS, divide_half_even, format_amount
 from farebox.storage.queries import UsageRow
 
@@ -45,6 +48,8 @@ class Terms(msgspec.Struct, frozen=True):
     reminder_days: tuple[int, ...] = (3, 10)
     pause_after_days: int = 21
     """0: never."""
+    display: Shown | None = None
+    """A second currency for the totals."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -78,7 +83,20 @@ class Customer(msgspec.Struct, frozen=True):
     kind: str
 
 
-class Document(msgspec.Struct, frozen=True):
+class InCurrency(msgspec.Struct, frozen=True):
+    """Totals in another currency, for the reader: what is owed is owed in USD. Each is converted once from the amount in USD."""
+
+    currency: str
+    rate: str
+    """Units per US dollar, as it was configured."""
+    day: str
+    """From which day on that rate was in force."""
+    source: str
+    total: str
+    due: str
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """An invoice or credit note as issued: amounts are decimal strings of USD, days are UTC."""
 
     number: str
@@ -104,6 +122,8 @@ class Document(msgspec.Struct, frozen=True):
     credit: str
     """Paid from credit already."""
     due: str
+    display: InCurrency | None = None
+    """By the rate of the day of issue; a credit note's by its invoice's. Older documents have none."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -185,6 +205,7 @@ def document(
     due_us: int | None,
     corrects: str | None = None,
     reason: str = "",
+    shown: InCurrency | None = None,
 ) -> Document:
     """Put a document together; its bytes are `encode`'s, and are stored."""
     taxed = totals.tax_nano != 0 or customer.kind == "postpaid"
@@ -208,7 +229,27 @@ def document(
         total=format_amount(totals.total_nano),
         credit=format_amount(totals.credit_nano),
         due=format_amount(totals.due_nano),
+        display=shown,
     )
+
+
+def in_currency(totals: Totals, shown: Shown | None, issued_us: int) -> InCurrency | None:
+    """A new invoice's totals by the rate of its day of issue; None without a currency, or before its first rate."""
+    rate = None if shown is None else shown.rate_on(date.fromisoformat(format_day(issued_us)))
+    return None if shown is None or rate is None else _converted(totals, shown, rate)
+
+
+def by_rate_of(totals: Totals, frozen: InCurrency | None) -> InCurrency | None:
+    """A credit note's totals by the very rate of its invoice."""
+    if frozen is None:
+        return None
+    shown = display.read(frozen.currency, {frozen.day: frozen.rate}, frozen.source)
+    return _converted(totals, shown, shown.rates[0])
+
+
+def _converted(totals: Totals, shown: Shown, rate: Rate) -> InCurrency:
+    total, due = shown.convert(totals.total_nano, rate), shown.convert(totals.due_nano, rate)
+    return InCurrency(shown.currency, rate.text, rate.day.isoformat(), shown.source, total, due)
 
 
 _decoder = msgspec.json.Decoder(Document)

@@ -276,9 +276,13 @@ def issue(
     credit = _credit(connection, customer.id, net + tax) if postpaid else net
     totals = Totals(tally.usage_nano, net, tax, credit)
     due_us = now_us + terms.due_days * 86_400_000_000 if postpaid and totals.due_nano > 0 else None
+    if corrects is None:
+        shown = invoices.in_currency(totals, terms.display, now_us)
+    else:
+        shown = invoices.by_rate_of(totals, stored(connection, number=corrects)[0].display)
     made = invoices.document(
         number=number, kind=kind, month=month, lines=lines, totals=totals, terms=terms, customer=customer, issued_us=now_us,
-        due_us=due_us, corrects=corrects, reason=reason,
+        due_us=due_us, corrects=corrects, reason=reason, shown=shown,
     )  # fmt: skip
     connection.execute(
         insert(invoices_table).values(
