@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import tracemalloc
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import insert, select
 
 from farebox.billing import adjustments, exports, focus
 from farebox.billing.export_files import writer
@@ -19,6 +21,9 @@ from farebox.wires.usage import Usage
 DOLLAR = 1_000_000_000
 DAY_US = 86_400_000_000
 EVER = Narrow(since_us=0)
+LONG = 8_000
+PEAK_BYTES_MAX = 10 * 2**20
+"""Of a thousand rows at a time; all of `LONG` are more."""
 
 
 @pytest.fixture
@@ -197,3 +202,37 @@ def test_pages_by_key_are_the_whole_report(books):
     assert reports.shown("day", day.groups[0]) == "2026-11-23"
     assert day.cached_tokens == sum(7 * number for number in range(16)) and day.reasoning_tokens == 15
     assert reports.shown("hour", whole[0].groups[1]) in ("2026-11-23T00", "2026-11-24T00")
+
+
+def test_a_long_export_takes_no_more_memory_than_a_short_one(books):
+    def copies(connection):
+        row = dict(connection.execute(select(usage).where(usage.c.final).limit(1)).mappings().one())
+        for start in range(0, LONG, 1_000):
+            connection.execute(insert(usage), [{**row, "hold_id": f"gen-copy-{n}"} for n in range(start, start + 1_000)])
+
+    class Sink(io.RawIOBase):
+        lines = 0
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.lines += bytes(data).count(b"\n")
+            return len(data)
+
+    books.database.write(copies)
+    sink = Sink()
+
+    def work(connection):
+        into = writer("csv", exports.USAGE_COLUMNS, sink)
+        into.write(exports.usage_table(connection, EVER))
+        into.close()
+
+    tracemalloc.start()
+    try:
+        books.database.read(work)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sink.lines > LONG
+    assert peak < PEAK_BYTES_MAX, f"{peak} bytes for {LONG} rows"
