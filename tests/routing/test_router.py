@@ -31,9 +31,10 @@ from farebox.catalog.price import OffPeak, Schedule, Tier
 from farebox.errors import FareboxError, Kind
 from farebox.ports import SystemRandom
 from farebox.routing import sticky
-from farebox.routing.measured import Unmeasured
+from farebox.routing.measured import State, Unmeasured
 from farebox.routing.policy import Policy
 from farebox.routing.preferences import Preferences, ProviderRef
+from farebox.routing.standing import RANK_EJECTED
 from farebox.wires.dialect import Dialect
 
 NAMES = ("p0", "p1", "p2", "p3", "p4")
@@ -170,6 +171,26 @@ def test_no_more_offers_are_put_last_than_the_cap_says_and_they_are_the_worst() 
     clinic.ejected_max_percent = 100
     clinic.epoch += 1
     assert names(planned(made, asked)) == ["a", "b", "c"], "all are out: as if none were"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(("healthy", "probing", "ejected")), st.integers(0, 4)), min_size=1, max_size=8),
+    st.integers(0, 100),
+)
+def test_the_cap_on_ejections_holds_for_any_health(states: list[tuple[State, int]], percent: int) -> None:
+    clinic = Clinic(**{f"p{at}": Unmeasured(state=state, success=share / 4) for at, (state, share) in enumerate(states)})
+    clinic.ejected_max_percent = percent
+    made = router(model("v/m", *(offer(f"p{at}") for at in range(len(states)))), health=clinic)
+    (group,) = planned(made, call()).standing.groups
+    assert len(group.entries) == len(states), "nobody is left out"
+    last = [one for one in group.entries if one.rank >= RANK_EJECTED]
+    out = [one for one in group.entries if one.state == "ejected"]
+    assert all(one.state == "ejected" for one in last)
+    assert len(last) == min(len(out), max(len(states) * percent // 100, 1))
+    success = {name: view.success or 0.0 for name, view in clinic.views.items()}
+    kept = [success[one.target.provider.name] for one in out if one not in last]
+    assert not kept or min(kept) >= max(success[one.target.provider.name] for one in last), "the worst are put last"
 
 
 def test_a_new_epoch_is_seen_at_once() -> None:

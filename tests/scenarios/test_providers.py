@@ -92,6 +92,12 @@ def test_the_operators_page_is_the_commands(box: Farebox) -> None:
     told = box.cli("providers")
     assert [set(one) for one in page.json()["keys"]] == [set(one) for one in told["keys"]]
     assert [set(one) for one in page.json()["offers"]] == [set(one) for one in told["offers"]]
+    places = {(one["provider"], one["key"], one["model"]): one for one in page.json()["places"]}
+    assert places["broken", "broken#1", "p/fails"]["circuit"] == "open"
+    assert 0 < places["broken", "broken#1", "p/fails"]["open_s"] <= 30
+    assert places["well", "well#1", "p/fails"]["circuit"] == "closed"
+    assert places["well", "well#1", "p/fails"]["uptime_last_30m"] == 100.0
+    assert [set(one) for one in page.json()["places"]] == [set(one) for one in told["places"]]
 
 
 def test_metrics_have_it_too(box: Farebox) -> None:

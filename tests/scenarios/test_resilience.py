@@ -49,6 +49,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         config += model("r/fails", offer("broken", "sim+status=503", input="0.10", output="0.10"), offer("spare", GOOD))
         recovers = offer("broken", "sim+tokens=4+status=503+times=5", input="0.10", output="0.10")
         config += model("r/recovers", recovers, offer("spare", GOOD))
+        heals = "sim+tokens=4+status=503+times="
+        config += model("r/panic", offer("broken", f"{heals}6", input="0.10", output="0.10"), offer("spare", f"{heals}7"))
         with Farebox(tmp_path, config=config) as box:
             yield World(box, simulator)
             box.wait_posted()
@@ -89,3 +91,18 @@ def test_an_offer_that_is_well_again_is_found_again(world: World) -> None:
     assert world.ask("r/recovers")[1] == "1", "out: the other one is asked first"
     wait_until(lambda: world.box.chat("r/recovers", max_tokens=20).headers["x-farebox-provider"] == "broken", "it is tried again")
     assert world.ask("r/recovers")[:2] == (200, "1")
+
+
+def test_when_all_are_out_they_are_tried_all_the_same_and_heal(world: World) -> None:
+    def circuits() -> dict[str, str]:
+        places = world.box.get("/healthz/providers", key=None).json()["places"]
+        return {one["provider"]: one["circuit"] for one in places if one["model"] == "r/panic"}
+
+    found = [world.ask("r/panic") for _ in range(5)]
+    assert found[0][0] == 503 and found[-1][0] == 200, "both are out for a second, and yet somebody is asked"
+    assert max(seconds for _, _, seconds in found) < 5
+    wait_until(
+        lambda: world.box.chat("r/panic", max_tokens=20).headers["x-farebox-provider"] == "broken"
+        and circuits().get("broken") == "closed",
+        "the cheaper one is first again",
+    )

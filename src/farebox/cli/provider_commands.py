@@ -29,7 +29,7 @@ def providers(offers: bool, config_path: Path, as_json: bool) -> None:
     listed = providers_page(market.targets, seen)["data"]
     keys = shown.keys_json(seen)
     if as_json:
-        print_json({"providers": listed, "offers": shown.offers_json(seen), "keys": keys})
+        print_json({"providers": listed, "offers": shown.offers_json(seen), "keys": keys, "places": shown.places_json(seen)})
         return
     if offers:
         print_table(

@@ -23,7 +23,7 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
 from farebox.gateway import Gateway
-from farebox.routing.shown import Overview, keys_json, offers_json
+from farebox.routing.shown import Overview, keys_json, offers_json, places_json
 from farebox.routing.target import Target
 from farebox.storage.database import Database
 from farebox.telemetry import TEXT_TYPE
@@ -228,7 +228,7 @@ async def health(gateway: Gateway, request: Question) -> Page:
     if not gateway.settings.metrics_public:
         await identified(gateway, request)
     seen = await request.library.health()
-    return Page(200, _encode({"offers": offers_json(seen), "keys": keys_json(seen)}))
+    return Page(200, _encode({"offers": offers_json(seen), "keys": keys_json(seen), "places": places_json(seen)}))
 
 
 async def metrics(gateway: Gateway, request: Question) -> Page:

@@ -5,7 +5,7 @@ while one call finds out, else `ejected`; an offer that nobody has called is not
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,8 +14,11 @@ from farebox.routing.measured import State
 from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import merged, percentiles
 
+Circuit = Literal["closed", "probing", "open"]
 OFFERS_MAX = 2_000
 """Offers that are shown and counted; those with the most attempts of the last half hour."""
+PLACES_MAX = 2_000
+"""Places that are shown, likewise."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -45,9 +48,28 @@ class ProviderKey(msgspec.Struct, frozen=True):
     """Calls in flight that it allows, as learned from refusals; None: not known."""
 
 
+class ShownPlace(msgspec.Struct, frozen=True):
+    """One model at one key of a provider, at all workers."""
+
+    provider: str
+    key: str
+    model: str
+    circuit: Circuit
+    """The worst that some worker has."""
+    open_s: int
+    """The longest that some worker's circuit stays open; 0 behind it, too, while nobody has tried."""
+    paused_s: int
+    """The longest that some worker waits after a 429."""
+    half_hour: tuple[int, int]
+    first_token_ms: Percentiles | None
+    tokens_per_s: Percentiles | None
+    in_flight: int
+
+
 class Overview(msgspec.Struct, frozen=True):
     offers: list[Offer]
     keys: list[ProviderKey]
+    places: list[ShownPlace]
 
     def of(self, provider: str, model: str) -> Offer | None:
         """One offer, if anybody has called it."""
@@ -76,7 +98,34 @@ def overview(reports: Iterable[Report]) -> Overview:
     offers = [_offer(provider, model, found, [usable(one) for one in found]) for (provider, model), found in places.items()]
     offers.sort(key=lambda one: -sum(one.half_hour))
     shown = sorted(offers[:OFFERS_MAX], key=lambda one: (one.provider, one.model))
-    return Overview(shown, [_key(provider, key, found) for (provider, key), found in sorted(keys.items())])
+    by_key: dict[tuple[str, str, str], list[PlaceReport]] = {}
+    for found in places.values():
+        for place in found:
+            by_key.setdefault((place.provider, place.key, place.model), []).append(place)
+    single = [_place(found) for found in by_key.values()]
+    single.sort(key=lambda one: -sum(one.half_hour))
+    single = sorted(single[:PLACES_MAX], key=lambda one: (one.provider, one.key, one.model))
+    return Overview(shown, [_key(provider, key, found) for (provider, key), found in sorted(keys.items())], single)
+
+
+_CIRCUITS: tuple[Circuit, ...] = ("open", "probing", "closed")
+"""From worst to well."""
+
+
+def _place(found: list[PlaceReport]) -> ShownPlace:
+    first = found[0]
+    return ShownPlace(
+        first.provider,
+        first.key,
+        first.model,
+        next(name for name in _CIRCUITS if any(one.circuit == name for one in found)),
+        max(one.open_s for one in found),
+        max(one.paused_s for one in found),
+        _sum(one.half_hour for one in found),
+        percentiles(merged(one.first_token_ms for one in found)),
+        percentiles(merged(one.tokens_per_s for one in found)),
+        sum(one.in_flight for one in found),
+    )
 
 
 def _offer(provider: str, model: str, places: list[PlaceReport], usable: list[bool]) -> Offer:
@@ -148,6 +197,25 @@ def keys_json(seen: Overview) -> list[dict[str, Any]]:
             "in_flight_max": key.limit,
         }
         for key in seen.keys
+    ]
+
+
+def places_json(seen: Overview) -> list[dict[str, Any]]:
+    """Circuits, pauses and measurements of each model at each key, the keys by their public names."""
+    return [
+        {
+            "provider": one.provider,
+            "key": one.key or None,
+            "model": one.model,
+            "circuit": one.circuit,
+            "open_s": one.open_s,
+            "paused_s": one.paused_s,
+            "uptime_last_30m": percent(one.half_hour),
+            "first_token_ms": as_json(one.first_token_ms),
+            "tokens_per_s": as_json(one.tokens_per_s),
+            "in_flight": one.in_flight,
+        }
+        for one in seen.places
     ]
 
 
