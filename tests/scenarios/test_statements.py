@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with SimulatorProcess() as simulator:
         config = provider("lab", f"{simulator.origin}/v1") + model("l/a", offer("lab", "sim+tokens=20"))
         config += model("l/b", offer("lab", "sim+tokens=10+thinking=4"))
+        config += '[display]\ncurrency = "JPY"\nrates = { "2020-01-01" = "149500.5", "2999-01-01" = "7" }\n'
         folder = tmp_path_factory.mktemp("statements") / "box"
         with Farebox(folder, config=config, billing='markup_percent = "10"') as running:
             for name in ("l/a", "l/b", "l/a"):
@@ -32,6 +34,13 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 def own_total(box: Farebox) -> Decimal:
     return Decimal(box.cli("usage", "--account", "default")["total"]["charge"])
+
+
+def test_usage_is_told_in_another_currency_by_one_rounding_of_the_total(box: Farebox) -> None:
+    total = box.cli("usage", "--account", "default")["total"]
+    exact = Fraction(total["charge"]) * Fraction("149500.5")
+    assert round(exact) > 10
+    assert total["display"] == {"currency": "JPY", "rate": "149500.5", "since": "2020-01-01", "charge": str(round(exact))}
 
 
 def test_usage_is_the_accounts_own_in_pages(box: Farebox) -> None:

@@ -1,6 +1,7 @@
 """`usage`, `compare`, `ledger check`."""
 
 import csv
+import datetime as dt
 import difflib
 import sys
 from pathlib import Path
@@ -75,13 +76,14 @@ def usage(
     config_path: Path,
     as_json: bool,
 ) -> None:
-    """What was called and what it cost, the dearest first (days and hours in their order)."""
+    """What was called and what it cost, the dearest first (days and hours in their order); the total also in the currency of
+    [display] in the configuration, by today's rate."""
     groups = _groups(by)
     start_us = moment(since, "--since")
     end_us = None if until is None else moment(until, "--until")
     if as_csv and as_json:
         raise CliError("--csv and --json exclude each other")
-    with database_of(config_path) as (_, database):
+    with database_of(config_path) as (loaded, database):
         account_id = None if account_name is None else find_account(database, account_name).id
         project_id = None if project is None else _project(database, account_id, project)
         narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id, project=project_id)
@@ -107,6 +109,9 @@ def usage(
         return [labels.get(name, {}).get(value, value) for name, value in shown(row).items()]
 
     charged, costs = sum(row.charge_nano for row in rows), sum(row.cost_nano for row in rows)
+    currency = loaded.config.display.shown
+    today = dt.datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, dt.UTC).date()
+    rate = currency.rate_on(today) if currency else None
     records = [
         {
             **shown(row),
@@ -134,6 +139,14 @@ def usage(
                     "calls": sum(row.calls for row in rows),
                     "charge": format_amount(charged),
                     "cost": format_amount(costs),
+                    "display": {
+                        "currency": currency.currency,
+                        "rate": rate.text,
+                        "since": str(rate.day),
+                        "charge": currency.convert(charged, rate),
+                    }
+                    if currency and rate
+                    else None,
                 },
             }
         )
@@ -166,6 +179,10 @@ def usage(
         right=range(wide, wide + 5),
         empty="No calls in this period. The curl that `farebox run` prints makes one.",
     )
+    if rows and currency and rate:
+        name = currency.currency
+        told = f"1 USD = {rate.text} {name}, the rate from {rate.day} on"
+        click.echo(f"Charged in {name}: {currency.convert(charged, rate)} ({told})")
     if any(row.unknown_costs for row in rows):
         click.echo("+?  the provider's price of some attempts is not known yet (broken off before it said)")
 
