@@ -21,7 +21,7 @@ from farebox.config_limits import ClassLimits, RateLimits, RateTierSection, chec
 from farebox.config_models import ModelSection, OfferSection, TierSection
 from farebox.config_overlay import laid_over
 from farebox.config_payments import StripeSection, check_stripe
-from farebox.config_providers import KEY_WEIGHT_MAX, Attempts, KeySection, ProviderSection
+from farebox.config_providers import KEY_WEIGHT_MAX, Attempts, KeySection, ModelTimeouts, ProviderSection
 from farebox.config_routing import (
     EscalationSection,
     ExamplesSection,
@@ -371,6 +371,8 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = ChannelSection if "channels" in steps else SmtpSection if "smtp" in steps else Alerts
     elif steps[0] == "tiers":
         found = ClassLimits if "classes" in steps else RateTierSection
+    elif steps[0] == "attempts" and "models" in steps:
+        found = ModelTimeouts
     elif "api_keys" in steps:
         found = KeySection
     elif "tiers" in steps:

@@ -17,8 +17,11 @@ class ModelTimeouts(_Section, frozen=True):
     models: tuple[str, ...]
     """Slugs; `*` stands for anything: `openai/o*`."""
     headers_s: float | None = None
+    """In place of `attempts.headers_s` and the provider's."""
     first_token_s: float | None = None
+    """In place of `attempts.first_token_s` and the provider's."""
     chunk_s: float | None = None
+    """In place of `attempts.chunk_s` and the provider's."""
 
 
 class Attempts(_Section, frozen=True):

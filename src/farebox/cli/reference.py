@@ -32,6 +32,7 @@ SECTIONS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[tiers.NAME]", config.RateTierSection),
     ("[tiers.NAME.classes.PATTERN]", config.ClassLimits),
     ("[attempts]", config.Attempts),
+    ("[[attempts.models]]", config.ModelTimeouts),
     ("[local_model]", config.LocalModel),
     ("[alerts]", config_control.Alerts),
     ("[signup]", config_control.SignupSection),
