@@ -113,6 +113,7 @@ ARROWS: dict[str, set[str]] = {
     "continuation": {"billing", "bridge", "errors", "routing", "wires"},
     "telemetry": set(),
     "verdict": {"errors", "routing", "wires"},
+    "probes": {"ports", "providers", "routing", "transport"},
     "rating": {"billing", "bridge", "escalation", "quality", "routing", "transport", "wires"},
     "attempt": {"billing", "bridge", "errors", "escalation", "rating", "routing", "transport", "turn", "verdict", "wires"},
     "flight": {

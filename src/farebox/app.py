@@ -42,6 +42,7 @@ from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
 from farebox.money import parse_amount
 from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrderedIds
+from farebox.probes import Prober
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
@@ -131,7 +132,7 @@ def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Ena
             client_cert_file=_beside(loaded, section.client_cert_file),
             client_key_file=_beside(loaded, section.client_key_file),
         )
-        row = msgspec.structs.replace(row, certificates=certificates)
+        row = msgspec.structs.replace(row, certificates=certificates, probe=section.probe)
         patience = Patience(section.headers_s, section.first_token_s, section.chunk_s, connect_s=section.connect_s)
         found[name] = Enabled(
             row,
@@ -530,6 +531,10 @@ class Worker:
             sorter=sorter,
             waste=Waste(parse_amount(config.hedging.waste_per_day) // workers, config.hedging.time_zone),
         )
+        self.prober = Prober(
+            self.gateway.client, health, clock, outside.random, interval_us=config.health.probe_s * 1_000_000
+        )
+        self.prober.watch(market.targets)
         run_commands, self._command_thread = on_one_thread("commands")
         self.library = DatabaseLibrary(
             self.database,
@@ -562,6 +567,7 @@ class Worker:
         self._prices, market = await self._run_reads(self._read_market, self._prices)
         if market is not None:
             self.gateway.market = market
+            self.prober.watch(market.targets)
 
     async def note_use(self) -> None:
         """Write down when keys were used."""
@@ -575,6 +581,7 @@ class Worker:
             await self.note_use()
         except StoreError as error:
             self.gateway.metrics.crashed("shutdown", error)
+        await self.prober.close()
         await self.books.holds.close()
         try:
             await self.books.holds.return_idle(everything=True)

@@ -426,6 +426,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "ejection_s": (1, 3_600),
         "ejection_max_s": (1, 86_400),
         "ejected_max_percent": (0, 100),
+        "probe_s": (1, 3_600),
     },
     "server": {
         "keepalive_comment_s": (0.05, 3_600),
@@ -505,6 +506,8 @@ def _check(config: Config, path: Path) -> None:
                 refuse(f"providers.{name}.api_keys[{index}]", "is empty; write the key, or `${NAME}` for one of the environment")
         if provider.retention_days is not None and provider.retention_days < 0:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
+        if provider.probe is not None and PROBE_PATH.fullmatch(provider.probe) is None:
+            refuse(f"providers.{name}.probe", f"{provider.probe!r} is not a path such as `/models`")
         _check_patience(provider, f"providers.{name}", ("connect_s", "headers_s", "first_token_s", "chunk_s"), refuse)
     for index, some in enumerate(config.attempts.models):
         place = f"attempts.models[{index}]"
@@ -533,6 +536,7 @@ def _check_patience(section: object, place: str, settings: tuple[str, ...], refu
             refuse(f"{place}.{setting}", f"{value} is not from {lowest} to {highest}")
 
 
+PROBE_PATH = re.compile(r"/[!-\"$-~]{0,255}")
 PLAN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

@@ -109,6 +109,9 @@ class ProviderSection(_Section, frozen=True):
     """Whether it trains on what it is sent. Unset: as known, or not known, which `data_collection = "deny"` does not accept."""
     retention_days: int | None = None
     """How long it keeps prompts; 0: not at all, which is what `zdr` asks for. Unset: as known, or not known."""
+    probe: str | None = None
+    """A path below `base_url` that costs nothing, such as `/models`: asked every `health.probe_s` seconds by each worker. When it
+    fails, the provider's models are out before a call has failed; when it is well again, the next call tries them at once."""
     connect_s: float | None = None
     """In place of `attempts.connect_s`."""
     headers_s: float | None = None

@@ -231,6 +231,8 @@ class HealthSection(_Section, frozen=True):
     """The first time out; the n-th in short order is n times as long. Then one call tries the offer."""
     ejection_max_s: int = 300
     """The longest time out."""
+    probe_s: int = 10
+    """How often a provider with a `probe` is asked how it is."""
     ejected_max_percent: int = 100
     """At most this share of a model's offers, but always one, is put behind the others; of more, those that did best lately stay
     among them. With 100 all may be: they are then tried as if none were."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.reconcile import read_books
-from tests.support.running import Farebox, model, offer, provider, wait_until
+from tests.support.running import Farebox, free_port, model, offer, provider, wait_until
 
 from farebox.simulator.faults import credential_hash
 from farebox.simulator.testing import SimulatorProcess
@@ -106,3 +106,26 @@ def test_when_all_are_out_they_are_tried_all_the_same_and_heal(world: World) -> 
         and circuits().get("broken") == "closed",
         "the cheaper one is first again",
     )
+
+
+def test_when_all_are_out_all_are_tried(tmp_path: Path) -> None:
+    """Panic: every offer is out for an hour, and the first call after they are well again needs one try."""
+    port = free_port()
+    config = "[attempts]\nbackoff_ms = 1\nbackoff_max_ms = 1\n[health]\nejection_s = 3600\nejection_max_s = 3600\n"
+    config += "".join(provider(name, f"http://127.0.0.1:{port}/v1") for name in ("one", "two"))
+    config += model("r/panic", offer("one", GOOD), offer("two", GOOD))
+    with Farebox(tmp_path, config=config) as box:
+
+        def states() -> list[str]:
+            return [one["state"] for one in box.get("/healthz/providers", key=None).json()["offers"]]
+
+        def all_out() -> bool:
+            assert box.chat("r/panic", max_tokens=20).status == 502
+            return states() == ["ejected", "ejected"]
+
+        wait_until(all_out, "five failures in a row of each", timeout_s=20)
+        with SimulatorProcess(port=port):
+            reply = box.chat("r/panic", max_tokens=20)
+            assert (reply.status, reply.headers["x-farebox-attempts"]) == (200, "1"), states()
+            box.wait_posted()
+            box.check_books()

@@ -381,3 +381,30 @@ def test_places_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         attempt(health, Place("p", "p#1", f"m{number}"), "ok", number, number)
     assert {one.model for one in health.report(50).places} == {f"m{number}" for number in range(40, 50)}
+
+
+def test_probes_take_out_and_bring_back() -> None:
+    health = Health(Rules(failures_in_a_row=2))
+    lab = offer()
+    places = lab.places
+    health.probed(places, "down", S)
+    assert health.view(lab, S).state == "healthy"
+    health.probed(places, "down", 2 * S)
+    assert health.view(lab, 3 * S).state == "ejected", "as two failed calls in a row"
+    health.probed(places, "unknown", 4 * S)
+    assert health.view(lab, 4 * S).state == "ejected"
+    health.probed(places, "up", 5 * S)
+    assert health.choose(lab, 5 * S).free, "the next call tries it"
+    health.started(places[0], 5 * S)
+    health.finished(places[0], "failed", 5 * S, 6 * S)
+    assert health.view(lab, 7 * S).state == "ejected"
+    health.probed(places, "up", 8 * S)
+    assert health.view(lab, 8 * S).state == "ejected", "what the probe does not see, it does not end"
+
+
+def test_a_probe_that_is_refused_benches_the_key_once() -> None:
+    health = Health()
+    lab = offer()
+    health.probed(lab.places, "key_refused", S)
+    health.probed(lab.places, "key_refused", 11 * S)
+    assert not health.choose(lab, 60 * S).free and health.choose(lab, 61 * S).free

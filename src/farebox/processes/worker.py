@@ -128,6 +128,7 @@ async def keep_house(worker: Worker, metrics_path: Path) -> None:
         ticks += 1
         try:
             gateway.tick()
+            worker.prober.look()
             if ticks % 2 == 0:
                 seen = await worker.library.version()
                 if seen != version:

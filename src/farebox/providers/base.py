@@ -62,6 +62,8 @@ class Provider(msgspec.Struct, frozen=True):
     """True: the provider's own reported cost is the charge (OpenRouter's catalog price is only an estimate)."""
     data: DataPolicy = DataPolicy()
     certificates: Certificates = Certificates()
+    probe: str | None = None
+    """Path below the base URL that is asked, free of charge, whether the provider is well; None: it is not asked."""
     docs_url: str = ""
     kind: Literal["cloud", "local", "custom"] = "cloud"
     makes: tuple[str, ...] = ()

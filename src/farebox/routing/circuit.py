@@ -62,6 +62,13 @@ class Circuit:
             return True
         return False
 
+    def due(self, now_us: int) -> bool:
+        """Somebody has seen that it is well again: the time out is over, and the next call is its probe. Whether it was out."""
+        if self.open_until_us <= now_us:
+            return False
+        self.open_until_us = now_us
+        return True
+
     def forget_probe(self, started_us: int) -> None:
         """The probe ended without saying anything, such as a caller who left: the next call is the probe."""
         if self.probe_us and started_us >= self.probe_us:

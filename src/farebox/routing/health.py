@@ -8,7 +8,7 @@ What a failure says about a place, by its `Outcome`: `failed` counts against it;
 benches the key for all its models; `caller` and `unknown` say nothing, and `outrun` only how long nothing had come.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from itertools import islice
 from typing import Literal, NamedTuple, assert_never
@@ -23,6 +23,7 @@ from farebox.routing.rolling import Counts, Histogram, merged, percentiles
 from farebox.routing.target import Place, Target
 
 Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "outrun", "unknown"]
+ProbeOutcome = Literal["up", "down", "key_refused", "unknown"]
 
 PLACES_MAX = 20_000
 """Places that are remembered; beyond it the one not used for the longest time is forgotten."""
@@ -69,7 +70,7 @@ class Choice(NamedTuple):
 class _Key:
     """One credential."""
 
-    __slots__ = ("bench_until_us", "benched", "load", "reason", "turn")
+    __slots__ = ("bench_until_us", "benched", "down", "load", "reason", "turn")
 
     def __init__(self) -> None:
         self.load = Concurrency()
@@ -77,6 +78,8 @@ class _Key:
         self.benched = 0
         """Refusals in a row."""
         self.reason = ""
+        self.down = False
+        """The last probe failed."""
         self.turn = 0
         """What it has had of its provider's calls, a heavier key's counting for less: of keys with as little to do, the one
         that had least is next."""
@@ -229,6 +232,25 @@ class Health:
             if record.answer is None:
                 record.answer = Histogram()
             record.answer.add(now_us, answer_us / 1000)
+
+    def probed(self, places: Sequence[Place], outcome: ProbeOutcome, now_us: int) -> None:
+        """A probe of a key is over; `places` is all that is behind it.
+
+        Failures count like those of calls. An end of failures makes what is out due at once: the next call tries it. A probe that
+        has seen nothing of a failure, since only calls fail, does not shorten the time out for it.
+        """
+        records = [self._places.get(place) or self._remember(place) for place in places]
+        key = records[0].key
+        for record in records:
+            if outcome == "down":
+                if record.circuit.failed(now_us, now_us, self.rules):
+                    self._changed(record.circuit.open_until_us)
+            elif outcome == "up" and key.down and record.circuit.due(now_us):
+                self._changed(0)
+        if outcome == "key_refused" and now_us >= key.bench_until_us:
+            self._bench(key, now_us, "credentials")
+        if outcome in ("up", "down"):
+            key.down = outcome == "down"
 
     def _succeeded(
         self, record: _Record, key: _Key, started_us: int, now_us: int, first_token_us: int | None, tokens: int
