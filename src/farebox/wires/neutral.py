@@ -439,6 +439,8 @@ class UsageSeen(msgspec.Struct, frozen=True, tag=True):
     """The counts as known now: cumulative, so the last one wins."""
 
     report: UsageReport
+    beginning: bool = False
+    """Said at the start of the answer: the input is exact, the output no more than a beginning, and no bill is made of it."""
 
 
 class StreamError(msgspec.Struct, frozen=True, tag=True):

@@ -81,6 +81,7 @@ class TranslatedRelay:
         self._writer = writer
         self._open_choices = choices
         self._report: UsageReport | None = None
+        self._final_usage = False
         self._events = 0
         self._bytes = 0
         self._held = b""
@@ -127,6 +128,7 @@ class TranslatedRelay:
                 self.finished = self._open_choices <= 0
             case UsageSeen():
                 self._report = event.report
+                self._final_usage = self._final_usage or not event.beginning
                 return False
             case StreamError():
                 self.failure = event.error
@@ -143,15 +145,15 @@ class TranslatedRelay:
         return True
 
     def report(self) -> UsageReport | None:
-        """The final usage only: before the end some wires state a beginning."""
-        return self._report if self.finished else None
+        """The final usage only: at its start an answer may state a beginning, and its end may have been lost."""
+        return self._report if self.finished and self._final_usage else None
 
     def observed_output_tokens(self) -> int:
         return max(self._events, -(-self._bytes // ESTIMATE_BYTES_PER_TOKEN))
 
     def observed_input(self) -> Usage | None:
         report = self._report
-        if report is None or report.usage is None or self.finished:
+        if report is None or report.usage is None or (self.finished and self._final_usage):
             return None
         return msgspec.structs.replace(report.usage, output=0, reasoning=0)
 

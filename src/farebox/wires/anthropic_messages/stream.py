@@ -154,11 +154,11 @@ class Reader:
         if not self._started:
             self._started = True
             events.append(Start(text_of(message.id), text_of(message.model)))
-        self._counts(message.usage, events)
+        self._counts(message.usage, events, beginning=True)
 
-    def _counts(self, raw: msgspec.Raw, events: list[Event]) -> None:
+    def _counts(self, raw: msgspec.Raw, events: list[Event], *, beginning: bool = False) -> None:
         if self._usage.merge(bytes(raw)):
-            events.append(UsageSeen(self._usage.report()))
+            events.append(UsageSeen(self._usage.report(), beginning))
 
     def _message_delta(self, event: _Event, events: list[Event]) -> None:
         self._counts(event.usage, events)
