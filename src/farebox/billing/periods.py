@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from farebox.billing.budgets import window_end_us, window_name
 
@@ -9,6 +10,8 @@ _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _UNIT_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
+SECONDS_MAX = 4_096
+"""Whose text is remembered: rows of the same second come together."""
 FORMS = "write 7d, 12h, 30m, 2w, a date such as 2026-11-01, or a time such as 2026-11-01T08:00:00Z"
 
 
@@ -29,7 +32,12 @@ def parse_moment(text: str, now_us: int) -> int:
 
 def format_moment(us: int) -> str:
     """Microseconds since the epoch → `2026-11-23T07:30:00.000000Z`."""
-    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=SECONDS_MAX)
+def _second(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def format_second(us: int) -> str:
