@@ -165,7 +165,8 @@ class MarkupRuleSection(_Section, frozen=True):
 
 
 class OwnKeySection(_Section, frozen=True):
-    """BYOK: what calls by a customer's own provider key cost here. The provider bills the customer itself."""
+    """BYOK: what calls by a customer's own provider key cost here; the provider bills the customer itself. No call is made by
+    such a key yet, so this has no effect."""
 
     free_calls: int = 1_000_000
     """An account's calls in a UTC month that cost nothing, as posted."""

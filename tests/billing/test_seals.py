@@ -235,3 +235,58 @@ def test_what_waits_grows_less_however_much_is_posted(world, tmp_path, monkeypat
         bookkeeper.close()
     assert waiting[:3] == [36, 32, 28] and waiting[-1] == 0, waiting
     audited(world.database)
+
+
+def test_a_row_that_cannot_be_read_keeps_only_receipts_waiting(world, tmp_path, monkeypatch, capsys):
+    """What follows the sealing in a round goes on, and the row is not tried again with every batch."""
+    busy(world, accounts=1, calls=3)
+    config = tmp_path / "farebox.toml"
+    config.write_text(f'[database]\nurl = "{world.url}"\n[journal]\ndir = "{world.journals}"\n')
+    tried, turned = [], []
+
+    def broken(*_arguments, **_more):
+        tried.append(1)
+        raise ValueError("the record is gone")
+
+    monkeypatch.setattr(seals, "seal", broken)
+    monkeypatch.setattr(seals, "turn_day", lambda *_arguments: turned.append(1))
+    bookkeeper = Bookkeeper(load(config), real_outside({}))
+    try:
+        for _ in range(3):
+            bookkeeper.round()
+    finally:
+        bookkeeper.close()
+    assert len(tried) == 1 and turned, "the rest of the round was done"
+    assert "receipts wait" in capsys.readouterr().err
+
+
+def test_rows_just_posted_are_not_read_again(world):
+    """They make the chain that reading them would; and what was sealed is held against the database by whoever reads it."""
+    worker, key = world.worker(), world.key(world.account(100 * DOLLAR))
+    calls = [worker.call(key, SMALL, hold_nano=DOLLAR, markup_bp=550) for _ in range(4)]
+    posted = world.post()
+    assert posted.fresh is not None and len(posted.fresh.rows) == len(calls) == 4
+    assert seals.seal(world.database, world.clock, fresh=posted.fresh).rows == 4
+    assert audited(world.database).receipts == 4
+    worker.call(key, SMALL, hold_nano=DOLLAR)
+    posted = world.post()
+    forged = [(*row[:13], row[13] + 1, *row[14:]) for row in posted.fresh.rows]
+    fresh = seals.Fresh(posted.fresh.batch_id, posted.fresh.posted_us, forged)
+    assert seals.seal(world.database, world.clock, fresh=fresh).rows == 1
+    with pytest.raises(SealBroken):
+        audited(world.database)
+
+
+@pytest.mark.parametrize("other", ["a batch", "too many"])
+def test_rows_that_may_be_sealed_in_part_are_read(world, other):
+    worker, key = world.worker(), world.key(world.account(100 * DOLLAR))
+    for _ in range(3):
+        worker.call(key, SMALL, hold_nano=DOLLAR)
+    posted = world.post()
+    forged = [(*row[:13], row[13] + 1, *row[14:]) for row in posted.fresh.rows]
+    batch_id = "batch-of-another" if other == "a batch" else posted.fresh.batch_id
+    fresh = seals.Fresh(batch_id, posted.fresh.posted_us, forged)
+    rows_max = 2 if other == "too many" else seals.ROWS_MAX
+    while seals.seal(world.database, world.clock, rows_max=rows_max, fresh=fresh).more:
+        fresh = None
+    assert audited(world.database).receipts == 3

@@ -50,6 +50,8 @@ class Posted(msgspec.Struct, frozen=True):
     """Another poster was faster; nothing was changed."""
     damaged: tuple[str, ...] = ()
     """Slots that could not be read, with the reason; the others were posted."""
+    fresh: seals.Fresh | None = None
+    """The rows, for whoever seals them at once."""
 
 
 class _Lost(Exception):
@@ -165,6 +167,7 @@ def _post(
         refused=refused,
         reduced=reduced,
         released=released,
+        fresh=seals.Fresh(batch.id, now_us, batch.rows) if batch.rows else None,
     )
 
 

@@ -13,11 +13,14 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
+
 from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, real_outside
 from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
+from farebox.billing.poster import Posted
 from farebox.config import ConfigError, Loaded, load
 from farebox.processes import courier, till
 from farebox.processes.lifeline import die_with_parent
@@ -32,6 +35,8 @@ TIERS_US = 5_000_000
 """How soon who has paid finds itself in a higher tier."""
 SEALING_US = 1_000_000
 """How soon a correction that somebody else posted is in its account's chain of receipts."""
+SEALING_RETRY_US = 60_000_000
+"""When a row that could not be sealed is looked at again."""
 COURIER_END_S = 30.0
 """For tries that are under way when the bookkeeper ends."""
 
@@ -50,7 +55,7 @@ class Bookkeeper:
         self._ladder = make_ladder(loaded)
         self._looked_at = ""
         """The last account whose tier was looked at, while a look over all of them is under way."""
-        self._tidied_us = self._promoted_us = self._sealed_us = 0
+        self._tidied_us = self._promoted_us = self._sealed_us = self._seal_us = 0
         self._unsealed = True
 
     def round(self) -> int:
@@ -74,9 +79,14 @@ class Bookkeeper:
         if posted.records:
             outside.fail_point("poster.after_commit")
         now_us = outside.clock.monotonic_us()
-        if posted.rows or self._unsealed or now_us - self._sealed_us > SEALING_US:
+        if now_us >= self._seal_us and (posted.rows or self._unsealed or now_us - self._sealed_us > SEALING_US):
             self._sealed_us = now_us
-            self._seal(posted.rows)
+            try:
+                self._seal(posted)
+            except (msgspec.MsgspecError, ValueError) as error:
+                # A row that says nothing any more keeps receipts waiting, not the credit that expires and the months that end.
+                _say(f"receipts wait, since a usage row cannot be read; `farebox doctor` says how many: {error}")
+                self._seal_us = now_us + SEALING_RETRY_US
         if self._ladder.climbs and now_us - self._promoted_us > TIERS_US:
             self._promoted_us = now_us
             self._looked_at = promotion.promote(
@@ -96,19 +106,22 @@ class Bookkeeper:
             self._close_months()
         return posted.records
 
-    def _seal(self, posted_rows: int) -> None:
+    def _seal(self, posted: Posted) -> None:
         """Seal as many rows as were posted and a batch more: what waits grows less, however much is posted."""
-        left = posted_rows + seals.ROWS_MAX
+        left = posted.rows + seals.ROWS_MAX
+        fresh = posted.fresh
         while left > 0:
             sealed = seals.seal(
                 self._database,
                 self._outside.clock,
                 rows_max=seals.ROWS_MAX,
+                fresh=fresh,
                 before_commit=lambda: self._outside.fail_point("seal.before_commit"),
             )
             if sealed.rows:
                 self._outside.fail_point("seal.after_commit")
             left -= max(sealed.rows, 1)
+            fresh = None
             self._unsealed = sealed.more
             if not sealed.more:
                 return
