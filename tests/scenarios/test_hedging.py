@@ -271,6 +271,7 @@ def test_a_client_that_leaves_ends_both_and_pays_for_one_at_most(world: World) -
     assert world.truth(first).reason == world.truth(second).reason == "client_gone"
 
 
+@pytest.mark.full
 def test_the_days_cap_is_kept_over_a_restart(world: World, tmp_path: Path) -> None:
     """One hedge may be wasted; the next one has no room today, in this life of the worker or in another."""
     body = {"model": "h/capped", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50, "stream": True}

@@ -182,7 +182,7 @@ class Shop:
             assert spent + allotted <= bound, f"{id}: {spent} + {allotted} of {bound}"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.full)])
 def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with ExitStack() as stack:
         simulator = stack.enter_context(SimulatorProcess())

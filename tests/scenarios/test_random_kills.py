@@ -21,7 +21,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_random_kills(bench: Bench, record_property: Callable[[str, object], None]) -> None:
     """Anything may be killed at any moment."""
-    kills = int(os.environ.get("FAREBOX_KILLS", "0")) or (80 if FULL else 8)
+    kills = int(os.environ.get("FAREBOX_KILLS", "0")) or (80 if FULL else 5)
     bench.box.start()
     with Load(bench.box.port, bench.box.key, choose, CALLERS, SEED) as load:
         for number in range(kills):
