@@ -139,8 +139,7 @@ class Flight(msgspec.Struct, eq=False):
                     return
         finally:
             gateway.flights.pop(self, None)
-            if self.task is not None:
-                self.exchange.answer.on_gone = None
+            self.exchange.answer.on_gone = None
             if not self.settlement.done:
                 gone, trying = self.exchange.answer.gone, self.trying
                 # Of what was withheld nobody got anything.

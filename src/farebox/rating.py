@@ -34,6 +34,7 @@ async def rate(flight: "Flight", candidate: Candidate, answer: Completion) -> in
     body = bridge.request(candidate, question, output_cap=rating.OUTPUT_TOKENS_MAX)
     gateway, settlement = flight.gateway, flight.settlement
     start = gateway.start_attempt(candidate, len(settlement.attempts) + len(settlement.under_way) + 1, streamed=False)
+    start.flags = (RATING_FLAG,)
     try:
         settlement.dispatch(start, beside=True)
     except JournalError:
@@ -94,7 +95,6 @@ async def _read(
         finish_reason=reply.finish_reason,
         native_finish_reason=reply.native_finish_reason,
         n=start.n,
-        flags=(RATING_FLAG,),
     )
     said = escalation.completion(candidate, body)
     return None if said is None else rating.percent(said)
@@ -107,5 +107,4 @@ def _failed(flight: "Flight", start: "AttemptStart", ending: Ending, outcome: st
         outcome=outcome,
         error=str(error),
         n=start.n,
-        flags=(RATING_FLAG,),
     )

@@ -78,6 +78,8 @@ class MemoryTransport(asyncio.Transport):
         self.ready = False
         """`connection_made` has been called."""
         self.closing = False
+        self.shut = False
+        """Nothing more is written; reading goes on."""
         self.lost = False
         self.paused = False
         self.resets = False
@@ -112,7 +114,7 @@ class MemoryTransport(asyncio.Transport):
         return max(0, self.peer.unread_bytes - KERNEL_BYTES)
 
     def write(self, data: Any) -> None:
-        if self.closing or self.loop.dead or not data:
+        if self.closing or self.shut or self.loop.dead or not data:
             return
         peer = self.peer
         if peer.lost or peer.loop.dead:
@@ -134,6 +136,12 @@ class MemoryTransport(asyncio.Transport):
         if self.paused:
             self.paused = False
             self._expect()
+
+    def write_eof(self) -> None:
+        """FIN behind what is written; what comes is read on."""
+        if not self.closing and not self.shut and not self.loop.dead:
+            self.shut = True
+            self.peer.be_told("eof")
 
     def close(self) -> None:
         """FIN behind what is written."""

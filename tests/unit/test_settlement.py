@@ -10,7 +10,7 @@ from farebox.billing import recovery
 from farebox.billing.budgets import account_scope
 from farebox.billing.holds import Holds, Taken
 from farebox.billing.journal import JournalError
-from farebox.billing.meter import ESCALATED_FLAG, UNBILLED_FLAG, Seen
+from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG, UNBILLED_FLAG, Seen
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Hold, Record, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
@@ -189,3 +189,21 @@ async def test_so_is_one_whose_worker_died_before_the_better_one_came() -> None:
     (settled,) = recovery.finish(paper.lines, cast("Any", Hand()))
     assert settled.charge_nano == 0 and settled.state == "recovered"
     assert [one.charge_nano for one in settled.attempts] == [0, 0] and UNBILLED_FLAG in settled.attempts[0].flags
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_what_is_cut_short_says_who_ended_it_and_what_it_was(gone: bool) -> None:
+    """A client that left pays for what was made for it; the question about the answer keeps its mark."""
+    settlement, books, paper = await opened()
+    first = settlement.current
+    assert first is not None
+    first.status = 200
+    question = AttemptStart(2, "lab", "x", "", QUOTE, 1, flags=(RATING_FLAG,))
+    settlement.dispatch(question, beside=True)
+    settlement.close(Seen(None, output_tokens=2, estimated_input=3), gone=gone)
+    end = paper.lines[-1]
+    assert isinstance(end, Settle)
+    assert [one.outcome for one in end.attempts] == ["client_gone" if gone else "interrupted", "interrupted"]
+    assert RATING_FLAG not in end.attempts[0].flags and RATING_FLAG in end.attempts[1].flags
+    assert end.attempts[1].charge_nano == 0 and bool(end.charge_nano) is gone
+    assert books.holds.open_nano == 0

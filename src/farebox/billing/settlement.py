@@ -114,6 +114,8 @@ class AttemptStart(msgspec.Struct):
     first_byte_us: int | None = None
     status: int | None = None
     upstream_request_id: str = ""
+    flags: tuple[str, ...] = ()
+    """What its record is marked with, however it ends."""
     late: bool = False
     """It was waited for alone for longer than usual: if it is cut off, that is how long it took at least."""
 
@@ -265,7 +267,7 @@ class Settlement(msgspec.Struct, eq=False):
         rates = None
         cost: int | None = None
         charge = loss = 0
-        flags = (*verdict.flags, *flags) if flags else verdict.flags
+        flags = (*verdict.flags, *current.flags, *flags) if flags or current.flags else verdict.flags
         fees = current.quoted.fees
         if current.continues:
             flags = (*flags, CONTINUED_FLAG)
@@ -410,7 +412,8 @@ class Settlement(msgspec.Struct, eq=False):
             ending: Ending = "truncated" if seen.output_tokens else "failed_before_content"
             if gone and (start.status is not None or seen.output_tokens):
                 ending = "client_gone"
-            self.end_attempt(ending, seen, outcome="interrupted", n=n)
+            # Whoever left ended it; else we did.
+            self.end_attempt(ending, seen, outcome="client_gone" if ending == "client_gone" else "interrupted", n=n)
             # What was seen is the first one's; of another that was to take over nothing was.
             seen = Seen(None, estimated_input=self._hold.input_estimate)
         if not gone:
