@@ -117,7 +117,7 @@ ARROWS: dict[str, set[str]] = {
     "rating": {"billing", "bridge", "escalation", "quality", "routing", "transport", "wires"},
     "attempt": {"billing", "bridge", "errors", "escalation", "rating", "routing", "transport", "turn", "verdict", "wires"},
     "flight": {
-        "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "verdict",
+        "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "turn", "verdict",
         "wires",
     },
     "gateway": {
@@ -503,3 +503,14 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> 
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert len(json.loads(listed.stdout)["models"]) == len(loader.load())
+
+
+def test_nothing_waits_between_a_hold_and_the_flight_that_ends_it() -> None:
+    """A call that is cancelled while it waits there would leave its hold open until the worker's next life."""
+    tree = ast.parse((SOURCE / "pipeline.py").read_text())
+    answer = next(node for node in tree.body if isinstance(node, ast.AsyncFunctionDef) and node.name == "answer")
+    waits = [node.lineno for node in ast.walk(answer) if isinstance(node, ast.Await)]
+    calls = {ast.unparse(node.func): node.lineno for node in ast.walk(answer) if isinstance(node, ast.Call)}
+    held, flies = calls["open_hold"], calls["flight.run"]
+    assert held < calls["Flight.of"] < flies
+    assert not [line for line in waits if held <= line < min(flies, calls["race.run"])]

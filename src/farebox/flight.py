@@ -26,6 +26,7 @@ from farebox.routing import explain
 from farebox.routing.patience import NO_DEMAND, Demand
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry import Next, Tries
+from farebox.turn import step
 from farebox.verdict import Failure, barred
 from farebox.wires.call import Call
 from farebox.wires.relay import Relay, Reply, with_members
@@ -119,6 +120,8 @@ class Flight(msgspec.Struct, eq=False):
         if counted:
             gateway.retries.called(self.started_us)
         try:
+            if gateway.turn.crowded:
+                await step()
             failure = await self.trying.run()
             if failure is None:
                 return

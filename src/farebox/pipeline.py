@@ -66,9 +66,8 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
+        # From here to the flight, which ends the hold whatever happens, nothing waits: a cancelled call would leave it open.
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, scopes, whom)
-        if turn.crowded:
-            await step()
         flight = Flight.of(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand)
         if found.standing is None or found.standing.hedge is None:
             await flight.run()

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from farebox.billing.journal import JournalError
-from farebox.billing.meter import OUTRUN_FLAG, Ending
+from farebox.billing.meter import OUTRUN_FLAG, Ending, Seen
 from farebox.billing.settlement import Settlement
 from farebox.continuation import SWITCHED_OFF, Recovery
 from farebox.errors import FareboxError
@@ -256,6 +256,9 @@ class Lane:
     def _done(self, task: asyncio.Task[None]) -> None:
         """Its money has its end. What nobody waits for may have failed, too."""
         flight = self.flight
+        if not flight.settlement.done:
+            # A task that is cancelled before its first step never enters its flight, whose `finally` would have ended the hold.
+            flight.settlement.close(Seen(None, estimated_input=flight.plan.input_estimate), gone=False)
         if self is self.race.second and self.race.winner is not self:
             self.failed = True
         if self.lost or self.failed:

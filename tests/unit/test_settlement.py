@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from farebox.billing.pricing import Quote
 from farebox.billing.records import Hold, Record, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
 from farebox.catalog.price import Rates, Schedule
+from farebox.race import Lane
 from farebox.wires.usage import Usage, UsageReport
 
 QUOTE = Quote("m@1", Schedule(Rates(input=1_000_000, output=2_000_000)), 0, {})
@@ -103,6 +105,8 @@ async def test_a_second_settlement_is_a_bug_and_says_so() -> None:
 
 async def test_close_ends_what_nothing_else_has_ended_once() -> None:
     settlement, books, paper = await opened()
+    assert settlement.current is not None
+    settlement.current.begun_us = 1  # it was sent
     settlement.close(Seen(None, estimated_input=5), gone=False)
     settlement.close(Seen(None, estimated_input=5), gone=False)
     ends = [line for line in paper.lines if isinstance(line, Settle)]
@@ -206,4 +210,26 @@ async def test_what_is_cut_short_says_who_ended_it_and_what_it_was(gone: bool) -
     assert [one.outcome for one in end.attempts] == ["client_gone" if gone else "interrupted", "interrupted"]
     assert RATING_FLAG not in end.attempts[0].flags and RATING_FLAG in end.attempts[1].flags
     assert end.attempts[1].charge_nano == 0 and bool(end.charge_nano) is gone
+    assert books.holds.open_nano == 0
+
+
+async def test_a_hedge_that_is_cancelled_before_its_first_step_leaves_no_hold() -> None:
+    settlement, books, paper = await opened()
+    entered: list[int] = []
+
+    async def run(*, counted: bool) -> None:
+        entered.append(counted)
+
+    lane = Lane.__new__(Lane)
+    lane.lost = lane.failed = False
+    lane.race = cast("Any", SimpleNamespace(first=None, second=None, winner=None, over=lambda: None, wake=lambda: None))
+    lane.flight = cast("Any", SimpleNamespace(settlement=settlement, run=run, task=None, plan=SimpleNamespace(input_estimate=3)))
+    lane.begin()
+    lane.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lane.task
+    await asyncio.sleep(0)
+    end = paper.lines[-1]
+    assert not entered and isinstance(end, Settle) and end.state == "voided"
+    assert [(one.outcome, one.cost_nano) for one in end.attempts] == [("interrupted", 0)], "nothing was sent, nothing is owed"
     assert books.holds.open_nano == 0

@@ -410,6 +410,8 @@ class Settlement(msgspec.Struct, eq=False):
             return
         for n, start in list(self.under_way.items()):
             ending: Ending = "truncated" if seen.output_tokens else "failed_before_content"
+            if not start.begun_us and start.status is None and not seen.output_tokens:
+                ending = "failed_unsent"
             if gone and (start.status is not None or seen.output_tokens):
                 ending = "client_gone"
             # Whoever left ended it; else we did.
