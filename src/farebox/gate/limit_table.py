@@ -35,7 +35,7 @@ def table_bytes(workers: int, slots: int = SLOTS) -> int:
 class LimitTable:
     """The view, and which columns are ours."""
 
-    __slots__ = ("_columns", "_slots", "cells", "own", "reserved")
+    __slots__ = ("_columns", "_others", "_slots", "cells", "own", "reserved")
 
     def __init__(self, cells: memoryview, *, workers: int, worker: int, slots: int = SLOTS) -> None:
         """`cells` has the format `q` and `(FIELDS + COLUMNS * workers) * slots` items, zeros at first."""
@@ -45,6 +45,7 @@ class LimitTable:
         self.cells = cells
         self._slots = slots
         self._columns = tuple((FIELDS + COLUMNS * number) * slots for number in range(workers))
+        self._others = self._columns[:worker] + self._columns[worker + 1 :]
         self.own = self._columns[worker]
         """Where our calls in flight are,"""
         self.reserved = self.own + slots
@@ -72,20 +73,20 @@ class LimitTable:
             raise TableFull
         return self._take(idle, mark)
 
-    def in_flight(self, base: int) -> int:
-        """Calls of an owner, over all workers."""
-        return self._over_all(base // FIELDS)
+    def in_flight(self, place: int) -> int:
+        """Calls of a slot's owner, over all workers. `place` is the slot's number."""
+        cells = self.cells
+        found = cells[self.own + place]
+        for column in self._others:
+            found += cells[column + place]
+        return found
 
-    def unsure(self, base: int) -> int:
-        """Tokens that an owner's calls in flight have reserved, over all workers: what may yet come back."""
-        return self._over_all(self._slots + base // FIELDS)
-
-    def _over_all(self, place: int) -> int:
-        cells, columns = self.cells, self._columns
-        if len(columns) == 1:
-            return cells[columns[0] + place]
-        found = 0
-        for column in columns:
+    def unsure(self, place: int) -> int:
+        """Tokens that its owner's calls in flight have reserved, over all workers: what may yet come back."""
+        cells = self.cells
+        found = cells[self.reserved + place]
+        place += self._slots
+        for column in self._others:
             found += cells[column + place]
         return found
 
@@ -116,4 +117,4 @@ class LimitTable:
     def _is_idle(self, base: int, now_us: int) -> bool:
         cells = self.cells
         last_us = max(cells[base + REQUEST_LAST], cells[base + MINUTE_LAST], cells[base + DAY_LAST] * 1_000)
-        return now_us - last_us > IDLE_US and not self.in_flight(base)
+        return now_us - last_us > IDLE_US and not self.in_flight(base // FIELDS)

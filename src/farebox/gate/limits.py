@@ -202,8 +202,10 @@ class Limiter:
                 base = holder.base
                 if base < 0 or cells[base] != holder.mark:
                     base = holder.base = table.find(holder.mark, now_us)
-                pressed = pressed or holder.pressed
-                unsure = table.unsure(base) if holder.most else 0
+                if holder.pressed:
+                    pressed = True
+                place = base // FIELDS
+                unsure = table.unsure(place) if holder.most else 0
                 for name, at, limit, full, period, tick in holder.buckets:
                     at += base
                     level = cells[at]
@@ -213,25 +215,29 @@ class Limiter:
                     if now > last:
                         left = level - (now - last) * limit
                         if unsure:
-                            lost = _lost(cells[at + 2], level, left, unsure * period)
+                            lost = cells[at + 2]
+                            if lost or left < unsure * period:
+                                lost = _lost(lost, level, left, unsure * period)
                         level = left if left > 0 else 0
                         last = now
                     if name == "requests_per_minute":
                         level += period
                         above = level - full
-                        if not request_limit or -above // period < requests_left:
-                            request_limit, requests_left, requests_level = limit, -above // period, level
+                        room = -above // period
+                        if not request_limit or room < requests_left:
+                            request_limit, requests_left, requests_level = limit, room, level
                     else:
                         level += (tokens if tokens < limit else limit) * period
                         above = level - full
-                        if not token_limit or -above // period < tokens_left:
-                            token_limit, tokens_left, tokens_reset_us = limit, -above // period, level // limit * tick
+                        room = -above // period
+                        if not token_limit or room < tokens_left:
+                            token_limit, tokens_left, tokens_reset_us = limit, room, level // limit * tick
                     if above > 0:
                         holder.pressed = True
                         worst = _longer(worst, holder.refusal(name, limit, -(-above // limit) * tick))
                     fresh.append((at, level, last, lost))
                 limit = holder.calls
-                if limit and table.in_flight(base) >= limit:
+                if limit and table.in_flight(place) >= limit:
                     holder.pressed = True
                     worst = _longer(worst, holder.refusal("concurrent_calls", limit, CALL_WAIT_US))
             if worst is not None:
@@ -244,11 +250,13 @@ class Limiter:
                 cells[at + 1] = last
                 if lost >= 0:
                     cells[at + 2] = lost
+            own, reserved = table.own, table.reserved
             for holder in holders:
                 place = holder.base // FIELDS
-                if holder.most:
-                    cells[table.reserved + place] += tokens if tokens < holder.most else holder.most
-                cells[table.own + place] += 1
+                cells[own + place] += 1
+                most = holder.most
+                if most:
+                    cells[reserved + place] += tokens if tokens < most else most
         finally:
             self._release()
         reset_us = requests_level // request_limit if request_limit else 0
@@ -270,7 +278,7 @@ class Limiter:
                 above = drained(cells, base + REQUEST_LEVEL, limit, now_us) + MINUTE - limit * MINUTE
                 if above > 0:
                     return holder.refusal("requests_per_minute", limit, -(-above // limit))
-            if holder.calls and self._table.in_flight(base) >= holder.calls:
+            if holder.calls and self._table.in_flight(base // FIELDS) >= holder.calls:
                 return holder.refusal("concurrent_calls", holder.calls, CALL_WAIT_US)
         return None
 
@@ -296,11 +304,12 @@ class Limiter:
                 cells[table.own + place] -= 1
                 if not holder.most:
                     continue
-                unsure = table.unsure(base)
-                reserved = min(admission.tokens, holder.most)
-                for name, at, limit, _, period, tick in holder.buckets:
-                    if name != "requests_per_minute":
-                        more = tokens - min(admission.tokens, limit)
+                unsure = table.unsure(place)
+                estimate = admission.tokens
+                reserved = estimate if estimate < holder.most else holder.most
+                for _, at, limit, _, period, tick in holder.buckets:
+                    if at != REQUEST_LEVEL:
+                        more = tokens - (estimate if estimate < limit else limit)
                         _true_up(cells, base + at, limit, now_us // tick, more * period, unsure * period, reserved * period)
                 cells[table.reserved + place] -= reserved
         finally:
@@ -352,8 +361,8 @@ def _lost(lost: int, before: int, after: int, unsure: int) -> int:
     """How much of what calls in flight reserved may have flowed off for nothing: what flowed while no more was there than they
     have reserved. What they did not use is then gone, and cannot come back."""
     if after < unsure:
-        lost += min(before, unsure) - max(after, 0)
-    return min(lost, unsure)
+        lost += (before if before < unsure else unsure) - (after if after > 0 else 0)
+    return lost if lost < unsure else unsure
 
 
 def _true_up(cells: memoryview, at: int, limit: int, now: int, more: int, unsure: int, reserved: int) -> None:
@@ -362,14 +371,19 @@ def _true_up(cells: memoryview, at: int, limit: int, now: int, more: int, unsure
     lost: int = cells[at + 2]
     elapsed = now - cells[at + 1]
     if elapsed > 0:
-        lost = _lost(lost, level, level - elapsed * limit, unsure)
-        level = max(level - elapsed * limit, 0)
+        left = level - elapsed * limit
+        if lost or left < unsure:
+            lost = _lost(lost, level, left, unsure)
+        level = left if left > 0 else 0
         cells[at + 1] = now
     if more > 0:
-        level = min(level + more, LEVEL_MAX)
-    else:
-        gone = min(lost, -more)
+        level += more
+        level = min(level, LEVEL_MAX)
+    elif more:
+        gone = lost if lost < -more else -more
         lost -= gone
-        level = max(level + more + gone, 0)
+        level += more + gone
+        level = max(level, 0)
     cells[at] = level
-    cells[at + 2] = min(lost, unsure - reserved)
+    most = unsure - reserved
+    cells[at + 2] = lost if lost < most else most
