@@ -5,8 +5,9 @@ USABLE := import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 DATA ?= data
-# Tests run in as many processes as there are cores, up to four; a file's tests stay together, in their order.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests wait as much as they compute: one process more than there are cores, up to four. A file's tests stay together, in their order.
+PROCESSES := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 .PHONY: run test test-full lint bench eval-routing lock wheel clean
 

@@ -322,7 +322,7 @@ def _patience_of(slug: str, section: Attempts) -> Patience | None:
     found: Patience | None = None
     for some in section.models:
         if any(fnmatchcase(slug, pattern) for pattern in some.models):
-            found = before(found, Patience(some.headers_s, some.first_token_s, some.chunk_s))
+            found = before(found, Patience(some.headers_s, some.first_token_s, some.chunk_s, some.total_s))
     return found
 
 

@@ -514,7 +514,7 @@ def _check(config: Config, path: Path) -> None:
         place = f"attempts.models[{index}]"
         if not some.models:
             refuse(f"{place}.models", "names no model; write slugs or patterns such as `openai/o*`")
-        _check_patience(some, place, ("headers_s", "first_token_s", "chunk_s"), refuse)
+        _check_patience(some, place, ("headers_s", "first_token_s", "chunk_s", "total_s"), refuse)
     for name, policy in config.policies.items():
         if policy.attempts_max is not None and not 1 <= policy.attempts_max <= 6:
             refuse(f"policies.{name}.attempts_max", f"{policy.attempts_max} is not from 1 to 6")

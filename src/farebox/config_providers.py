@@ -22,6 +22,8 @@ class ModelTimeouts(_Section, frozen=True):
     """In place of `attempts.first_token_s` and the provider's."""
     chunk_s: float | None = None
     """In place of `attempts.chunk_s` and the provider's."""
+    total_s: float | None = None
+    """In place of `attempts.total_s`, for calls whose first choice is such a model."""
 
 
 class Attempts(_Section, frozen=True):

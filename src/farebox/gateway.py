@@ -135,8 +135,10 @@ class Gateway:
         self.router = self.router.over(market.catalog, market.by_wire)
 
     def total_us(self, plan: Plan, demand: Demand) -> int:
-        """How long a call may take, over all its attempts."""
-        patience = shorter(demand.patience, plan.patience) if demand.patience or plan.patience else None
+        """How long a call may take, over all its attempts: as caller or policy say, or its first choice's class of models."""
+        patience = plan.candidates[0].target.patience
+        if demand.patience or plan.patience:
+            patience = before(shorter(demand.patience, plan.patience), patience)
         total_s = None if patience is None else patience.total_s
         return int((self.timeouts.total_s if total_s is None else total_s) * 1_000_000)
 

@@ -26,6 +26,7 @@ MODELS = {
     "a/limited": (("flaky", "sim+tokens=5+status=429+retry-after-ms=300+times=1"),),
     "a/limited-elsewhere": (("flaky", "sim+status=429+retry-after=15"), ("lab", "sim+tokens=5")),
     "a/limited-past-the-deadline": (("flaky", "sim+status=429+retry-after=15"),),
+    "brief/thinks": (("patient", "sim+tokens=5+delay-headers=30s"), ("lab", "sim+tokens=5")),
     "hasty/thinks": (("patient", "sim+tokens=5+delay-first=30s"), ("lab", "sim+tokens=5")),
     "a/fine": (("flaky", "sim+tokens=5"), ("lab", "sim+tokens=6")),
 }
@@ -41,6 +42,7 @@ def configuration(origin: str) -> str:
     text += "[attempts]\nbackoff_ms = 20\nbackoff_max_ms = 50\n"
     text += f'[[attempts.models]]\nmodels = ["nobody/*", "hasty/*"]\nfirst_token_s = {FIRST_TOKEN_S}\n'
     text += f"headers_s = {FIRST_TOKEN_S}\n"
+    text += f'[[attempts.models]]\nmodels = ["brief/*"]\ntotal_s = {FIRST_TOKEN_S}\n'
     text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
     for slug, offers in MODELS.items():
         made = [offer(name, id, **price) for (name, id), price in zip(offers, PRICES, strict=False)]
@@ -119,6 +121,13 @@ def test_a_class_of_models_has_its_own_patience(world: World) -> None:
     fate, seconds = world.stream("hasty/thinks")
     assert fate.complete and FIRST_TOKEN_S <= seconds < FIRST_TOKEN_S + 2
     assert [(name, outcome) for name, outcome, _ in billed(world, fate.generation)] == [("patient", "timeout"), ("lab", "ok")]
+
+
+def test_a_class_of_models_has_its_own_deadline_and_a_caller_another(world: World) -> None:
+    reply, seconds = world.ask("brief/thinks")
+    assert (reply.status, world.asked) == (504, 1) and FIRST_TOKEN_S <= seconds < FIRST_TOKEN_S + 2
+    reply, seconds = world.ask("brief/thinks", {"x-farebox-timeout": "0.2"})
+    assert (reply.status, world.asked) == (504, 1) and 0.2 <= seconds < FIRST_TOKEN_S
 
 
 def test_a_provider_that_says_nothing_is_left_for_another(world: World) -> None:
