@@ -270,7 +270,7 @@ def test_the_sdk_of_stripe_is_loaded_only_where_it_is_used(module: str) -> None:
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (
-    "billing.budget_commands", "billing.covering",
+    "billing.budget_commands", "billing.covering", "billing.carrying",
     "display",
     "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
     "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",

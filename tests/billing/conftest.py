@@ -14,6 +14,7 @@ import pytest
 
 from farebox.billing import allotments, budget_commands, customers, ledger, poster, recovery
 from farebox.billing.allotments import ScopeRequest
+from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import Budget, Scope
 from farebox.billing.checks import Violation, check
 from farebox.billing.covering import Covering
@@ -100,16 +101,25 @@ class Worker:
         return self.purses.setdefault(scope_id, Purse())
 
     def hold(
-        self, key_id: str, amount_nano: int, *, wish_nano: int | None = None, rates: Rates = RATES, markup_bp: int = 0
+        self,
+        key_id: str,
+        amount_nano: int,
+        *,
+        wish_nano: int | None = None,
+        rates: Rates = RATES,
+        markup_bp: int = 0,
+        budgets: list[Budget] | None = None,
+        **more: Any,
     ) -> Hold | None:
-        """Reserve and journal, or None when some scope has not enough."""
-        account_id, scopes = self.world.scopes(key_id)
+        """Reserve and journal, or None when some scope has not enough. `budgets` are those that the worker knows of."""
+        account_id, scopes = self.world.scopes(key_id, budgets, **more)
         if not self.take(scopes, amount_nano, wish_nano):
             return None
         hold = Hold(
             id=self.world.ids.new("gen"), at_us=self.world.clock.us, account=account_id, key=key_id,
-            scopes=tuple(scope.id for scope in scopes), amount_nano=amount_nano, surface="openai_chat", model="openai/gpt-4o",
-            provider="openai", upstream_id="gpt-4o", price_version="openai/gpt-4o@2026-11-23", rates=rates, markup_bp=markup_bp,
+            scopes=tuple(scope.id for scope in scopes), amount_nano=amount_nano, surface="openai_chat",
+            model=more.get("model", "openai/gpt-4o"), provider="openai", upstream_id="gpt-4o",
+            price_version="openai/gpt-4o@2026-11-23", rates=rates, markup_bp=markup_bp, end_user=more.get("end_user", ""),
         )  # fmt: skip
         for scope in scopes:
             self.purse(scope.id).held += amount_nano
@@ -139,7 +149,7 @@ class Worker:
         values: dict[str, object] = dict(
             id=hold.id, state=state, at_us=self.world.clock.us, account=hold.account, key=hold.key, scopes=hold.scopes,
             hold_nano=hold.amount_nano, charge_nano=charge, surface=hold.surface, model=hold.model, attempts=attempts,
-            created_us=hold.at_us, life=self.life, project=hold.project, streamed=True,
+            created_us=hold.at_us, life=self.life, project=hold.project, end_user=hold.end_user, streamed=True,
         )  # fmt: skip
         settle = Settle(**(values | more))  # pyright: ignore[reportArgumentType]
         self.journal.write(settle)
@@ -217,14 +227,27 @@ class World:
         self._keys[key] = (account, window if budget_nano is not None else None)
         return key
 
-    def scopes(self, key: str) -> tuple[str, list[Scope]]:
+    def scopes(
+        self, key: str, budgets: list[Budget] | None = None, *, model: str = "openai/gpt-4o", end_user: str = ""
+    ) -> tuple[str, list[Scope]]:
         account, window = self._keys[key]
-        covering = Covering(account, key, key_window=window, budgets=self._budgets.get(account, ()))  # pyright: ignore[reportArgumentType]
-        return account, list(covering.scopes(self.clock.us))
+        known = self._budgets.get(account, []) if budgets is None else budgets
+        covering = Covering(account, key, key_window=window, budgets=known)  # pyright: ignore[reportArgumentType]
+        return account, list(covering.scopes(self.clock.us, models=(model,), providers=("openai",), end_user=end_user))
+
+    def budgets(self, account: str) -> list[Budget]:
+        """What workers know of them that have heard of every change."""
+        return list(self._budgets.get(account, ()))
+
+    def change_budget(self, account: str, budget_id: str, **changes: Any) -> Budget:
+        changed = budget_commands.change_budget(self.database, budget_id, Change(**changes), now_us=self.clock.us)
+        self._budgets[account] = [changed if one.id == budget_id else one for one in self._budgets[account]]
+        return changed
 
     def budget(self, account: str, amount_nano: int, window: str = "none", **more: Any) -> str:
-        """A budget on the whole account, in force from now on."""
-        made = Budget(self.ids.new("bud"), "account", amount_nano, window, **more)  # pyright: ignore[reportArgumentType]
+        """A budget, in force from now on; on the whole account unless said otherwise."""
+        values = {"kind": "account", **more}
+        made = Budget(self.ids.new("bud"), amount_nano=amount_nano, window=window, **values)  # pyright: ignore[reportArgumentType]
         budget_commands.create_budget(self.database, account, made, now_us=self.clock.us)
         self._budgets.setdefault(account, []).append(made)
         return made.id

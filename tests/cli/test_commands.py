@@ -334,6 +334,8 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("budgets", "create", "5", "--account", "default", "--tag", "*"), "only end users have budgets each"),
     (("budgets", "create", "lots", "--account", "default"), "plain decimal"),
     (("budgets", "update", "bud-none", "5"), "`farebox budgets list`"),
+    (("budgets", "update", "bud-none"), "nothing is to be changed; `farebox budgets update --help`"),
+    (("budgets", "update", "bud-none", "--model", "a/*", "--every-model"), "--model and --every-model exclude each other"),
     (("budgets", "remove", "bud-none"), "`farebox budgets list`"),
     (("usage", "--project", "x"), "`farebox projects list"),
     (("usage", "--since", "yesterday"), "write 7d"),

@@ -86,6 +86,16 @@ def test_all_of_them_hold_a_call_that_they_may_have_to_pay(case: Case) -> None:
         return reply.json()["error"]["farebox"]["budget"] if reply.status == 402 else None
 
     wait_until(lambda: refused_by() == bad, "a lowered budget refuses", timeout_s=2)
-    case.box.cli("budgets", "update", bad, USD)
+    # With another filter the same amount counts other calls: these are refused then, and those of before are not.
+    told = case.box.cli("budgets", "update", bad, "--model", "f/both", "--window", "day", "--zone", "Asia/Tokyo", "--name", "b")
+    assert (told["models"], told["window"], told["zone"], told["name"]) == (["f/both"], "day", "Asia/Tokyo", "b")
+    wait_until(lambda: refused_by() is None, "a budget that counts other models lets these pass", timeout_s=2)
+    body = {**body, "model": "f/both", "models": []}
+    assert refused_by() == bad
+    case.box.cli("budgets", "update", bad, USD, "--every-model", "--soft")
+    wait_until(lambda: refused_by() is None, "a soft budget refuses nothing", timeout_s=2)
+    spent = case.spent()
+    assert spent["bad model"] == spent["everything"] > 0, "it counts what was charged before the change, too"
+    case.box.cli("budgets", "update", bad, "--hard", "--model", "f/bad")
     answered, _ = case.call(model="f/good")
     assert answered == "spare"

@@ -15,6 +15,7 @@ from tests.support.town import Town, Vendor, town
 
 from farebox.app import invoice_terms, read_pepper
 from farebox.billing import adjustments, budget_commands, customers, ledger
+from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import Budget
 from farebox.billing.credit_notes import credit_note
 from farebox.gate import keys
@@ -200,7 +201,7 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
     assert (await acme.call()).status == 402
     world.clock.jump_to(at("2026-11-22T23:00"))
     await acme.paid()
-    budget_commands.set_budget_amount(world.database, hard, DOLLAR, now_us=world.now_us)
+    budget_commands.change_budget(world.database, hard, Change(amount_nano=DOLLAR), now_us=world.now_us)
     spent += PRICE
     await step(spent)
 

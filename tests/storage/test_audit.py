@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from farebox.billing import audit, budget_commands, customers
 from farebox.billing.audit import Actor, Entry
+from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import Budget
 from farebox.billing.customers import CommandRefused, KeyChange, NewKey
 from farebox.storage.database import Database, StoreError
@@ -63,7 +64,7 @@ def test_settings_of_accounts_and_budgets_are_logged_too(database: Database) -> 
     customers.set_account_status(database, "acc-1", "suspended", now_us=NOW_US)
     budget = Budget(id="bud-1", kind="project", amount_nano=5, window="day", subject="prj-1")
     budget_commands.create_budget(database, "acc-1", budget, now_us=NOW_US)
-    budget_commands.set_budget_amount(database, "bud-1", 7, now_us=NOW_US, by=BY)
+    budget_commands.change_budget(database, "bud-1", Change(amount_nano=7), now_us=NOW_US, by=BY)
     budget_commands.remove_budget(database, "bud-1", now_us=NOW_US)
     decode = msgspec.json.decode
     changes = [(one.action, decode(one.before or "null"), decode(one.after)) for one in entries(database)]

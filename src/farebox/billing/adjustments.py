@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from farebox.billing import evidence, pricing, scopes, seals
+from farebox.billing import carrying, evidence, pricing, scopes, seals
 from farebox.billing import transfers as entries
 from farebox.billing.batch import USAGE_COLUMNS
+from farebox.billing.budgets import Scope
 from farebox.billing.customers import CommandRefused, lock_account
 from farebox.billing.ledger import restore, spend
 from farebox.billing.meter import CONTINUED_FLAG
@@ -230,7 +231,16 @@ def _room(connection: Connection, rows: Sequence[UsageRow], call: Settle) -> int
     for scope_id in _scopes(call):
         scope = scopes.lock(connection, scope_id)
         room = min(room, 0 if scope is None else scopes.headroom_nano(scope))
+    for carried in _carrying(connection, rows, call):
+        scope = scopes.lock(connection, carried.id) or scopes.make(connection, carried)
+        assert scope is not None, "the budget exists"
+        room = min(room, scopes.headroom_nano(scope) - carrying.earlier_nano(connection, carried))
     return max(room, 0)
+
+
+def _carrying(connection: Connection, rows: Sequence[UsageRow], call: Settle) -> list[Scope]:
+    """The scopes that count the call beside its own, because their budget was changed."""
+    return carrying.carrying(connection, carrying.charged(rows, {*call.scopes}))
 
 
 def _scopes(call: Settle) -> list[str]:
@@ -251,7 +261,9 @@ def _move_charge(
 ) -> None:
     """Change what is posted in the call's scopes, and pay the difference from credit or return it there."""
     account_scope = f"account:{call.account}"
+    carried = _carrying(connection, _rows(connection, call.id), call)
     if charge > 0:
+        carrying.add(database, connection, [(scope, charge) for scope in carried])
         raised = [(charge, scope_id) for scope_id in _scopes(call)]
         changed = database.execute_many(connection, "UPDATE scopes SET posted_nano = posted_nano + ? WHERE id = ?", raised)
         assert changed == len(raised), "the room was read from every scope"
@@ -276,6 +288,7 @@ def _move_charge(
     lowered = [scopes.return_row(scope_id, refund) for scope_id in _scopes(call)]
     changed = database.execute_many(connection, scopes.UNPOST_SQL, lowered)
     assert changed == len(lowered), "what was charged is posted in every scope of the call (I2)"
+    carrying.take_off(database, connection, carried, refund)
 
 
 def _row(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, text
 
-from farebox.billing import scopes
+from farebox.billing import carrying, scopes
 from farebox.billing.budgets import Scope
 from farebox.billing.holds import Taken
 from farebox.ports import Clock
@@ -75,9 +75,10 @@ def _take(database: Database, connection: Connection, requests: Sequence[ScopeRe
         if row is None:
             raise AllotmentError(f"the scope `{scope.id}` does not exist")
         rows[index] = row
+    earlier = [_earlier_nano(connection, request.scope, rows[index], now_us) for index, request in enumerate(requests)]
     granted = [
         slice_nano(
-            scopes.headroom_nano(rows[index]),
+            scopes.headroom_nano(rows[index]) - earlier[index],
             request.need_nano,
             request.wish_nano,
             contended=rows[index]["wanted_until_us"] > now_us,
@@ -97,10 +98,24 @@ def _take(database: Database, connection: Connection, requests: Sequence[ScopeRe
             granted[index],
             scopes.target_nano(rows[index]),
             rows[index]["posted_nano"],
-            rows[index]["allotted_nano"] + granted[index],
+            rows[index]["allotted_nano"] + earlier[index] + granted[index],
         )
         for index in range(len(requests))
     ]
+
+
+def _earlier_nano(connection: Connection, scope: Scope, row: RowMapping, now_us: int) -> int:
+    """What is not to be had of a budget's scope because of others of the same budget, where what it counts was changed: slices
+    of earlier ones, or, for whoever asks in an earlier one still, all but what the scope of today has left."""
+    if scope.kind != "budget":
+        return 0
+    today = carrying.successor(connection, scope, now_us)
+    if today is None:
+        return carrying.earlier_nano(connection, scope)
+    there = scopes.lock(connection, today.id) or scopes.make(connection, today)
+    assert there is not None, "the budget exists"
+    left = scopes.headroom_nano(there) - carrying.earlier_nano(connection, today)
+    return scopes.headroom_nano(row) - max(left, 0)
 
 
 _TAKE = text(

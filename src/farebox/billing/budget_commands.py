@@ -3,14 +3,15 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, update
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection, Row, func, insert, select, text, update
 
-from farebox.billing import audit, scopes
+from farebox.billing import audit, carrying, scopes
 from farebox.billing.audit import OPERATOR, Actor
-from farebox.billing.budgets import EACH, Budget, UnknownZone, zone_named
+from farebox.billing.budgets import EACH, Budget, UnknownZone, Window, zone_named
+from farebox.billing.carrying import from_row
 from farebox.billing.customers import NAME_MAX, CommandRefused, NotFound, lock_account
-from farebox.billing.scopes import bump_version, retarget
-from farebox.storage import queries
+from farebox.billing.scopes import FOR_GOOD_US, bump_version, retarget
 from farebox.storage.database import Database
 from farebox.storage.tables import budgets, keys, projects
 from farebox.storage.tables import scopes as scopes_table
@@ -25,6 +26,28 @@ def create_budget(
     database: Database, account_id: str, budget: Budget, *, now_us: int, by: Actor = OPERATOR
 ) -> None:
     """A new budget of an account, or of what belongs to it. It counts the calls that are held from now on."""
+    _check(budget)
+
+    def work(connection: Connection) -> None:
+        version = bump_version(connection)
+        lock_account(connection, account_id)
+        _check_subject(connection, account_id, budget)
+        in_force = budgets.c.removed_us.is_(None)
+        alive = select(func.count()).select_from(budgets).where(budgets.c.account_id == account_id, in_force)
+        same = alive.where(budgets.c.kind == budget.kind, budgets.c.subject == budget.subject)
+        if connection.execute(alive).scalar_one() >= BUDGETS_PER_ACCOUNT_MAX:
+            raise CommandRefused(f"an account has at most {BUDGETS_PER_ACCOUNT_MAX} budgets")
+        if connection.execute(same).scalar_one() >= BUDGETS_PER_SUBJECT_MAX:
+            raise CommandRefused(f"the same owner has at most {BUDGETS_PER_SUBJECT_MAX} budgets")
+        row = _columns(budget)
+        connection.execute(insert(budgets).values(**row, account_id=account_id, created_us=now_us, version=version))
+        audit.note(connection, by, "budget.create", account_id=account_id, subject=budget.id, after=row, now_us=now_us)
+
+    database.write(work)
+
+
+def _check(budget: Budget) -> None:
+    """Refuse what no budget can be."""
     if budget.amount_nano < 0:
         raise CommandRefused("a budget is not negative")
     if len(budget.name) > NAME_MAX or len(budget.subject) > NAME_MAX:
@@ -40,25 +63,6 @@ def create_budget(
     except UnknownZone as error:
         raise CommandRefused(str(error)) from None
 
-    def work(connection: Connection) -> None:
-        version = bump_version(connection)
-        lock_account(connection, account_id)
-        _check_subject(connection, account_id, budget)
-        in_force = budgets.c.removed_us.is_(None)
-        alive = select(func.count()).select_from(budgets).where(budgets.c.account_id == account_id, in_force)
-        same = alive.where(budgets.c.kind == budget.kind, budgets.c.subject == budget.subject)
-        if connection.execute(alive).scalar_one() >= BUDGETS_PER_ACCOUNT_MAX:
-            raise CommandRefused(f"an account has at most {BUDGETS_PER_ACCOUNT_MAX} budgets")
-        if connection.execute(same).scalar_one() >= BUDGETS_PER_SUBJECT_MAX:
-            raise CommandRefused(f"the same owner has at most {BUDGETS_PER_SUBJECT_MAX} budgets")
-        row = msgspec.structs.asdict(budget)
-        for name in ("models", "providers"):
-            row[name] = msgspec.json.encode(row[name]).decode() if row[name] else ""
-        connection.execute(insert(budgets).values(**row, account_id=account_id, created_us=now_us, version=version))
-        audit.note(connection, by, "budget.create", account_id=account_id, subject=budget.id, after=row, now_us=now_us)
-
-    database.write(work)
-
 
 def _check_subject(connection: Connection, account_id: str, budget: Budget) -> None:
     table = {"project": projects, "key": keys}.get(budget.kind)
@@ -69,27 +73,88 @@ def _check_subject(connection: Connection, account_id: str, budget: Budget) -> N
         raise NotFound(f"the {budget.kind} `{budget.subject}` does not exist in this account")
 
 
-def set_budget_amount(
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to change of a budget; what is left out stays. Whom it limits never changes: that would be another budget."""
+
+    amount_nano: int | UnsetType = UNSET
+    window: Window | UnsetType = UNSET
+    zone: str | UnsetType = UNSET
+    hard: bool | UnsetType = UNSET
+    models: tuple[str, ...] | UnsetType = UNSET
+    providers: tuple[str, ...] | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+
+
+def change_budget(
     database: Database,
     budget_id: str,
-    amount_nano: int,
+    change: Change,
     *,
     now_us: int,
     within: str | None = None,
     by: Actor = OPERATOR,
-) -> None:
-    """Change how much a budget allows. Windows already begun follow, as far as what is spent and held lets them."""
-    if amount_nano < 0:
-        raise CommandRefused("a budget is not negative")
+) -> Budget:
+    """Change a budget. Windows already begun follow, as far as what is spent and held lets them.
 
-    def work(connection: Connection) -> None:
+    With another window, zone or filter it counts anew, from what is posted and held already (`billing.carrying`).
+    """
+    given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
+    if not given:
+        raise CommandRefused("nothing is to be changed")
+
+    def work(connection: Connection) -> Budget:
+        if not database.is_sqlite:
+            # What is being posted counts as posted: the posters move positions first, so none is halfway here.
+            connection.execute(text("LOCK TABLE journal_positions IN EXCLUSIVE MODE"))
         version = bump_version(connection)
+        account_id = connection.execute(select(budgets.c.account_id).where(budgets.c.id == budget_id)).scalar_one_or_none()
+        if account_id is not None:
+            lock_account(connection, account_id)
         found = _lock_budget(connection, budget_id, within)
-        connection.execute(update(budgets).where(budgets.c.id == budget_id).values(amount_nano=amount_nano, version=version))
-        _retarget(connection, budget_id, amount_nano if found.hard else None, None if found.hard else amount_nano)
-        _note(connection, by, "budget.change", found, {"amount_nano": amount_nano}, now_us)
+        before = from_row(found)
+        after = msgspec.structs.replace(before, **given)
+        _check(after)
+        if _counted(after) != _counted(before):
+            after = msgspec.structs.replace(after, revision=before.revision + 1)
+        row: dict[str, Any] = _columns(after)
+        if after.revision != before.revision:
+            row["revised_us"] = now_us
+        connection.execute(update(budgets).where(budgets.c.id == budget_id).values(**row, version=version))
+        if after.revision != before.revision:
+            _retire(connection, budget_id)
+            try:
+                carrying.seed(database, connection, found.account_id, after, now_us)
+            except carrying.TooManySubjects as error:
+                raise CommandRefused(f"{error}; remove it and create another, which counts from then on") from None
+        else:
+            limits = (after.amount_nano, None) if after.hard else (None, after.amount_nano)
+            _retarget(connection, budget_id, *limits, after.revision)
+        _note(connection, by, "budget.change", found, {name: row[name] for name in (*given, *UNASKED) if name in row}, now_us)
+        return after
 
-    database.write(work)
+    return database.write(work)
+
+
+UNASKED = ("revision",)
+"""Columns of the audit log's entry beside those that were asked for."""
+
+
+def _counted(budget: Budget) -> tuple[object, ...]:
+    """What a budget counts. Hours are UTC's and a life has no zone."""
+    return budget.window, budget.zone if budget.window in ("day", "week", "month") else "", budget.models, budget.providers
+
+
+def _retire(connection: Connection, budget_id: str) -> None:
+    """The scopes until now: no limit any more, and all that is free of them is asked back."""
+    _retarget(connection, budget_id, None, None)
+    connection.execute(update(scopes_table).where(scopes_table.c.budget_id == budget_id).values(wanted_until_us=FOR_GOOD_US))
+
+
+def _columns(budget: Budget) -> dict[str, Any]:
+    row = msgspec.structs.asdict(budget)
+    for name in ("models", "providers"):
+        row[name] = msgspec.json.encode(row[name]).decode() if row[name] else ""
+    return row
 
 
 def remove_budget(
@@ -123,32 +188,17 @@ def _note(connection: Connection, by: Actor, action: str, before: Row[Any], valu
     )
 
 
-def _retarget(connection: Connection, budget_id: str, limit_nano: int | None, soft_nano: int | None) -> None:
+def _retarget(
+    connection: Connection, budget_id: str, limit_nano: int | None, soft_nano: int | None, revision: int | None = None
+) -> None:
+    """New limits of a budget's scopes, or of those of one revision."""
     target = scopes.UNLIMITED_NANO if limit_nano is None else limit_nano
     begun = select(scopes_table).where(scopes_table.c.budget_id == budget_id).order_by(scopes_table.c.id).with_for_update()
+    if revision is not None:
+        begun = begun.where(scopes_table.c.revision == revision)
     for scope in connection.execute(begun).mappings().all():
         if scopes.target_nano(scope) != target or scope["soft_limit_nano"] != soft_nano:
             retarget(connection, scope, target)
             connection.execute(
                 update(scopes_table).where(scopes_table.c.id == scope["id"]).values(soft_limit_nano=soft_nano)
             )
-
-
-def from_row(row: queries.Budget) -> Budget:
-    """A budget as the database has it."""
-    return Budget(
-        id=row.id,
-        kind=row.kind,
-        amount_nano=row.amount_nano,
-        window=row.window,
-        subject=row.subject,
-        name=row.name,
-        zone=row.zone,
-        hard=row.hard,
-        models=_names(row.models),
-        providers=_names(row.providers),
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(msgspec.json.decode(text, type=list[str])) if text else ()

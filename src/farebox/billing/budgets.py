@@ -114,6 +114,8 @@ class Scope(msgspec.Struct, frozen=True):
     """Whom a budget of each end user limits here."""
     limit_nano: int | None = None
     """Where it is not the database that knows the limit, but the configuration."""
+    revision: int = 0
+    """Of the budget, as whoever asks knows it."""
 
 
 def account_scope(account: str) -> Scope:
@@ -146,6 +148,8 @@ class Budget(msgspec.Struct, frozen=True):
     """Patterns of slugs, such as `openai/*`; empty is every model."""
     providers: tuple[str, ...] = ()
     """Empty is every provider."""
+    revision: int = 0
+    """How often what it counts was changed: each revision has scopes of its own (`billing.carrying`)."""
 
     def window_at(self, now_us: int) -> str:
         """The name of the window at a moment; empty for a budget for life."""
@@ -166,8 +170,10 @@ class Budget(msgspec.Struct, frozen=True):
 def budget_scope(budget: Budget, now_us: int, end_user: str = "") -> Scope:
     """The scope of a budget's current window. Names of end users are the client's own text, so an id has only their digest."""
     window = window_name(budget.window, now_us, budget.zone)
-    id = f"budget:{budget.id}:{window}" if window else f"budget:{budget.id}"
+    id = f"budget:{budget.id}.{budget.revision}" if budget.revision else f"budget:{budget.id}"
+    if window:
+        id = f"{id}:{window}"
     if budget.subject != EACH:
-        return Scope(id, "budget", budget.id, window)
+        return Scope(id, "budget", budget.id, window, revision=budget.revision)
     mark = hashlib.blake2b(end_user.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return Scope(f"{id}:{mark}", "budget", budget.id, window, end_user)
+    return Scope(f"{id}:{mark}", "budget", budget.id, window, end_user, revision=budget.revision)

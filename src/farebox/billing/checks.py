@@ -5,7 +5,7 @@ shares no arithmetic with what it checks: sums are SQL of its own, prices are ad
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from farebox.billing import carrying
 from farebox.billing import transfers as entries
+from farebox.billing.carrying import Revised
 from farebox.billing.check_cards import payments_are_credit, reversals_are_transfers
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
@@ -127,7 +129,8 @@ def balances_are_entries(connection: Connection) -> list[Violation]:
     credit = _balances(connection, "credit:")
     for row in _rows(connection, "SELECT id, remaining_nano FROM grants"):
         compare(row.id, "the grant says {} remain, its transfers {}", row.remaining_nano, -credit.get(row.id, 0))
-    posted, charged = _posted(connection)
+    revised = carrying.revised(connection)
+    posted, charged, carried = _posted(connection, revised)
     allotted: dict[str, int] = defaultdict(int)
     for row in _rows(connection, "SELECT * FROM allotments"):
         if not row.released:
@@ -140,9 +143,15 @@ def balances_are_entries(connection: Connection) -> list[Violation]:
         compare(account, "the month's volume says {}, its usage transfers {}", stored, facts)
     limits = _limits(connection)
     known: set[str] = set()
+    # Of an earlier revision, what it would count is not known any more.
+    revisions = {one.budget.id: one.budget.revision for one in revised}
     for row in _rows(connection, "SELECT * FROM scopes"):
         known.add(row.id)
-        compare(row.id, "the scope says {} is posted, its calls were charged {}", row.posted_nano, posted.get(row.id, 0))
+        facts = posted.get(row.id, 0) + row.carried_nano
+        compare(row.id, "the scope says {} is posted, its calls were charged {}", row.posted_nano, facts)
+        if revisions.get(row.budget_id) == row.revision:
+            there = carried.get(row.id, 0)
+            compare(row.id, "the scope carries {}, calls from before its budget was changed {}", row.carried_nano, there)
         compare(row.id, "the scope says {} is allotted, its allotments hold {}", row.allotted_nano, allotted.get(row.id, 0))
         target = row.limit_nano if row.wanted_limit_nano is None else row.wanted_limit_nano
         if row.kind == "account":
@@ -154,8 +163,11 @@ def balances_are_entries(connection: Connection) -> list[Violation]:
     return found
 
 
-def _posted(connection: Connection) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Charges by scope (corrections included), and by scope and life (as first posted)."""
+def _posted(
+    connection: Connection, revised: Sequence[Revised]
+) -> tuple[dict[str, int], dict[tuple[str, str], int], dict[str, int]]:
+    """Charges by scope (corrections included), by scope and life (as first posted), and by scope that carries them."""
+    carried: dict[str, int] = defaultdict(int)
     by_scope: dict[str, int] = defaultdict(int)
     by_life: dict[tuple[str, str], int] = defaultdict(int)
     for call, rows in _calls(connection):
@@ -166,7 +178,11 @@ def _posted(connection: Connection) -> tuple[dict[str, int], dict[tuple[str, str
         for scope in {*call.scopes, f"account:{call.account}"}:
             by_scope[scope] += charge
             by_life[scope, call.life] += first
-    return by_scope, by_life
+        for one in revised:
+            scope = None if one.account_id != call.account else carrying.scope_carrying(one, carrying.charged(rows, call.scopes))
+            if scope is not None:
+                carried[scope.id] += charge
+    return by_scope, by_life, carried
 
 
 def _volumes(connection: Connection) -> Iterator[tuple[str, int, int]]:

@@ -9,12 +9,13 @@ Two posters may run by mistake: the position is moved only from where it was rea
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from farebox.billing import allotments, hours, seals, tail, volumes
+from farebox.billing import allotments, carrying, hours, seals, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
@@ -25,6 +26,7 @@ from farebox.billing.records import Closed, Opened
 from farebox.billing.tail import Reading, Settled
 from farebox.billing.transfers import insert_transfers
 from farebox.ports import Clock, Ids
+from farebox.storage import queries
 from farebox.storage.database import Database, RowRefused
 from farebox.storage.tables import journal_positions, lives, usage
 
@@ -154,6 +156,12 @@ def _post(
     volumes.count(database, connection, batch.charges, now_us, markups)
     hours.count(database, connection, batch.charges, now_us)
     touched = _move_scopes(database, connection, batch)
+    changed = carrying.revised(connection, batch.charges) if batch.charges else ()
+    if changed:
+        rows = [queries.UsageRow(*row) for row in batch.rows]  # pyright: ignore[reportArgumentType]
+        of_calls = [list(of_call) for _, of_call in groupby(rows, key=lambda row: row.hold_id)]
+        held = {call.id: {*call.scopes} for call, _ in calls}
+        touched = sorted({*touched, *carrying.carry(database, connection, changed, of_calls, held)})
     released = allotments.return_slices(database, connection, ended)
     alert_thresholds(database, connection, ids, touched, thresholds_percent, now_us)
     put(database, connection, ids, messages, now_us)

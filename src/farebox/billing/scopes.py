@@ -5,6 +5,7 @@ For every scope, at every moment, **posted + allotted ≤ limit** (I7): posted i
     account:{id}          limit = Σ grants − expired + credit line + payments
     key:{id}:{window}     limit = the key's budget; the row is made when the first gateway asks for the window
     budget:{id}:{window}  likewise of a budget (`storage.tables.budgets`), and one each for the end users of a budget of every one
+    budget:{id}.2:{window}  of its second revision (`billing.carrying`)
     tier:{id}:{day}       what the account's tier lets it spend in a day; the gateway knows the limit from the configuration
 
 A scope counts the calls that were held under it: a budget given to a key counts from then on.
@@ -23,6 +24,9 @@ from farebox.storage.tables import budgets, control_version, keys, scopes
 
 UNLIMITED_NANO = 2**62
 """The limit of a key scope whose key has no budget (any more). Half of 64 bits, so that sums of amounts cannot overflow."""
+
+FOR_GOOD_US = 2**62
+"""Until when slices are asked back of a scope that nothing is to be held in any more."""
 
 _RETARGET = text(
     "UPDATE scopes SET limit_nano = :limit_nano, wanted_limit_nano = :wanted_nano, epoch = epoch + 1, alerted_percent = 0 "
@@ -104,15 +108,20 @@ def make_key_scope(connection: Connection, scope_id: str, key_id: str, window: s
 
 
 def make_budget_scope(connection: Connection, scope: Scope) -> None:
-    """The row of a budget's window. Does nothing when it exists, or the budget does not. A removed budget limits nothing."""
+    """The row of a budget's window. Does nothing when it exists, or the budget does not. A removed budget limits nothing, nor do
+    the scopes of what it counted before it was changed: what they hold is to be returned."""
     budget = connection.execute(select(budgets).where(budgets.c.id == scope.owner).with_for_update(read=True)).one_or_none()
     if budget is None:
         return
-    hard = budget.hard and budget.removed_us is None
+    earlier = scope.revision < budget.revision
+    limits = budget.removed_us is None and not earlier
+    hard = budget.hard and limits
     connection.execute(
         text(
-            "INSERT INTO scopes (id, kind, account_id, budget_id, subject, window_name, limit_nano, soft_limit_nano) "
-            "VALUES (:id, 'budget', :account, :budget, :subject, :window, :limit, :soft) ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO scopes "
+            "(id, kind, account_id, budget_id, subject, window_name, limit_nano, soft_limit_nano, revision, wanted_until_us) "
+            "VALUES (:id, 'budget', :account, :budget, :subject, :window, :limit, :soft, :revision, :until) "
+            "ON CONFLICT (id) DO NOTHING"
         ),
         {
             "id": scope.id,
@@ -121,7 +130,9 @@ def make_budget_scope(connection: Connection, scope: Scope) -> None:
             "subject": scope.subject,
             "window": scope.window,
             "limit": budget.amount_nano if hard else UNLIMITED_NANO,
-            "soft": None if hard or budget.removed_us is not None else budget.amount_nano,
+            "soft": budget.amount_nano if limits and not hard else None,
+            "revision": scope.revision,
+            "until": FOR_GOOD_US if earlier else 0,
         },
     )
 

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import cast
 
 import click
+from msgspec import UNSET
 
-from farebox.billing import budget_commands, customers
+from farebox.billing import budget_commands, carrying, customers
 from farebox.billing.budgets import Budget, BudgetKind, Window
-from farebox.billing.customers import CommandRefused
+from farebox.billing.customers import CommandRefused, NotFound
 from farebox.cli.account_commands import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.money import format_amount
@@ -182,26 +183,14 @@ def list_budgets(account_name: str | None, config_path: Path, as_json: bool) -> 
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
         found = database.read(lambda connection: queries.list_budgets(connection, account_id))
-        spent = [_spent_nano(database, row, now_us) for row in found]
+        budgets_found = [carrying.from_row(row) for row in found]
+        spent = [_spent_nano(database, one, now_us) for one in budgets_found]
     if as_json:
         print_json(
             {
                 "budgets": [
-                    {
-                        "id": one.id,
-                        "account": row.account_id,
-                        "kind": one.kind,
-                        "subject": one.subject,
-                        "name": one.name,
-                        "amount": format_amount(one.amount_nano),
-                        "spent": format_amount(used),
-                        "window": one.window,
-                        "zone": one.zone,
-                        "hard": one.hard,
-                        "models": one.models,
-                        "providers": one.providers,
-                    }
-                    for row, one, used in zip(found, map(budget_commands.from_row, found), spent, strict=True)
+                    {"account": row.account_id, **_told(one, used)}
+                    for row, one, used in zip(found, budgets_found, spent, strict=True)
                 ]
             }
         )
@@ -217,36 +206,96 @@ def list_budgets(account_name: str | None, config_path: Path, as_json: bool) -> 
                 one.window if one.zone == "UTC" else f"{one.window} in {one.zone}",
                 "hard" if one.hard else "soft",
             )
-            for one, used in zip(found, spent, strict=True)
+            for one, used in zip(budgets_found, spent, strict=True)
         ],
         right=(2, 3),
         empty="No budgets yet; `farebox budgets create 50.00 --account NAME` makes one.",
     )
 
 
-def _spent_nano(database: Database, row: queries.Budget, now_us: int) -> int:
+def _told(budget: Budget, spent_nano: int) -> dict[str, object]:
+    return {
+        "id": budget.id,
+        "kind": budget.kind,
+        "subject": budget.subject,
+        "name": budget.name,
+        "amount": format_amount(budget.amount_nano),
+        "spent": format_amount(spent_nano),
+        "window": budget.window,
+        "zone": budget.zone,
+        "hard": budget.hard,
+        "models": budget.models,
+        "providers": budget.providers,
+    }
+
+
+def _spent_nano(database: Database, budget: Budget, now_us: int) -> int:
     """Posted in the current window; of a budget of each end user, by all of them together."""
-    window = budget_commands.from_row(row).window_at(now_us)
-    return sum(posted for _, posted, _ in database.read(lambda connection: queries.budget_scopes(connection, row.id, window)))
+    window = budget.window_at(now_us)
+    found = database.read(lambda connection: queries.budget_scopes(connection, budget.id, window, budget.revision))
+    return sum(posted for _, posted, _ in found)
 
 
 @budgets.command("update")
 @click.argument("budget_id")
-@click.argument("usd")
+@click.argument("usd", required=False)
+@click.option("--window", type=click.Choice(WINDOWS), help="For each of these.")
+@click.option("--zone", help="The time zone whose days, weeks and months count.")
+@click.option("--soft/--hard", "soft", default=None, help="Alert, but refuse nothing; or refuse.")
+@click.option("--model", "models", multiple=True, help="Count only these models. Repeat for several.")
+@click.option("--every-model", is_flag=True, help="Count every model.")
+@click.option("--provider", "providers", multiple=True, help="Count only what these providers are paid. Repeat for several.")
+@click.option("--every-provider", is_flag=True, help="Count every provider.")
+@click.option("--name", help="What it is called.")
 @config_option
 @json_option
-def update_budget(budget_id: str, usd: str, config_path: Path, as_json: bool) -> None:
-    """Change how much a budget allows; a running server sees it within a second."""
-    nano = amount(usd, "the amount")
+def update_budget(
+    budget_id: str,
+    usd: str | None,
+    window: str | None,
+    zone: str | None,
+    soft: bool | None,
+    models: tuple[str, ...],
+    every_model: bool,
+    providers: tuple[str, ...],
+    every_provider: bool,
+    name: str | None,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Change a budget: farebox budgets update ID 75.00 --window week.
+
+    A running server sees it within a second. With another window, zone or filter it counts what was spent in the current window
+    already. Whom it limits does not change: create another budget for that.
+    """
+    for option, some, every in (("model", models, every_model), ("provider", providers, every_provider)):
+        if some and every:
+            raise CliError(f"--{option} and --every-{option} exclude each other; leave one out")
+    change = budget_commands.Change(
+        amount_nano=UNSET if usd is None else amount(usd, "the amount"),
+        window=UNSET if window is None else cast("Window", window),
+        zone=UNSET if zone is None else zone,
+        hard=UNSET if soft is None else not soft,
+        models=models or (() if every_model else UNSET),
+        providers=providers or (() if every_provider else UNSET),
+        name=UNSET if name is None else name,
+    )
+    now_us = SystemClock().now_us()
     with database_of(config_path) as (_, database):
         try:
-            budget_commands.set_budget_amount(database, budget_id, nano, now_us=SystemClock().now_us())
-        except CommandRefused as error:
+            budget = budget_commands.change_budget(database, budget_id, change, now_us=now_us)
+        except NotFound as error:
             raise CliError(f"{error}; `farebox budgets list` shows them") from None
+        except CommandRefused as error:
+            raise CliError(f"{error}; `farebox budgets update --help` explains it") from None
+        spent = _spent_nano(database, budget, now_us)
     if as_json:
-        print_json({"id": budget_id, "amount": format_amount(nano)})
+        print_json(_told(budget, spent))
         return
-    click.echo(f"{budget_id} allows ${format_amount(nano)} now.")
+    per = "" if budget.window == "none" else f" per {budget.window}"
+    kind = "hard" if budget.hard else "soft"
+    told = f"{budget_id} allows ${format_amount(budget.amount_nano)}{per} now ({kind})"
+    click.echo(f"{told}; ${format_amount(spent)} is spent of it.")
 
 
 @budgets.command("remove")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import budget_commands, customers, receipt_keys, seams
+from farebox.billing import carrying, customers, receipt_keys, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
@@ -64,7 +64,7 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Looku
                 row.key.id,
                 key_window=row.key.budget_window if row.key.budget_nano is not None else None,
                 daily_nano=None if tier is None else tier.daily_spend_nano,
-                budgets=[budget_commands.from_row(budget) for budget in row.budgets],
+                budgets=[carrying.from_row(budget) for budget in row.budgets],
             ),
             key_hint=row.key.hint if not row.previous else row.key.previous_hint or row.key.hint,
             project=row.key.project,

@@ -63,6 +63,8 @@ class Budget(msgspec.Struct, frozen=True):
     created_us: int
     removed_us: int | None
     version: int
+    revision: int = 0
+    revised_us: int = 0
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -244,10 +246,10 @@ def list_budgets(connection: Connection, account_id: str | None = None) -> list[
     return [Budget(**row) for row in connection.execute(query).mappings()]
 
 
-def budget_scopes(connection: Connection, budget_id: str, window: str) -> list[tuple[str, int, int]]:
+def budget_scopes(connection: Connection, budget_id: str, window: str, revision: int = 0) -> list[tuple[str, int, int]]:
     """How a budget's window stands: subject, posted and allotted nano-dollars of each of its scopes that a call has used."""
     query = select(scopes.c.subject, scopes.c.posted_nano, scopes.c.allotted_nano).where(
-        scopes.c.budget_id == budget_id, scopes.c.window_name == window
+        scopes.c.budget_id == budget_id, scopes.c.window_name == window, scopes.c.revision == revision
     )
     return [(row.subject, row.posted_nano, row.allotted_nano) for row in connection.execute(query.limit(ROWS_MAX))]
 

@@ -135,14 +135,18 @@ budgets = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("removed_us", BigInteger),
     Column("version", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False, server_default=text("0")),
+    Column("revised_us", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("kind IN ('account', 'project', 'key', 'end_user', 'tag')", name="kind"),
     CheckConstraint('"window" IN (\'none\', \'hour\', \'day\', \'week\', \'month\')', name="window"),
     CheckConstraint("amount_nano >= 0", name="amount"),
     Index(None, "account_id"),
+    Index("ix_budgets_revised", "account_id", sqlite_where=text("revision > 0"), postgresql_where=text("revision > 0")),
 )
 """Budgets beside balances and the keys' own: whom they limit (`kind`, and `subject`: a project's or key's id, an end user, `*`
 for each end user without a budget of its own, a tag), how much per window of a time zone, and for which models and providers
-(JSON lists; empty is all). A soft one only alerts. Removed ones stay, since scopes name them."""
+(JSON lists; empty is all). A soft one only alerts. Removed ones stay, since scopes name them. `revision` counts changes of what
+is counted, the last of them at `revised_us`: see `billing.carrying`."""
 
 scopes = Table(
     "scopes",
@@ -162,6 +166,8 @@ scopes = Table(
     Column("budget_id", Text),
     Column("subject", Text, nullable=False, server_default=text("''")),
     Column("soft_limit_nano", BigInteger),
+    Column("revision", Integer, nullable=False, server_default=text("0")),
+    Column("carried_nano", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("posted_nano >= 0 AND allotted_nano >= 0", name="not_negative"),
     CheckConstraint("posted_nano + allotted_nano <= limit_nano", name="within_limit"),
     CheckConstraint("wanted_limit_nano IS NULL OR wanted_limit_nano < limit_nano", name="wanted_is_lower"),
@@ -173,7 +179,8 @@ scopes = Table(
 """One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.scopes`.
 
 A scope of a budget names it, and its subject (for a budget of each end user: which one). A soft budget has no limit to refuse
-by, and its amount in `soft_limit_nano`, which alerts are reckoned on.
+by, and its amount in `soft_limit_nano`, which alerts are reckoned on. `revision` is the budget's when the scope was made, and
+`carried_nano` the part of `posted_nano` that calls were charged which were held in scopes of earlier revisions.
 
 `epoch` counts changes of the limit and re-arms alerts; `alerted_percent` is the highest threshold already told in it.
 """
