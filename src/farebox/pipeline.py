@@ -140,6 +140,8 @@ def route(
             allowance=principal.permit.allowance,
             markup=own_markup(gateway, principal) if principal.markup else None,
             volume_nano=principal.volume_nano(day[:7]),
+            own_keys=principal.own_keys,
+            own_key_calls=principal.own_key_calls_in(day[:7]) if principal.own_keys else 0,
             session=exchange.wishes.session,
             expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
             everything=everything,

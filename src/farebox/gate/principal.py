@@ -14,6 +14,7 @@ from farebox.gate.addresses import within
 from farebox.gate.ladder import Tier
 from farebox.gate.limits import Holder
 from farebox.gate.permissions import Permit, address_refused, scope_missing
+from farebox.routing.own_keys import OwnKey
 
 REMEMBERED_MAX = 50_000
 UNKNOWN_REMEMBERED_MAX = 10_000
@@ -63,10 +64,18 @@ class Principal(msgspec.Struct, frozen=True):
     """Put on each of its calls."""
     permit: Permit = USUAL
     """What the key may do."""
+    own_keys: tuple[OwnKey, ...] = ()
+    """Its account's keys at providers, in the order of use."""
+    own_key_calls: int = 0
+    """How many calls by them were posted in `month`."""
 
     def volume_nano(self, month: str) -> int:
         """What the account was charged in a UTC month `2026-11`; what plans with volume steps go by."""
         return self.charged_nano if self.month == month else 0
+
+    def own_key_calls_in(self, month: str) -> int:
+        """Its account's calls by its own keys at providers in a UTC month; what the free ones are counted by."""
+        return self.own_key_calls if self.month == month else 0
 
 
 _NO_KEY = (

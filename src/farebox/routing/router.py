@@ -10,11 +10,12 @@ for a conversation always the same (`farebox.routing.sticky`).
 
 from collections.abc import Callable, Mapping, Sequence
 from math import log
+from typing import NamedTuple
 
 import msgspec
 
 from farebox.billing.bounds import NO_WINDOW, TOOL_TEMPLATE_TOKENS, bound_within, estimated_input, input_bound
-from farebox.billing.markup import NO_MARKUP, MarkupPlan
+from farebox.billing.markup import NO_MARKUP, MarkupPlan, Terms
 from farebox.billing.pricing import Quote, charge_nano, worst_case_nano
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
@@ -26,6 +27,7 @@ from farebox.routing.caching import Caching
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
+from farebox.routing.own_keys import OwnKey, OwnTargets
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
 from farebox.routing.preferences import NONE, Preferences, Reader, session_of, split_suffix
@@ -69,6 +71,7 @@ class Router:
         any_target = next((found[0] for by_slug in by_wire.values() for found in by_slug.values() if found), None)
         self._usual = NO_MARKUP if any_target is None else any_target.markup
         self._standings: dict[tuple[object, ...], Standing] = {}
+        self._own_targets = OwnTargets()
 
     def over(self, catalog: Catalog, by_wire: Mapping[str, Mapping[str, tuple[Target, ...]]]) -> "Router":
         """The same router over another catalog and other offers."""
@@ -95,6 +98,8 @@ class Router:
         allowance: Allowance | None = None,
         markup: MarkupPlan | None = None,
         volume_nano: int = 0,
+        own_keys: tuple[OwnKey, ...] = (),
+        own_key_calls: int = 0,
         session: str = "",
         expresses: Expresses | None = None,
         everything: bool = False,
@@ -103,6 +108,7 @@ class Router:
         """The plan of a call. Raises the 400 or 404 that the caller is told when nobody can answer it.
 
         `policy` and `allowance` are the caller's own, `markup` its account's own, `volume_nano` what that was charged this month,
+        `own_keys` its account's keys at providers, `own_key_calls` how many calls were made by them this month,
         `session` the conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is
         left for. `assessment` is the call's, where it was sorted before.
         """
@@ -119,10 +125,13 @@ class Router:
             branch = self.policies.branch(called, call) if assessment is None else assessment.tier
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
-        key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step, allowance)
+        own: OwnKeys | None = None
+        if own_keys:
+            own = OwnKeys(own_keys, pays.own_key.at(own_key_calls))
+        key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step, allowance, own)
         standing = self._standings.get(key)
         if standing is None or now_us >= standing.until_us or standing.epoch != self.health.epoch:
-            standing = self._prepare(call, wanted, policy, branch, allowance, pays, volume_nano, now_us, day)
+            standing = self._prepare(call, wanted, policy, branch, allowance, pays, volume_nano, own, now_us, day)
             if len(self._standings) >= STANDINGS_MAX:
                 self._standings.clear()
             self._standings[key] = standing
@@ -147,6 +156,7 @@ class Router:
         allowance: Allowance | None,
         markup: MarkupPlan,
         volume_nano: int,
+        own_keys: "OwnKeys | None",
         now_us: int,
         day: str,
     ) -> Standing:
@@ -182,6 +192,9 @@ class Router:
             now_us=now_us,
             day=day,
             allowance=allowance,
+            own_keys=() if own_keys is None else own_keys.keys,
+            own_key_terms=None if own_keys is None else own_keys.terms,
+            own_targets=self._own_targets,
         )
         hedge = own.hedge if called.hedge is None else called.hedge
         if hedge is not None:
@@ -251,6 +264,13 @@ class Router:
             draw.sticky,
             draw.later_turn,
         )
+
+
+class OwnKeys(NamedTuple):
+    """A caller's keys at providers, and what calls by them are charged."""
+
+    keys: tuple[OwnKey, ...]
+    terms: Terms
 
 
 class Draw(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ of the offers' health, and, where the order comes from measurements or from pric
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
 from farebox.routing.hedging import Hedge
 from farebox.routing.measured import HEALTHY, Measured, OfferHealth, meets, percentile
+from farebox.routing.own_keys import RANK_HOUSE, RANK_NEXT_KEY, OwnKey, OwnTargets, keys_for
 from farebox.routing.preferences import MODELS_MAX, SUFFIXES, Preferences, split_suffix
 from farebox.routing.target import DEARER_TIERS, Target
 
@@ -175,8 +176,14 @@ def prepare(
     now_us: int,
     day: str,
     allowance: Allowance | None = None,
+    own_keys: Sequence[OwnKey] = (),
+    own_key_terms: Terms | None = None,
+    own_targets: OwnTargets | None = None,
 ) -> Standing:
-    """Filter and weigh the offers of a chain of models."""
+    """Filter and weigh the offers of a chain of models.
+
+    `own_keys` are the caller's own at providers, charged by `own_key_terms`: their offers come first.
+    """
     excluded: list[Exclusion] = []
     groups: list[tuple[list[Entry], Preferences]] = []
     fleeting = False
@@ -184,7 +191,10 @@ def prepare(
         entries: list[Entry] = []
         local = _suffixed(wanted, suffix)
         fleeting = fleeting or local.sort in ("throughput", "latency")
-        for target in targets[meaning.slug]:
+        offered: Sequence[_Offered] = [_Offered(target) for target in targets[meaning.slug]]
+        if own_keys and own_targets is not None:
+            offered = _with_own_keys(offered, own_keys, own_targets, excluded)
+        for target, behind, note in offered:
             offer = target.offer
             if offer_key(offer) not in meaning.offers:
                 continue
@@ -193,7 +203,9 @@ def prepare(
                 excluded.append(_excluded(target, rule))
                 continue
             tier = _tier(target, local, wire, service_tier, day)
-            terms = markup.terms(target.model.slug, offer.provider, volume_nano)
+            terms = None if behind >= RANK_HOUSE else own_key_terms
+            if terms is None:
+                terms = markup.terms(target.model.slug, offer.provider, volume_nano)
             quoted = target.quote_at(now_us, day, tier, terms)
             if quoted is None:
                 dear = f" for the service tier `{tier}`" if tier in DEARER_TIERS else ""
@@ -208,7 +220,11 @@ def prepare(
             timed = price is not None and price.off_peak is not None
             fleeting = fleeting or timed
             seen = health.view(target, now_us)
-            entries.append(_entry(target, not timed, quoted, terms, local, name, tier, service_tier, seen, day))
+            entry = _entry(target, not timed, quoted, terms, local, name, tier, service_tier, seen, day)
+            if behind or note:
+                reason = "; ".join(filter(None, (note, entry.reason)))
+                entry = msgspec.structs.replace(entry, rank=entry.rank + behind, reason=reason)
+            entries.append(entry)
         if entries:
             groups.append((_capped(entries, health, now_us), local))
     if wanted.across_models and groups:
@@ -229,6 +245,38 @@ def prepare(
         wanted.price_max is None and not wanted.require_parameters,
         allowance,
     )
+
+
+class _Offered(NamedTuple):
+    """An offer as it is called: with the house's key, or with one of the caller's own."""
+
+    target: Target
+    behind: int = 0
+    """Its rank beside what else it is ranked by."""
+    note: str = ""
+
+
+def _with_own_keys(
+    offered: Sequence[_Offered], keys: Sequence[OwnKey], own: OwnTargets, excluded: list[Exclusion]
+) -> Sequence[_Offered]:
+    """The offers with each of the caller's keys, and with the house's where those allow it."""
+    found: list[_Offered] = []
+    for target, _, _ in offered:
+        alone = ""
+        for number, key in enumerate(keys_for(keys, target)):
+            if key.always_use:
+                alone = alone or key.shown
+            if key.secret:
+                found.append(_Offered(own.of(target, key), number * RANK_NEXT_KEY, f"by your own key `{key.shown}`"))
+            else:
+                broken = f"your own key `{key.shown}` cannot be opened; store it again"
+                excluded.append(_excluded(target, ("own_key", broken)))
+        if alone:
+            why = f"only your own key `{alone}` is used at `{target.provider.name}`"
+            excluded.append(_excluded(target, ("own_key.always_use", why)))
+        else:
+            found.append(_Offered(target, RANK_HOUSE))
+    return found
 
 
 def _capped(entries: list[Entry], health: Measured, now_us: int) -> list[Entry]:
