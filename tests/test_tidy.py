@@ -131,9 +131,8 @@ ARROWS: dict[str, set[str]] = {
         "routing", "turn", "wires",
     },
     "edge": {
-        "attempt", "billing", "bridge", "catalog", "errors", "exchange", "gate", "gateway", "metering", "money", "pipeline",
-        "ports",
-        "routing", "storage", "telemetry", "transport", "turn", "verdict", "wires",
+        "attempt", "billing", "bridge", "catalog", "display", "errors", "exchange", "gate", "gateway", "metering", "money",
+        "pipeline", "ports", "routing", "storage", "telemetry", "transport", "turn", "verdict", "wires",
     },
     "simulator": {"wires"},
 }  # fmt: skip

@@ -9,8 +9,8 @@ from farebox.money import MoneyError
 
 
 class DisplaySection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A currency that `farebox accounts list`, the total of `farebox usage` and invoices show beside US dollars. The books,
-    prices and charges stay in US dollars."""
+    """A currency that `farebox accounts list`, the total of `farebox usage`, `GET /v1/usage`, `GET /v1/activity` and invoices
+    show beside US dollars. The books, prices and charges stay in US dollars."""
 
     currency: str = ""
     """Three letters, such as `"EUR"`. Empty: only US dollars."""

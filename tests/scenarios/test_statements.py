@@ -21,6 +21,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
         config = provider("lab", f"{simulator.origin}/v1") + model("l/a", offer("lab", "sim+tokens=20"))
         config += model("l/b", offer("lab", "sim+tokens=10+thinking=4"))
         config += '[display]\ncurrency = "JPY"\nrates = { "2020-01-01" = "149500.5", "2999-01-01" = "7" }\n'
+        config += 'source = "the lab\'s own bank"\n'
         folder = tmp_path_factory.mktemp("statements") / "box"
         with Farebox(folder, config=config, billing='markup_percent = "10"') as running:
             for name in ("l/a", "l/b", "l/a"):
@@ -41,6 +42,17 @@ def test_usage_is_told_in_another_currency_by_one_rounding_of_the_total(box: Far
     exact = Fraction(total["charge"]) * Fraction("149500.5")
     assert round(exact) > 10
     assert total["display"] == {"currency": "JPY", "rate": "149500.5", "since": "2020-01-01", "charge": str(round(exact))}
+
+
+@pytest.mark.parametrize("path", ["/v1/usage?group_by=model,day", "/v1/activity?date={today}"])
+def test_rows_have_the_other_currency_beside_us_dollars_and_the_reply_its_dated_rate(box: Farebox, path: str) -> None:
+    today = box.get("/v1/usage?group_by=day").json()["data"][0]["day"]
+    reply = box.get(path.format(today=today)).json()
+    assert reply["display"] == {"currency": "JPY", "rate": "149500.5", "since": "2020-01-01", "source": "the lab's own bank"}
+    assert len(reply["data"]) == 2
+    for row in reply["data"]:
+        assert row["usage_display"] == str(round(Fraction(row["usage_usd"]) * Fraction("149500.5")))
+        assert int(row["usage_display"]) > 0 and Decimal(str(row["usage"])) == Decimal(row["usage_usd"])
 
 
 def test_usage_is_the_accounts_own_in_pages(box: Farebox) -> None:

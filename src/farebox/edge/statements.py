@@ -4,6 +4,7 @@ Money is written from integers: numbers where OpenRouter's shape wants them (`us
 """
 
 import base64
+import datetime as dt
 import difflib
 from collections.abc import Sequence
 from typing import Any, cast
@@ -17,6 +18,7 @@ from farebox.billing import dunning, evidence, exports, invoice_pages, months
 from farebox.billing import invoices as documents
 from farebox.billing.compare import Comparison
 from farebox.billing.periods import format_day, format_moment, parse_moment
+from farebox.display import Shown
 from farebox.edge.info import Page, Question, identified, whole_account
 from farebox.edge.library import dollars
 from farebox.errors import FareboxError, Kind, invalid
@@ -49,11 +51,34 @@ async def activity(gateway: Gateway, request: Question) -> Page:
         until_us = since_us + reports.US_PER_DAY
     narrow = Narrow(since_us=since_us, until_us=until_us, account_id=principal.account, project=principal.project or None)
     lines = await request.library.read(lambda c: reports.usage_lines(c, ("day", "model", "provider"), narrow))
-    rows = [_activity_row(line) for line in sorted(lines, key=lambda line: -int(line.groups[0])) if line.groups[2]]
-    return Page(200, _encode({"data": rows}))
+    shown = _Shown(request.library.terms.display, now_us)
+    rows = [_activity_row(line, shown) for line in sorted(lines, key=lambda line: -int(line.groups[0])) if line.groups[2]]
+    return Page(200, _encode({"data": rows, **shown.rate}))
 
 
-def _activity_row(line: reports.UsageLine) -> dict[str, Any]:
+class _Shown:
+    """The operator's other currency by today's rate: fields beside those in US dollars, none where no currency is shown."""
+
+    def __init__(self, shown: Shown | None, now_us: int) -> None:
+        self._shown = shown
+        self._rate = None if shown is None else shown.rate_on(dt.date.fromisoformat(format_day(now_us)))
+
+    @property
+    def rate(self) -> dict[str, Any]:
+        """Which rate it is, for the whole reply."""
+        if self._shown is None or self._rate is None:
+            return {}
+        told = {"currency": self._shown.currency, "rate": self._rate.text, "since": self._rate.day.isoformat()}
+        return {"display": {**told, "source": self._shown.source or None}}
+
+    def amount(self, nano: int) -> dict[str, str]:
+        """One amount, rounded once."""
+        if self._shown is None or self._rate is None:
+            return {}
+        return {"usage_display": self._shown.convert(nano, self._rate)}
+
+
+def _activity_row(line: reports.UsageLine, shown: _Shown) -> dict[str, Any]:
     day, model, provider = line.groups
     return {
         "date": reports.shown("day", day),
@@ -63,6 +88,7 @@ def _activity_row(line: reports.UsageLine) -> dict[str, Any]:
         "provider_name": provider,
         "usage": dollars(line.charge_nano),
         "usage_usd": format_amount(line.charge_nano),
+        **shown.amount(line.charge_nano),
         "byok_usage_inference": 0,
         "requests": line.calls,
         "prompt_tokens": line.prompt_tokens,
@@ -93,6 +119,7 @@ async def usage(gateway: Gateway, request: Question) -> Page:
         lambda c: reports.usage_lines(c, by, narrow, after=after, lines_max=limit + 1)
     )
     more, lines = len(lines) > limit, lines[:limit]
+    shown = _Shown(request.library.terms.display, now_us)
     return Page(
         200,
         _encode(
@@ -101,7 +128,8 @@ async def usage(gateway: Gateway, request: Question) -> Page:
                 "group_by": by,
                 "since": format_moment(narrow.since_us),
                 "until": None if narrow.until_us is None else format_moment(narrow.until_us),
-                "data": [_usage_row(by, line) for line in lines],
+                "data": [_usage_row(by, line, shown) for line in lines],
+                **shown.rate,
                 "has_more": more,
                 "next": _written(lines[-1].groups) if more else None,
             }
@@ -109,7 +137,7 @@ async def usage(gateway: Gateway, request: Question) -> Page:
     )
 
 
-def _usage_row(by: Sequence[Group], line: reports.UsageLine) -> dict[str, Any]:
+def _usage_row(by: Sequence[Group], line: reports.UsageLine, shown: _Shown) -> dict[str, Any]:
     return {
         **{name: reports.shown(name, value) for name, value in zip(by, line.groups, strict=True)},
         "requests": line.calls,
@@ -120,6 +148,7 @@ def _usage_row(by: Sequence[Group], line: reports.UsageLine) -> dict[str, Any]:
         "reasoning_tokens": line.reasoning_tokens,
         "usage": dollars(line.charge_nano),
         "usage_usd": format_amount(line.charge_nano),
+        **shown.amount(line.charge_nano),
     }
 
 
