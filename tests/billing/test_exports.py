@@ -1,29 +1,33 @@
 """Exports and reports: their sums are the ledger's, to the nano-dollar, in every format."""
 
 import csv
+import importlib
 import io
 import json
+import sys
 import tracemalloc
+from contextlib import contextmanager
 from decimal import Decimal
 
 import pytest
 from sqlalchemy import insert, select
 
-from farebox.billing import adjustments, exports, focus
+from farebox.billing import adjustments, export_files, exports, focus
 from farebox.billing.export_files import writer
 from farebox.billing.markup import Fees
 from farebox.billing.pricing import charge_nano, cost_pico
-from farebox.storage import reports
+from farebox.storage import queries, reports
 from farebox.storage.reports import Narrow
-from farebox.storage.tables import usage
+from farebox.storage.tables import transfers, usage
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000
 DAY_US = 86_400_000_000
 EVER = Narrow(since_us=0)
-LONG = 8_000
-PEAK_BYTES_MAX = 10 * 2**20
-"""Of a thousand rows at a time; all of `LONG` are more."""
+LONG = 3_000
+PEAK_BYTES_MAX = {"usage": 4 * 2**20, "focus": 4 * 2**20, "journal": 3 * 2**19}
+"""Of a thousand rows at a time; all of `LONG` are half as many again."""
+ARROW_BYTES_MAX = 16 * 2**20
 
 
 @pytest.fixture
@@ -204,35 +208,149 @@ def test_pages_by_key_are_the_whole_report(books):
     assert reports.shown("hour", whole[0].groups[1]) in ("2026-11-23T00", "2026-11-24T00")
 
 
-def test_a_long_export_takes_no_more_memory_than_a_short_one(books):
-    def copies(connection):
-        row = dict(connection.execute(select(usage).where(usage.c.final).limit(1)).mappings().one())
-        for start in range(0, LONG, 1_000):
-            connection.execute(insert(usage), [{**row, "hold_id": f"gen-copy-{n}"} for n in range(start, start + 1_000)])
+class Sink(io.RawIOBase):
+    """A file that keeps nothing; what Arrow has in memory, at most, when something is written."""
 
-    class Sink(io.RawIOBase):
-        lines = 0
+    lines = arrow_bytes = 0
 
-        def writable(self):
-            return True
+    def writable(self):
+        return True
 
-        def write(self, data):
-            self.lines += bytes(data).count(b"\n")
-            return len(data)
+    def write(self, data):
+        self.lines += bytes(data).count(b"\n")
+        if pyarrow := sys.modules.get("pyarrow"):
+            self.arrow_bytes = max(self.arrow_bytes, pyarrow.total_allocated_bytes())
+        return len(data)
 
-    books.database.write(copies)
+
+@contextmanager
+def peak():
+    """The most bytes of Python's that were in use meanwhile."""
+    found = []
+    importlib.import_module("pyarrow.parquet")  # Its own code is no part of what an export needs.
+    tracemalloc.start()
+    try:
+        yield found
+        found.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
+def copied(connection, many, **more):
+    """A usage row many times; each value of `more` is called with the copy's number."""
+    row = dict(connection.execute(select(usage).where(usage.c.final).limit(1)).mappings().one())
+    for start in range(0, many, 1_000):
+        rows = [
+            {**row, "hold_id": f"gen-copy-{n}", **{name: value(n) for name, value in more.items()}}
+            for n in range(start, start + 1_000)
+        ]
+        connection.execute(insert(usage), rows)
+
+
+def transferred(connection, many):
+    row = dict(connection.execute(select(transfers).limit(1)).mappings().one())
+    for start in range(0, many, 1_000):
+        connection.execute(
+            insert(transfers), [{**row, "id": f"trf-{n}", "cause_id": f"copy-{n}"} for n in range(start, start + 1_000)]
+        )
+
+
+TABLES = {
+    "usage": (exports.USAGE_COLUMNS, lambda c: exports.usage_table(c, EVER), copied),
+    "focus": (focus.columns("1.3"), lambda c: focus.focus_table(c, EVER, "1.3"), copied),
+    "journal": (exports.JOURNAL_COLUMNS, lambda c: exports.journal_table(c, EVER), transferred),
+}
+
+
+def exported(world, form, name, many):
+    """The lines and the peak of one export of many rows."""
+    columns, table, fill = TABLES[name]
+    world.database.write(lambda c: fill(c, many))
     sink = Sink()
 
     def work(connection):
-        into = writer("csv", exports.USAGE_COLUMNS, sink)
-        into.write(exports.usage_table(connection, EVER))
+        into = writer(form, columns, sink)
+        into.write(table(connection))
         into.close()
 
-    tracemalloc.start()
-    try:
+    with peak() as found:
+        world.database.read(work)
+    return sink, found[0]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_long_export_takes_no_more_memory_than_a_short_one(books, name):
+    sink, most = exported(books, "csv", name, LONG)
+    assert name == "focus" or sink.lines > LONG
+    assert most < PEAK_BYTES_MAX[name], f"{most} bytes for {LONG} rows"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_very_long_export_does_not_either(books, name, form):
+    sink, most = exported(books, form, name, 10 * LONG)
+    assert most < PEAK_BYTES_MAX[name] + 2 * 2**20, f"{most} bytes"
+    assert sink.arrow_bytes < ARROW_BYTES_MAX
+
+
+@pytest.mark.full
+def test_a_day_of_very_many_lines_does_not_either(books):
+    books.database.write(lambda c: copied(c, 30_000, tags=lambda n: f'["tag-{n}"]'))
+    sink = Sink()
+
+    def work(connection):
+        into = writer("csv", focus.columns("1.3"), sink)
+        into.write(focus.focus_table(connection, EVER, "1.3"))
+        into.close()
+
+    with peak() as found:
         books.database.read(work)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert sink.lines > LONG
-    assert peak < PEAK_BYTES_MAX, f"{peak} bytes for {LONG} rows"
+    assert sink.lines > 30_000
+    assert found[0] < 16 * 2**20, f"{found[0]} bytes for 30,000 lines of one day"
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_every_format_is_written_as_it_comes(form, monkeypatch):
+    monkeypatch.setattr(export_files, "GROUP_ROWS", 2_000)
+    many, sink = 12_000, Sink()
+    values = {"text": "some words of a line", "time": 1_795_392_000_000_001}
+
+    def rows():
+        for number in range(many):
+            yield tuple(values.get(column.kind, number) for column in exports.USAGE_COLUMNS)
+
+    with peak() as found:
+        into = writer(form, exports.USAGE_COLUMNS, sink)
+        into.write(rows())
+        into.close()
+    assert found[0] < 4 * 2**20, f"{found[0]} bytes; all the lines are five times as many"
+    assert form == "parquet" or sink.lines >= many
+    assert sink.arrow_bytes < ARROW_BYTES_MAX
+
+
+def test_row_groups_are_full_and_the_last_one_is_what_is_left(books, monkeypatch):
+    monkeypatch.setattr(export_files, "GROUP_ROWS", 20)
+    monkeypatch.setattr(export_files, "PACKED_ROWS", 5)
+    data = write(books, "parquet", exports.USAGE_COLUMNS, lambda c: exports.usage_table(c, EVER))
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+    assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [20, 13]
+
+
+def test_a_day_of_more_lines_than_are_summed_up_at_a_time_is_written_in_parts(books, monkeypatch):
+    whole = list(books.database.read(lambda c: list(focus.focus_table(c, EVER, "1.3"))))
+    monkeypatch.setattr(focus, "LINES_OPEN_MAX", 3)
+    parts = list(books.database.read(lambda c: list(focus.focus_table(c, EVER, "1.3"))))
+    assert len(parts) > len(whole)
+    assert sum(line[0] for line in parts) == sum(line[0] for line in whole)
+
+
+def test_accounts_beyond_the_most_that_one_answer_lists_are_exported_as_what_they_are(books, monkeypatch):
+    """FOCUS looked accounts up in a list of at most so many, and broke off, or billed prepaid usage, where one was not in it."""
+    whole = books.database.read(lambda c: list(focus.focus_table(c, EVER, "1.3")))
+    monkeypatch.setattr(queries, "ROWS_MAX", 1)
+    monkeypatch.setattr(exports, "OWNERS_MAX", 1)
+    assert books.database.read(lambda c: list(focus.focus_table(c, EVER, "1.3"))) == whole
+    assert {line[1] for line in whole} == {books.prepaid, books.postpaid}

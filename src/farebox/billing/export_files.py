@@ -14,8 +14,10 @@ from farebox.billing.periods import format_moment
 from farebox.money import format_amount, format_unit_rate
 
 Format = Literal["csv", "jsonl", "parquet"]
-BATCH_ROWS = 10_000
-"""A row group of Parquet, held in memory until it is full."""
+GROUP_ROWS = 10_000
+"""A row group of Parquet, held in memory, packed, until it is full."""
+PACKED_ROWS = 1_000
+"""Rows that are packed at a time."""
 
 
 class ParquetMissing(Exception):
@@ -115,24 +117,33 @@ class _Parquet:
         self._schema: Any = self._arrow.schema([(column.name, types[column.kind]) for column in columns])
         self._writer: Any = files.ParquetWriter(file, self._schema, compression="zstd")
         self._waiting: list[Values] = []
+        self._packed: list[Any] = []
 
     def write(self, rows: Iterable[Values]) -> None:
         for row in rows:
             self._waiting.append(row)
-            if len(self._waiting) >= BATCH_ROWS:
-                self._flush()
+            if len(self._waiting) >= PACKED_ROWS:
+                self._pack()
+                if len(self._packed) * PACKED_ROWS >= GROUP_ROWS:
+                    self._flush()
 
-    def _flush(self) -> None:
+    def _pack(self) -> None:
         columns = zip(*self._waiting, strict=True)
         arrays = [
             self._arrow.array([_typed(kind, value) for value in column], type=field.type)
             for kind, column, field in zip(self._kinds, columns, self._schema, strict=True)
         ]
-        self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+        self._packed.append(self._arrow.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._waiting.clear()
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._arrow.Table.from_batches(self._packed, schema=self._schema), row_group_size=GROUP_ROWS)
+        self._packed.clear()
 
     def close(self) -> None:
         if self._waiting:
+            self._pack()
+        if self._packed:
             self._flush()
         self._writer.close()
 

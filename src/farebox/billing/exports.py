@@ -20,6 +20,8 @@ from farebox.storage.tables import accounts, transfers, usage
 from farebox.wires.usage import Usage
 
 ROWS_AT_ONCE = 1_000
+OWNERS_MAX = 1_000
+"""Accounts that are remembered: rows come by account, so one would nearly do."""
 
 Kind = Literal["text", "count", "quantity", "amount", "decimal", "time"]
 """`quantity`: a count that its format wants as a decimal · `amount`: nano-dollars ·
@@ -51,8 +53,31 @@ JOURNAL_COLUMNS: tuple[Column, ...] = (
 """Two lines per transfer, debit and credit, joined by `entry`."""
 
 
-def account_names(connection: Connection) -> dict[str, str]:
-    return {row.id: row.name for row in connection.execute(select(accounts.c.id, accounts.c.name))}
+class Owners:
+    """Accounts by id, asked for as their rows come: an export does not hold all customers."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, tuple[str, str]] = {}
+
+    def name(self, account_id: str) -> str:
+        return self._of(account_id)[0]
+
+    def prepaid(self, account_id: str) -> bool:
+        return self._of(account_id)[1] == "prepaid"
+
+    def _of(self, account_id: str) -> tuple[str, str]:
+        found = self._known.get(account_id)
+        if found is None:
+            if len(self._known) >= OWNERS_MAX:
+                self._known.clear()
+            row = self._connection.execute(_OWNER.where(accounts.c.id == account_id)).one_or_none()
+            # A call is exported whatever became of the row of its account.
+            found = self._known[account_id] = ("", "") if row is None else (row.name, row.kind)
+        return found
+
+
+_OWNER = select(accounts.c.name, accounts.c.kind)
 
 
 def stream(connection: Connection, query: Select[*tuple[Any, ...]]) -> Iterator[Any]:
@@ -74,7 +99,7 @@ def usage_rows(connection: Connection, narrow: Narrow) -> Iterator[UsageRow]:
 
 def usage_table(connection: Connection, narrow: Narrow) -> Iterator[Values]:
     """The lines of `USAGE_COLUMNS`."""
-    names = account_names(connection)
+    owners = Owners(connection)
     requested: tuple[str, str] = ("", "")
     for row, attempt, parts in broken_down(usage_rows(connection, narrow)):
         if row.final and requested[0] != row.hold_id:
@@ -90,7 +115,7 @@ def usage_table(connection: Connection, narrow: Narrow) -> Iterator[Values]:
             row.created_us,
             row.posted_us,
             row.account_id,
-            names.get(row.account_id, ""),
+            owners.name(row.account_id),
             row.key_id,
             row.project,
             row.end_user,
@@ -128,10 +153,9 @@ def count_journal(connection: Connection, narrow: Narrow) -> int:
 
 def journal_table(connection: Connection, narrow: Narrow) -> Iterator[Values]:
     """The ledger's transfers of a period as `JOURNAL_COLUMNS`; only the account and the period narrow them."""
-    names = account_names(connection)
-    for row in stream(connection, _transfers(select(transfers), narrow).order_by(transfers.c.id)):
-        owner = row["account_id"]
-        rest = (row["cause_kind"], row["cause_id"], owner, names.get(owner) if owner is not None else None)
+    named = select(transfers, accounts.c.name).outerjoin(accounts, accounts.c.id == transfers.c.account_id)
+    for row in stream(connection, _transfers(named, narrow).order_by(transfers.c.id)):
+        rest = (row["cause_kind"], row["cause_id"], row["account_id"], row["name"])
         yield (row["id"], row["at_us"], row["debit"], row["amount_nano"], None, *rest)
         yield (row["id"], row["at_us"], row["credit"], None, row["amount_nano"], *rest)
 

@@ -14,19 +14,18 @@ from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from farebox.billing.breakdown import allocate, broken_down
 from farebox.billing.budgets import window_end_us
-from farebox.billing.exports import Column, Values, stream, usage_rows
+from farebox.billing.exports import Column, Owners, Values, stream, usage_rows
 from farebox.billing.periods import month_bounds, month_of
 from farebox.money import PICO_PER_NANO, divide_half_even
-from farebox.storage.queries import list_accounts
 from farebox.storage.reports import US_PER_DAY, Narrow
 from farebox.storage.tables import grants, invoices, transfers
 
 Version = Literal["1.2", "1.3"]
-LINES_OPEN_MAX = 50_000
+LINES_OPEN_MAX = 10_000
 """Lines summed up at a time; a day with more of them is written in several parts, which FOCUS allows."""
 ISSUER = "Farebox"
 
@@ -77,27 +76,21 @@ class _Sum(msgspec.Struct):
     charge_nano: int = 0
 
 
-class _Account(msgspec.Struct, frozen=True):
-    id: str
-    name: str
-    prepaid: bool
-
-
 def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Iterator[Values]:
     """The lines of `columns(version)`. `InvoiceId` is the month's invoice once it is closed."""
-    owners = {row.id: _Account(row.id, row.name, row.kind == "prepaid") for row in list_accounts(connection)}
-    closed = select(invoices.c.account_id, invoices.c.month, invoices.c.number).where(invoices.c.kind == "invoice")
-    numbers = {(row.account_id, row.month): row.number for row in connection.execute(closed)}
+    owners = Owners(connection)
     yield from _granted(connection, narrow, owners, version)
     yield from _went_back(connection, narrow, owners, version)
     place: tuple[str, int] = ("", 0)
     sums: dict[_Key, _Sum] = {}
 
     def flush() -> Iterator[Values]:
-        account = owners.get(place[0], _Account(place[0], place[0], False))
-        number = numbers.get((account.id, month_of(place[1] * US_PER_DAY)))
+        if not sums:
+            return
+        account, day = place
+        number = connection.execute(_NUMBER, {"account": account, "month": month_of(day * US_PER_DAY)}).scalar_one_or_none()
         for key, total in sums.items():
-            yield _usage_line(account, place[1], key, total, version, number)
+            yield _usage_line(owners, account, day, key, total, version, number)
         sums.clear()
 
     for row, attempt, parts in broken_down(usage_rows(connection, narrow)):
@@ -124,6 +117,11 @@ def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Ite
     yield from flush()
 
 
+_NUMBER = select(invoices.c.number).where(
+    invoices.c.kind == "invoice", invoices.c.account_id == bindparam("account"), invoices.c.month == bindparam("month")
+)
+
+
 def _time(us: int) -> str:
     """FOCUS's date/time format: no fraction."""
     from datetime import UTC, datetime
@@ -140,7 +138,7 @@ def _tags(tags: str) -> str:
 
 
 def _usage_line(
-    account: _Account, day: int, key: _Key, total: _Sum, version: Version, number: str | None
+    owners: Owners, account: str, day: int, key: _Key, total: _Sum, version: Version, number: str | None
 ) -> Values:
     start_us = day * US_PER_DAY
     unit = _UNIT_NAMES.get(key.unit, "Tokens")
@@ -149,6 +147,7 @@ def _usage_line(
     words = {"x_UnitClass": key.unit, "x_MarkupPlan": key.plan} if key.plan else {"x_UnitClass": key.unit}
     return _line(
         account,
+        owners.name(account),
         version,
         category="Usage",
         charge_class="Correction" if key.corrected else None,
@@ -156,7 +155,7 @@ def _usage_line(
         frequency="Usage-Based",
         start_us=start_us,
         end_us=start_us + US_PER_DAY,
-        billed=0 if account.prepaid else total.charge_nano,
+        billed=0 if owners.prepaid(account) else total.charge_nano,
         listed=total.list_nano,
         contracted=total.charge_nano,
         effective=total.charge_nano,
@@ -171,7 +170,8 @@ def _usage_line(
 
 
 def _line(
-    account: _Account,
+    account: str,
+    account_name: str,
     version: Version,
     *,
     category: str,
@@ -199,8 +199,8 @@ def _line(
     host = key.provider if key is not None else ISSUER
     common: Values = (
         billed,
-        account.id,
-        account.name,
+        account,
+        account_name,
         "USD",
         _time(month_us),
         _time(month_end_us),
@@ -240,7 +240,7 @@ def _line(
     return common if version == "1.2" else (*common, ISSUER, host)
 
 
-def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account], version: Version) -> Iterator[Values]:
+def _granted(connection: Connection, narrow: Narrow, owners: Owners, version: Version) -> Iterator[Values]:
     """Top-ups and promotional credit of the period."""
     query = select(grants).where(grants.c.created_us >= narrow.since_us).order_by(grants.c.account_id, grants.c.created_us)
     if narrow.until_us is not None:
@@ -248,14 +248,15 @@ def _granted(connection: Connection, narrow: Narrow, owners: dict[str, _Account]
     if narrow.account_id is not None:
         query = query.where(grants.c.account_id == narrow.account_id)
     for row in stream(connection, query):
-        account = owners[row["account_id"]]
+        account = row["account_id"]
         paid, amount, at_us = row["kind"] == "paid", row["amount_nano"], row["created_us"]
         end_us = window_end_us("day", at_us)
         assert end_us is not None, "a day has an end"
         # A credit is its own charge: what is listed and contracted is what is billed.
-        billed = amount if paid else 0 if account.prepaid else -amount
+        billed = amount if paid else 0 if owners.prepaid(account) else -amount
         yield _line(
             account,
+            owners.name(account),
             version,
             category="Purchase" if paid else "Credit",
             charge_class=None,
@@ -286,7 +287,7 @@ WENT_BACK = {
 """By the transfer's cause (`billing.reversals`): the sign of what is billed, and what it is called."""
 
 
-def _went_back(connection: Connection, narrow: Narrow, owners: dict[str, _Account], version: Version) -> Iterator[Values]:
+def _went_back(connection: Connection, narrow: Narrow, owners: Owners, version: Version) -> Iterator[Values]:
     """Bought credit whose money went back in the period."""
     query = select(transfers).where(transfers.c.cause_kind.in_(WENT_BACK), transfers.c.at_us >= narrow.since_us)
     if narrow.until_us is not None:
@@ -299,7 +300,8 @@ def _went_back(connection: Connection, narrow: Narrow, owners: dict[str, _Accoun
         end_us = window_end_us("day", row["at_us"])
         assert end_us is not None, "a day has an end"
         yield _line(
-            owners[row["account_id"]],
+            row["account_id"],
+            owners.name(row["account_id"]),
             version,
             category="Purchase",
             charge_class="Correction",
