@@ -9,6 +9,7 @@ import msgspec
 
 from farebox.errors import FareboxError, Kind
 from farebox.routing.plan import Candidate
+from farebox.routing.target import Target
 from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.anthropic_messages import relay as messages_relay
@@ -25,6 +26,7 @@ from farebox.wires.relay import Relay, Reply, with_members
 from farebox.wires.seam import Seam
 from farebox.wires.translation import ContinuedRelay, TranslatedRelay, TranslatedReply
 
+REDACTED = "[the key]"
 WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 
 
@@ -221,12 +223,21 @@ def failure(
     candidate: Candidate, found: bytes | UpstreamError, header: Callable[[bytes], bytes | None], *, status: int = 500
 ) -> UpstreamError:
     """A provider's error in neutral words; `status` is what an error inside a success counts as."""
-    if isinstance(found, UpstreamError):
-        return found
     target = candidate.target
+    if isinstance(found, UpstreamError):
+        return _redacted(found, target)
 
     def named(name: str) -> str | None:
         value = header(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    return WIRES[target.wire].errors.read(status, named, found, target.speaks.dialect)
+    return _redacted(WIRES[target.wire].errors.read(status, named, found, target.speaks.dialect), target)
+
+
+def _redacted(error: UpstreamError, target: Target) -> UpstreamError:
+    """A provider may repeat the key that it refuses; nobody else is to read it, neither in an answer nor in a record."""
+    message = error.message
+    for key in target.keys:
+        if key and key in message:
+            message = message.replace(key, REDACTED)
+    return error if message is error.message else msgspec.structs.replace(error, message=message)

@@ -226,15 +226,18 @@ class Flight(msgspec.Struct, eq=False):
         """The usage that the client is told, the cost members with it, and the cost in USD."""
         settlement = self.settlement
         cost = format_amount(settlement.charge_nano)
+        fees = self.trying.candidate.quoted.fees
+        own_key = fees is not None and fees.own_key
         if settlement.pieced:
             shown = seams.shown(settlement.attempts)
             costs = shown.upstream_nano, shown.prompt_nano, shown.completion_nano
-            return shown.usage, cost_members(*costs, cost, estimated=True), cost
+            return shown.usage, cost_members(*costs, cost, estimated=True, own_key=own_key), cost
         usage, estimated = verdict.usage or Usage(), verdict.basis != "reported"
         if any(map(seams.aside, settlement.attempts)):
             # The usage is the answer's; the costs are of everything that was paid for it.
-            return usage, cost_members(*seams.list_costs_nano(settlement.attempts), cost, estimated=estimated), cost
-        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated), cost
+            costs = seams.list_costs_nano(settlement.attempts)
+            return usage, cost_members(*costs, cost, estimated=estimated, own_key=own_key), cost
+        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated, own_key=own_key), cost
 
     def _give_up(self, error: FareboxError) -> None:
         if self.recovery is not None and self.recovery.broke is not None:

@@ -32,7 +32,7 @@ from farebox.gate.wishes import Wishes, wishes
 from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.complexity.classify import Assessment
-from farebox.routing.plan import Candidate, Plan, affordable, lowered, without_first
+from farebox.routing.plan import Candidate, Plan, affordable, lowered, own_keys_only, without_first
 from farebox.turn import step
 from farebox.wires.call import Call
 
@@ -219,6 +219,10 @@ async def reserve(
     try:
         return found, await holds.reserve(scopes, found.hold_nano)
     except Insufficient as refusal:
+        alone = None if not principal.own_keys else own_keys_only(found, streamed=call.stream)
+        if alone is not None:
+            # The money does not reach for the house; the customer's own keys need little of it.
+            return await reserve(gateway, exchange, principal, call, alone, scopes, now_us)
         tokens = affordable(call, found, refusal.available_nano)
         if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or exchange.wishes.to_balance):
             smaller = lowered(call, found, tokens)

@@ -5,6 +5,7 @@
 | `caller`, `content_policy` | 400, in the provider's words | no | every offer of this model |
 | `context_length` | 400 | no | every offer of this model whose window is no larger |
 | `credentials`, `provider_balance` | 502: the operator's business | with another key only | this offer, if it has no other key |
+| the same, of a key of the customer's own | 403, in the provider's words | no | this offer with this key |
 | `not_found` | 502: the operator's business | no | this offer |
 | `rate_limit` | 429 | yes, when it said or after back-off | |
 | `overloaded`, `server`, `timeout`, `unknown` | 503, 502, 504 | yes, after back-off | |
@@ -17,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from farebox.errors import FareboxError, Kind
+from farebox.routing.own_keys import is_own
 from farebox.routing.plan import Candidate
 from farebox.wires.neutral import FailureKind, UpstreamError
 
@@ -70,6 +72,8 @@ def told(found: UpstreamError, candidate: Candidate) -> FareboxError:
     """A provider's failure as the client is told."""
     rule = _RULES[found.kind]
     name = candidate.target.provider.title
+    if found.kind in _OPERATORS and is_own(candidate.target):
+        return _own_key_refused(found, candidate)
     ours = found.kind in _OPERATORS
     message = f"{name} refused the gateway's own account or model id; its operator has to mend that" if ours else found.message
     return FareboxError(
@@ -83,6 +87,19 @@ def told(found: UpstreamError, candidate: Candidate) -> FareboxError:
             "provider_status": found.status,
             "provider_code": found.provider_code,
         },
+    )
+
+
+def _own_key_refused(found: UpstreamError, candidate: Candidate) -> FareboxError:
+    """The customer's own account at the provider is the customer's to mend."""
+    target = candidate.target
+    said = found.message or f"status {found.status}"
+    return FareboxError(
+        Kind.PERMISSION,
+        f"{target.provider.title} refused your own key (`{target.key_refs[0]}`): {said}",
+        code="own_key_refused",
+        should_retry=False,
+        details={"provider": target.provider.name, "provider_status": found.status, "provider_code": found.provider_code},
     )
 
 

@@ -8,6 +8,7 @@ from tests.routing.conftest import Clinic, call, model, names, offer, planned, r
 
 from farebox.billing.markup import MarkupPlan, flat, own_key_terms
 from farebox.errors import FareboxError
+from farebox.routing import hedging
 from farebox.routing.measured import Unmeasured
 from farebox.routing.own_keys import OwnKey, is_own
 from farebox.routing.router import Router
@@ -98,6 +99,56 @@ def test_a_key_that_is_out_is_tried_behind_the_house() -> None:
 
     plan = planned(market(health=Ward()), call(provider={"only": ["a"]}), own_keys=(A1,))
     assert refs(plan) == ["a#1", "byok:one"]
+
+
+def test_keys_that_are_out_change_nothing_about_the_houses_offers() -> None:
+    class Ward(Clinic):
+        def view(self, target: Any, now_us: int) -> Unmeasured:
+            out = target.key_refs[0] in ("byok:one", "byok:two", "a#1")
+            return Unmeasured(state="ejected", success=0.5 if is_own(target) else 0.0) if out else Unmeasured()
+
+    ward = Ward()
+    ward.ejected_max_percent = 34
+    plan = planned(market(health=ward), call(), own_keys=(A1, A2))
+    assert sorted(refs(plan)[:2]) == ["b#1", "c#1"], "one of three may be out, and no key of a customer counts among them"
+    assert refs(plan)[2:] == ["byok:one", "byok:two", "a#1"]
+
+
+def test_a_price_cap_is_on_all_that_the_customer_pays_to_whomever() -> None:
+    capped = call(provider={"only": ["a"], "max_price": {"prompt": 2.05}})
+    with pytest.raises(FareboxError, match=r"\$2\.10 per million is more than \$2\.05"):
+        planned(market(), capped, own_keys=(A1,), own_key_calls=10)
+    assert refs(planned(market(), capped, own_keys=(A1,), own_key_calls=9)) == ["byok:one"], "2 without the fee, the house 2.2"
+
+
+def test_what_a_call_will_cost_is_told_with_the_providers_bill() -> None:
+    plan = planned(market(), call(provider={"only": ["a"]}), own_keys=(A1,))
+    own, house = plan.candidates
+    assert own.hold_nano == 0 and own.expected_nano * 110 == house.expected_nano * 100
+
+
+def test_offers_that_the_name_does_not_mean_are_not_said_to_be_left_out() -> None:
+    made = router(
+        model("v/m", offer("a", id="m"), offer("a", id="other")), markup=PLAN, attempts_max=6
+    )
+    plan = planned(made, call("a/other"), own_keys=(msgspec.structs.replace(A1, always_use=True),))
+    assert refs(plan) == ["byok:one"] and [item.id for item in plan.left_out] == ["other"]
+
+
+def test_a_hundred_keys_of_one_provider_are_all_charged_the_fee() -> None:
+    keys = tuple(OwnKey(f"k{n}", "a", f"sk-{n}") for n in range(300))
+    plan = planned(market(), call(provider={"only": ["a"]}), own_keys=keys, own_key_calls=10, everything=True)
+    assert all(one.quoted.plan == ("std BYOK" if is_own(one.target) else "std") for one in plan.candidates)
+    assert len(plan.candidates) == 301
+
+
+def test_a_call_by_an_own_key_is_not_hedged() -> None:
+    plan = planned(market(), call(), own_keys=(A1,))
+    found = hedging.outlook(
+        hedging.Hedge(1, 0, False), call(), tuple(one.target for one in plan.candidates), escalates=False, attempts_max=3,
+        times=lambda _: {1: 10}, usable=lambda _: True,
+    )  # fmt: skip
+    assert found.why_not == "own_key"
 
 
 def test_a_secret_is_in_no_representation() -> None:

@@ -135,6 +135,12 @@ def charge_nano(pico: int, markup_bp: int, fees: Fees | None) -> int:
     return round_charge(pico, markup_bp) if fees is None else marked_up_nano(pico, PICO_PER_NANO, markup_bp, fees)
 
 
+def outlay_nano(pico: int, markup_bp: int, fees: Fees | None) -> int:
+    """What a cost of so many pico-dollars costs the customer in all: the charge, and, by its own key, the provider's bill."""
+    charge = charge_nano(pico, markup_bp, fees)
+    return charge + divide_half_even(pico, PICO_PER_NANO) if fees is not None and fees.own_key else charge
+
+
 def rest_bill(usage: Usage, quoted: Quote, *, fees: Fees | None = None, service_tier: str | None = None) -> Bill:
     """The bill of an attempt that went on with another's answer (billing.md §4): all of it costs us, the customer pays its
     output. The input, the fee per request and what the markup takes per call were paid with the first part.

@@ -71,6 +71,11 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     model: str = ""
     """The slug, where it is not the hold's: a call may fall back to another model."""
 
+    @property
+    def own_key(self) -> bool:
+        """Whether it was made with the customer's own key: the provider bills the customer, and the charge is the fee alone."""
+        return self.fees is not None and self.fees.own_key
+
 
 class Opened(msgspec.Struct, frozen=True, tag="opened", omit_defaults=True):
     life: str

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from farebox.billing import pricing
+from farebox.billing import own_keys, pricing
 from farebox.billing.markup import Fees
 from farebox.billing.meter import (
     ASIDE,
@@ -135,8 +135,8 @@ def list_costs_nano(attempts: Sequence[Attempt]) -> tuple[int, int, int]:
     """What the charged attempts cost at list price in all, and of that the prompts and the completions."""
     upstream = prompt_pico = completion_pico = 0
     for one in attempts:
-        if one.charge_nano and one.usage is not None and one.rates is not None:
-            upstream += one.cost_nano or 0
+        if (one.charge_nano or one.own_key) and one.usage is not None and one.rates is not None:
+            upstream += own_keys.provider_nano(one) if one.own_key else one.cost_nano or 0
             prompt, completion = pricing.side_costs_pico(one.usage, one.rates)
             prompt_pico += prompt
             completion_pico += completion

@@ -427,22 +427,29 @@ def _number(attempt: Attempt) -> int:
     return attempt.n
 
 
-def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool) -> bytes:
+def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool, own_key: bool = False) -> bytes:
     """The gateway's additions to a usage object, as JSON members: `cost` (a number), `cost_usd` (the exact decimal string),
     `is_byok`, `cost_details` (at list price; the charge carries the markup). Written from integers, never floats.
+
+    `own_key`: the provider bills the customer itself, and the details say how much.
     """
     prompt = completion = upstream = 0
     if bill is not None:
         upstream = bill.cost_nano
         prompt_pico, completion_pico = side_costs_pico(usage, bill.rates)
         prompt, completion = divide_half_even(prompt_pico, PICO_PER_NANO), divide_half_even(completion_pico, PICO_PER_NANO)
-    return cost_members(upstream, prompt, completion, cost_usd, estimated=estimated)
+        if own_key:
+            upstream = divide_half_even(prompt_pico + completion_pico, PICO_PER_NANO)
+    return cost_members(upstream, prompt, completion, cost_usd, estimated=estimated, own_key=own_key)
 
 
-def cost_members(upstream_nano: int, prompt_nano: int, completion_nano: int, cost_usd: str, *, estimated: bool) -> bytes:
+def cost_members(
+    upstream_nano: int, prompt_nano: int, completion_nano: int, cost_usd: str, *, estimated: bool, own_key: bool = False
+) -> bytes:
     """The same from amounts."""
+    byok = "true" if own_key else "false"
     text = (
-        f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":false,"cost_details":{{"upstream_inference_cost":'
+        f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":{byok},"cost_details":{{"upstream_inference_cost":'
         f'{upstream_nano // NANO_PER_USD}.{upstream_nano % NANO_PER_USD:09d},"upstream_inference_prompt_cost":'
         f'{prompt_nano // NANO_PER_USD}.{prompt_nano % NANO_PER_USD:09d},"upstream_inference_completions_cost":'
         f'{completion_nano // NANO_PER_USD}.{completion_nano % NANO_PER_USD:09d}}}'

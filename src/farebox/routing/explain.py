@@ -10,6 +10,7 @@ from farebox.routing.complexity.classify import Assessment, assess
 from farebox.routing.filters import Exclusion
 from farebox.routing.hedging import Outlook
 from farebox.routing.measured import OfferHealth
+from farebox.routing.own_keys import is_own
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.preferences import Percentiles
 from farebox.routing.target import Target
@@ -69,6 +70,7 @@ def attempted(one: Attempt) -> dict[str, Any]:
     return {
         "n": one.n,
         "provider": one.provider,
+        "own_key": one.provider_key if one.own_key else None,
         "id": one.upstream_id,
         "outcome": one.outcome,
         "status": one.status,
@@ -104,6 +106,7 @@ def _kept(position: int, candidate: Candidate, health: OfferHealth, reason: str)
         "position": position,
         "model": target.model.slug,
         "provider": target.provider.name,
+        "own_key": target.key_refs[0] if is_own(target) else None,
         "id": candidate.upstream_id,
         "wire": target.wire,
         "expected_cost_usd": format_amount(candidate.expected_nano),

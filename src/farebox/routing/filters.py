@@ -80,9 +80,10 @@ def _list(refs: Iterable[ProviderRef]) -> str:
 
 
 def too_dear(cap: PriceCap, reachable: Iterable[Rates], quoted: Quote) -> tuple[str, str] | None:
-    """The class of a price cap that one of these rate vectors exceeds, with the markup that the caller pays."""
+    """The class of a price cap that one of these rate vectors exceeds, with the markup: all that the caller pays, to
+    us and, by its own key, to the provider."""
     fees = quoted.fees
-    points = quoted.markup_bp + (0 if fees is not None and fees.own_key else BASIS_POINTS)
+    points = quoted.markup_bp + BASIS_POINTS
     fee = 0 if fees is None else max(fees.per_call_nano, fees.min_nano or 0) * PICO_PER_NANO
     for rates in reachable:
         for name, rate, most in (

@@ -18,6 +18,7 @@ import msgspec
 from farebox.routing.circuit import Circuit, Rules
 from farebox.routing.concurrency import Concurrency
 from farebox.routing.measured import State
+from farebox.routing.own_keys import KEY_PREFIX
 from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import Counts, Histogram, merged, percentiles
 from farebox.routing.target import Place, Target
@@ -372,8 +373,10 @@ class Health:
         return self.view(target, now_us).state == "healthy" and self.choose(target, now_us).free
 
     def report(self, now_us: int) -> "Report":
-        """What other processes may show: of the places, those used last."""
-        shown = nlargest(REPORTED_MAX, self._places.items(), key=lambda item: item[1].used_us)
+        """What other processes may show: of the places, those used last. How customers' own keys do is nobody else's business."""
+        house = (item for item in self._places.items() if not item[0].key.startswith(KEY_PREFIX))
+        keys = ((where, key) for where, key in self._keys.items() if not where[1].startswith(KEY_PREFIX))
+        shown = nlargest(REPORTED_MAX, house, key=lambda item: item[1].used_us)
         return Report(
             [
                 PlaceReport(
@@ -401,7 +404,7 @@ class Health:
                     in_flight=key.load.in_flight,
                     limit=key.load.limit,
                 )
-                for (provider, ref), key in islice(self._keys.items(), REPORTED_MAX)
+                for (provider, ref), key in islice(keys, REPORTED_MAX)
             ],
         )
 

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from farebox.billing.budgets import window_end_us
+from farebox.routing.own_keys import is_own
 from farebox.routing.rolling import value_of
 from farebox.routing.target import Target
 from farebox.wires.call import Call
@@ -129,7 +130,7 @@ class Outlook(msgspec.Struct, frozen=True):
     partner: int | None = None
     """A place in the plan."""
     why_not: str = ""
-    """`escalates`, `stateful`, `one_attempt`, `not_measured` or `no_second_offer`; empty: it would be."""
+    """`escalates`, `own_key`, `stateful`, `one_attempt`, `not_measured` or `no_second_offer`; empty: it would be."""
 
 
 def outlook(
@@ -145,6 +146,9 @@ def outlook(
     """When a second provider is asked, and which, or why none is. `times` are an offer's measurements in milliseconds."""
     if escalates:
         return Outlook(why_not="escalates")
+    if is_own(targets[0]):
+        # The provider would bill the customer for both, or the house's dearer answer would win.
+        return Outlook(why_not="own_key")
     if attempts_max < 2:
         return Outlook(why_not="one_attempt")
     if stateful(call):

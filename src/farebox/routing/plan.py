@@ -10,6 +10,7 @@ from farebox.errors import FareboxError, Kind
 from farebox.quality import rating
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
+from farebox.routing.own_keys import is_own
 from farebox.routing.patience import Patience
 from farebox.routing.standing import Entry, Standing
 from farebox.routing.target import Target
@@ -152,6 +153,20 @@ def without_first(found: Plan, reasons: Sequence[str], *, streamed: bool) -> Pla
         for item, reason in zip(found.candidates, reasons, strict=False)
     )
     kept = found.candidates[len(reasons) :]
+    hold_nano = held_nano(kept, found.standing, streamed=streamed)
+    return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
+
+
+def own_keys_only(found: Plan, *, streamed: bool) -> Plan | None:
+    """The plan with the caller's own keys alone; None where that is no other plan, or none."""
+    kept = tuple(candidate for candidate in found.candidates if is_own(candidate.target))
+    if not kept or len(kept) == len(found.candidates):
+        return None
+    left_out = tuple(
+        Exclusion(item.target.model.slug, item.target.provider.name, item.target.offer.id, "balance", "too little is left for it")
+        for item in found.candidates
+        if not is_own(item.target)
+    )
     hold_nano = held_nano(kept, found.standing, streamed=streamed)
     return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
 

@@ -16,7 +16,7 @@ import msgspec
 
 from farebox.billing.bounds import NO_WINDOW, TOOL_TEMPLATE_TOKENS, bound_within, estimated_input, input_bound
 from farebox.billing.markup import NO_MARKUP, MarkupPlan, Terms
-from farebox.billing.pricing import Quote, charge_nano, worst_case_nano
+from farebox.billing.pricing import Quote, outlay_nano, worst_case_nano
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.money import BASIS_POINTS, PICO_PER_NANO
@@ -375,7 +375,7 @@ def _quote(entry: Entry, now_us: int) -> Quote:
 
 
 def _expected_nano(call: Call, quoted: Quote, estimate: int, offer: Offer) -> int:
-    """What the estimated prompt and a usual answer cost the caller, no cache hit assumed."""
+    """What the estimated prompt and a usual answer cost the caller in all, no cache hit assumed."""
     estimate = min(estimate, offer.context_window)
     rates = quoted.schedule.rates if quoted.single is not None else quoted.rates_for(estimate)
     output = call.output_cap or offer.max_output_tokens
@@ -383,7 +383,7 @@ def _expected_nano(call: Call, quoted: Quote, estimate: int, offer: Offer) -> in
     pico = estimate * rates.input + output * call.choices * rates.output + rates.request
     if not quoted.markup_bp and quoted.fees is None:
         return pico // PICO_PER_NANO
-    return charge_nano(pico, quoted.markup_bp, quoted.fees)
+    return outlay_nano(pico, quoted.markup_bp, quoted.fees)
 
 
 def _with_cache(call: Call, candidate: Candidate, estimate: int, share_bp: int) -> Candidate:
@@ -391,9 +391,7 @@ def _with_cache(call: Call, candidate: Candidate, estimate: int, share_bp: int) 
     quoted = candidate.quoted
     rates = quoted.rates_for(estimate)
     saved = estimate * share_bp // BASIS_POINTS * (rates.input - rates.cache_read)
-    own_key = quoted.fees is not None and quoted.fees.own_key
-    points = quoted.markup_bp + (0 if own_key else BASIS_POINTS)
-    saved = saved * points // (BASIS_POINTS * PICO_PER_NANO)
+    saved = saved * (quoted.markup_bp + BASIS_POINTS) // (BASIS_POINTS * PICO_PER_NANO)
     return msgspec.structs.replace(
         candidate, expected_nano=max(candidate.expected_nano - saved, 0), cached_bp=share_bp
     )

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from farebox.billing.markup import MarkupPlan, Terms
-from farebox.billing.pricing import Quote, charge_nano
+from farebox.billing.pricing import Quote, outlay_nano
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.errors import FareboxError
@@ -21,7 +21,7 @@ from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
 from farebox.routing.hedging import Hedge
 from farebox.routing.measured import HEALTHY, Measured, OfferHealth, meets, percentile
-from farebox.routing.own_keys import RANK_HOUSE, RANK_NEXT_KEY, OwnKey, OwnTargets, keys_for
+from farebox.routing.own_keys import RANK_HOUSE, RANK_NEXT_KEY, OwnKey, OwnTargets, is_own, keys_for
 from farebox.routing.preferences import MODELS_MAX, SUFFIXES, Preferences, split_suffix
 from farebox.routing.target import DEARER_TIERS, Target
 
@@ -191,19 +191,19 @@ def prepare(
         entries: list[Entry] = []
         local = _suffixed(wanted, suffix)
         fleeting = fleeting or local.sort in ("throughput", "latency")
-        offered: Sequence[_Offered] = [_Offered(target) for target in targets[meaning.slug]]
+        offered: Sequence[_Offered] = [
+            _Offered(target) for target in targets[meaning.slug] if offer_key(target.offer) in meaning.offers
+        ]
         if own_keys and own_targets is not None:
             offered = _with_own_keys(offered, own_keys, own_targets, excluded)
         for target, behind, note in offered:
             offer = target.offer
-            if offer_key(offer) not in meaning.offers:
-                continue
             rule = None if allowance is None else allowance.forbids(target)
             if rule is not None:
                 excluded.append(_excluded(target, rule))
                 continue
             tier = _tier(target, local, wire, service_tier, day)
-            terms = None if behind >= RANK_HOUSE else own_key_terms
+            terms = own_key_terms if is_own(target) else None
             if terms is None:
                 terms = markup.terms(target.model.slug, offer.provider, volume_nano)
             quoted = target.quote_at(now_us, day, tier, terms)
@@ -280,9 +280,13 @@ def _with_own_keys(
 
 
 def _capped(entries: list[Entry], health: Measured, now_us: int) -> list[Entry]:
-    """The same with no more offers put behind the others than may be: of those that are out, the ones that did worst."""
-    out = [entry for entry in entries if entry.state == "ejected"]
-    most = max(len(entries) * health.ejected_max_percent // 100, 1)
+    """The same with no more offers put behind the others than may be: of those that are out, the ones that did worst.
+
+    Only the house's: how customers' keys do says nothing about a provider, and no share of it.
+    """
+    house = [entry for entry in entries if not is_own(entry.target)]
+    out = [entry for entry in house if entry.state == "ejected"]
+    most = max(len(house) * health.ejected_max_percent // 100, 1)
     if len(out) <= most:
         return entries
     out.sort(key=lambda entry: health.view(entry.target, now_us).success or 0.0)
@@ -327,7 +331,7 @@ def nominal_nano(quoted: Quote, caching: bool) -> int:
     cached = NOMINAL_INPUT_TOKENS * NOMINAL_CACHED_BP // BASIS_POINTS if caching else 0
     cost = (NOMINAL_INPUT_TOKENS - cached) * rates.input + cached * rates.cache_read
     cost += NOMINAL_OUTPUT_TOKENS * rates.output + rates.request
-    return charge_nano(cost, quoted.markup_bp, quoted.fees)
+    return outlay_nano(cost, quoted.markup_bp, quoted.fees)
 
 
 def _entry(
