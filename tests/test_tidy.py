@@ -97,7 +97,8 @@ ARROWS: dict[str, set[str]] = {
     "turn": set(),
     "transport": {"turn"},
     "storage": {"ports"},
-    "billing": {"catalog", "display", "money", "ports", "storage", "wires"},
+    "vault": set(),
+    "billing": {"catalog", "display", "money", "ports", "storage", "vault", "wires"},
     # What people are told, and what money comes in: it reads the books and speaks to the outside, off the way of a call.
     "control": {"billing", "money", "ports", "storage", "transport"},
     # What a key may use is the router's to keep (`routing.allowance`).
@@ -132,7 +133,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "edge": {
         "attempt", "billing", "bridge", "catalog", "display", "errors", "exchange", "gate", "gateway", "metering", "money",
-        "pipeline", "ports", "routing", "storage", "telemetry", "transport", "turn", "verdict", "wires",
+        "pipeline", "ports", "routing", "storage", "telemetry", "transport", "turn", "vault", "verdict", "wires",
     },
     "simulator": {"wires"},
 }  # fmt: skip
@@ -180,7 +181,8 @@ PURE = (
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
     "billing.bounds", "billing.records", "billing.markup", "billing.periods", "billing.receipts",
     "billing.receipt_audit", "billing.signatures",
-    "gate.limits", "gate.limit_table", "gate.keys", "gate.permissions", "gate.addresses",
+    "gate.limits", "gate.limit_table", "gate.keys", "gate.permissions", "gate.addresses", "gate.provider_secret",
+    "vault.envelope",
     "control.signing", "control.addresses", "control.messages",
 )  # fmt: skip
 IMPURE = {"asyncio", "socket", "ssl", "sqlalchemy", "time", "random", "uuid", "secrets", "threading", "subprocess", "httptools"}

@@ -62,6 +62,7 @@ from farebox.storage.database import Database, StoreError
 from farebox.telemetry import Metrics
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 from farebox.turn import Turn
+from farebox.vault.vault import Vault
 
 LOCAL_PROVIDER = "local"
 
@@ -491,7 +492,8 @@ class Worker:
         holds = Holds(self.store, clock, self.run_money, journal.commit)
         self.books = Books(journal, holds, clock, life, bill_partial=config.billing.bill_partial)
         usual = Limits(requests_per_minute=config.limits.requests_per_minute, concurrent_calls=config.limits.concurrent_calls)
-        lookup = principal_lookup(self.database, usual, make_ladder(loaded))
+        self.vault = Vault(loaded.byok_master_file)
+        lookup = principal_lookup(self.database, usual, make_ladder(loaded), self.vault)
         attempts = config.attempts
         self.gateway = Gateway(
             market=market,

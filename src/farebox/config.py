@@ -274,6 +274,10 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.folder / "receipt-keys.json"
 
     @property
+    def byok_master_file(self) -> Path:
+        return self.folder / "byok-master.json"
+
+    @property
     def tax_bp(self) -> int:
         return _percent_bp(self.config.invoices.tax_percent)
 

@@ -1,6 +1,7 @@
 """What the gate learns of a key, its rotation and its project from the database, on both engines."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from farebox.gate.ladder import Ladder
 from farebox.gate.limits import Limits
 from farebox.gate.principal import Lookup, check
 from farebox.storage.database import Database
+from farebox.vault.vault import Vault
 
 NOW_US = 1_767_225_600_000_000
 HOUR_US = 3_600_000_000
@@ -21,13 +23,13 @@ OLD, NEW = b"o" * 32, b"n" * 32
 class Shop:
     """One account with one key in one project."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self.database = database
         customers.create_account(self.database, id="acc-1", name="A", kind="prepaid", now_us=NOW_US)
         customers.create_project(self.database, id="prj-1", account_id="acc-1", name="shop", now_us=NOW_US)
         key = NewKey(id="key-1", account_id="acc-1", name="k", digest=OLD, hint="fb-old", project="prj-1")
         customers.create_key(self.database, key, now_us=NOW_US)
-        self.find: Lookup = principal_lookup(self.database, Limits(), Ladder([], ""))
+        self.find: Lookup = principal_lookup(self.database, Limits(), Ladder([], ""), vault)
 
     def rotate(self, overlap_us: int) -> None:
         customers.rotate_key(self.database, "key-1", digest=NEW, hint="fb-new", overlap_us=overlap_us, now_us=NOW_US)
@@ -44,9 +46,9 @@ class Shop:
 
 
 @pytest.fixture
-def shop(database_url: str) -> Iterator[Shop]:
+def shop(database_url: str, tmp_path: Path) -> Iterator[Shop]:
     with Database.open(database_url) as database:
-        yield Shop(database)
+        yield Shop(database, Vault(tmp_path / "byok-master.json"))
 
 
 def test_both_secrets_work_during_the_overlap_and_only_the_new_one_after_it(shop: Shop) -> None:

@@ -16,7 +16,7 @@ from farebox.storage.tables import audit
 
 ENTRIES_MAX = 10_000
 """The most entries of one answer."""
-SECRET_COLUMNS = frozenset({"digest", "previous_digest"})
+SECRET_COLUMNS = frozenset({"digest", "previous_digest", "sealed"})
 UNTOLD = frozenset({"version", "last_used_us"})
 """Columns that change with everything, or mean nothing."""
 
@@ -43,7 +43,8 @@ class Entry(msgspec.Struct, frozen=True):
     actor: str
     address: str
     action: str
-    """`key.create`, `key.change`, `key.rotate`, `key.revoke`, `account.change`, `budget.create`…"""
+    """`key.create`, `key.change`, `key.rotate`, `key.revoke`, `account.change`, `budget.create`,
+    `provider_key.create`…"""
     subject: str
     """The id of what was changed."""
     before: str

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import carrying, customers, receipt_keys, seams
+from farebox.billing import carrying, customers, provider_keys, receipt_keys, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
@@ -23,10 +23,13 @@ from farebox.gate.limits import Holder, Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
+from farebox.routing.own_keys import OwnKey
 from farebox.routing.shown import Overview
 from farebox.storage import queries
 from farebox.storage.database import Database, StoreError
+from farebox.storage.provider_key_queries import ProviderKey
 from farebox.telemetry import exposition
+from farebox.vault.vault import Vault
 from farebox.wires.usage import Usage
 
 T = TypeVar("T")
@@ -35,8 +38,9 @@ RESETS = {"none": None, "hour": "hourly", "day": "daily", "week": "weekly", "mon
 _decode_settle = msgspec.json.Decoder(Settle).decode
 
 
-def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Lookup:
-    """A key's digest → its principal, for the keyring. `usual` is what every key may do, whatever else its own limits are."""
+def principal_lookup(database: Database, usual: Limits, ladder: Ladder, vault: Vault) -> Lookup:
+    """A key's digest → its principal, for the keyring. `usual` is what every key may do, whatever else its own limits are;
+    `vault` opens the provider keys that its calls may use."""
 
     def find(digest: bytes) -> Principal | None:
         row = database.read(lambda connection: queries.principal_by_digest(connection, digest))
@@ -84,9 +88,15 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder) -> Looku
             charged_nano=row.charged_nano,
             tags=msgspec.json.decode(row.key.tags, type=tuple[str, ...]) if row.key.tags else (),
             permit=USUAL if allowed == USUAL else allowed,
+            own_keys=tuple(_own_key(one, vault) for one in row.provider_keys),
         )
 
     return find
+
+
+def _own_key(key: ProviderKey, vault: Vault) -> OwnKey:
+    secret = vault.opened(key.sealed, provider_keys.place(key), key.master)
+    return OwnKey(key.id, key.provider, secret, key.always_use, key.name)
 
 
 def may_read(principal: Principal, row: queries.UsageRow) -> bool:

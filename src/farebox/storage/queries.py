@@ -9,7 +9,9 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, select
 
+from farebox.storage import provider_key_queries
 from farebox.storage.payment_tables import clawbacks
+from farebox.storage.provider_key_queries import ProviderKey
 from farebox.storage.tables import accounts, budgets, control_version, grants, keys, projects, scopes, usage, volumes
 
 ROWS_MAX = 10_000
@@ -107,6 +109,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Those of the account that can concern the key."""
     previous: bool = False
     """The credential is the one before the last rotation."""
+    provider_keys: tuple[ProviderKey, ...] = ()
+    """The account's own keys at providers that its calls may use, sealed, in the order of use."""
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -221,6 +225,7 @@ def principal_by_digest(connection: Connection, digest: bytes) -> Principal | No
         project=project(connection, key.project) if key.project else None,
         budgets=tuple(Budget(**row) for row in connection.execute(in_force.order_by(budgets.c.id)).mappings()),
         previous=previous,
+        provider_keys=provider_key_queries.for_key(connection, key.account_id, key.project, key.id),
     )
 
 

@@ -5,7 +5,8 @@ Three kinds of data live here:
 - **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`, `seals`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
-- **settings**: `accounts`, `projects`, `keys`, `budgets`, and `control_version`, which every change to them bumps.
+- **settings**: `accounts`, `projects`, `keys`, `provider_keys`, `budgets`, and `control_version`, which every change to them
+  bumps.
 
 Amounts are nano-dollars (`_nano`), times microseconds since the epoch (`_us`). There is no float and no zone. The facts have
 no foreign keys: what the journal says has happened must never become impossible to write down.
@@ -29,10 +30,12 @@ from sqlalchemy import (
 
 from farebox.storage.metadata import METADATA
 from farebox.storage.payment_tables import auto_topups, card_payments, clawbacks, reversals, stripe_events
+from farebox.storage.provider_key_tables import provider_key_master, provider_keys
 from farebox.storage.reconciliation_tables import reconciliation_findings, reconciliations
 from farebox.storage.seal_tables import sealing, seals, unsealed
 
 PAYMENT_TABLES = (auto_topups, card_payments, clawbacks, reversals, stripe_events)
+PROVIDER_KEY_TABLES = (provider_keys, provider_key_master)
 RECONCILIATION_TABLES = (reconciliations, reconciliation_findings)
 SEAL_TABLES = (seals, unsealed, sealing)
 """Those have files of their own."""
