@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from tests.support.chains import PUBLIC, SIGNER, audited, exported
 
 from farebox.app import real_outside
-from farebox.billing import adjustments, seals
+from farebox.billing import adjustments, check_seals, seals
 from farebox.billing.receipt_audit import audit
 from farebox.billing.receipts import START, canonical
 from farebox.billing.seals import SealBroken
@@ -290,3 +290,84 @@ def test_rows_that_may_be_sealed_in_part_are_read(world, other):
     while seals.seal(world.database, world.clock, rows_max=rows_max, fresh=fresh).more:
         fresh = None
     assert audited(world.database).receipts == 3
+
+
+# --- `farebox ledger check` ---------------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "a row with another word": (
+        "UPDATE usage SET outcome = 'okay' WHERE {row}", ["is not what it was when it was sealed as receipt 3"],
+    ),
+    "a record with other words": (
+        "UPDATE usage SET record = replace(record, '\"gpt-4o\"', '\"gpt-4o-x\"') WHERE {row}",
+        ["is not what it was when it was sealed as receipt 3"],
+    ),
+    "a record that says nothing": ("UPDATE usage SET record = '{{}}' WHERE {row}", ["the usage row of receipt 3 cannot be read"]),
+    "a row that is gone": ("DELETE FROM usage WHERE {row}", ["the usage row of receipt 3 is gone"]),
+    "a seal that is gone": (
+        "DELETE FROM seals WHERE {row}", ["receipt 3 is missing before this one", "has no seal, nor waits for one"],
+    ),
+    "the last seal that is gone": ("DELETE FROM seals WHERE {last}", ["has no seal, nor waits for one"]),
+    "a digest": (
+        "UPDATE seals SET digest = {other} WHERE {row}",
+        ["not what it was when it was sealed as receipt 3", "not what it was when it was sealed as receipt 4"],
+    ),
+    "another account's": ("UPDATE usage SET account_id = 'acc-else' WHERE {row}", ["is of a usage row of the account acc-else"]),
+    "another form": ("UPDATE seals SET format = 9 WHERE {row}", ["has a form that is not known here: 9"]),
+    "a day that has not come": (
+        "UPDATE seals SET day = '2999-01-01', number = 1 WHERE {last}", ["a day after 2026-11-23", "is not what"],
+    ),
+    "a mark that was taken": ("DELETE FROM unsealed", ["has no seal, nor waits for one"] * 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_the_check_names_what_was_damaged(world, name):
+    busy(world, accounts=1)
+    seal_all(world)
+    world.post()
+    worker, key = world.worker("w2"), world.key(world.account(DOLLAR))
+    world.clock.us += 1
+    for _ in range(2):
+        assert worker.call(key, SMALL)
+    world.post()
+    assert world.check() == [], "two rows wait for their seals, which is no damage"
+    order = "SELECT hold_id, attempt, revision, account_id FROM seals ORDER BY account_id, day, number"
+    sealed = world.database.read(lambda c: c.exec_driver_sql(order).all())
+
+    def where(row):
+        return f"hold_id = '{row.hold_id}' AND attempt = {row.attempt}"
+
+    sql, sentences = DAMAGES[name]
+    other = "X'00'" if world.database.is_sqlite else "'\\x00'::bytea"
+    statement = sql.format(row=where(sealed[2]), last=where(sealed[-1]), other=other)
+
+    def damage(connection):
+        for table in ("usage", "seals"):
+            on_table = "" if world.database.is_sqlite else f" ON {table}"
+            for verb in ("update", "delete"):
+                connection.exec_driver_sql(f"DROP TRIGGER {table}_no_{verb}{on_table}")
+        connection.exec_driver_sql(statement)
+
+    world.database.write(damage)
+    found = world.database.read(check_seals.receipts_are_rows)
+    assert [one.invariant for one in found] == ["I10"] * len(sentences)
+    for one, sentence in zip(found, sentences, strict=True):
+        assert sentence in one.sentence and "attempt " in one.sentence and "2026-11-23" in one.sentence or "2999" in one.sentence
+    if name not in ("a mark that was taken", "another account's"):
+        concerned = {sealed[2].hold_id, sealed[3].hold_id, sealed[-1].hold_id}
+        assert {one.subject for one in found} <= concerned and all(sealed[0].account_id in one.sentence for one in found)
+
+
+def test_a_chain_that_is_broken_altogether_is_told_of_so_often_and_no_more(world, monkeypatch):
+    monkeypatch.setattr(check_seals, "PROBLEMS_MAX", 3)
+    busy(world, accounts=1)
+    seal_all(world)
+    on_table = "" if world.database.is_sqlite else " ON usage"
+
+    def damage(connection):
+        connection.exec_driver_sql(f"DROP TRIGGER usage_no_update{on_table}")
+        connection.exec_driver_sql("UPDATE usage SET outcome = 'okay'")
+
+    world.database.write(damage)
+    assert len(world.database.read(check_seals.receipts_are_rows)) == 3

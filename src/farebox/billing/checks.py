@@ -21,6 +21,7 @@ from farebox.billing.check_cards import payments_are_credit, reversals_are_trans
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
 from farebox.billing.check_reconciliations import findings_are_transfers
+from farebox.billing.check_seals import receipts_are_rows
 from farebox.billing.codes import uses_are_redemptions
 from farebox.billing.hours import hours_are_transfers
 from farebox.billing.records import Settle
@@ -68,6 +69,7 @@ def _check(connection: Connection) -> list[Violation]:
         invoices_are_usage,
         rows_recompute,
         facts_are_guarded,
+        receipts_are_rows,
     )
     return [violation for invariant in invariants for violation in invariant(connection)]
 
