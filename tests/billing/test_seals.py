@@ -271,7 +271,7 @@ def test_rows_just_posted_are_not_read_again(world):
     worker.call(key, SMALL, hold_nano=DOLLAR)
     posted = world.post()
     forged = [(*row[:13], row[13] + 1, *row[14:]) for row in posted.fresh.rows]
-    fresh = seals.Fresh(posted.fresh.batch_id, posted.fresh.posted_us, forged)
+    fresh = seals.Fresh(posted.fresh.batch_id, posted.fresh.posted_us, forged, [None] * len(forged))
     assert seals.seal(world.database, world.clock, fresh=fresh).rows == 1
     with pytest.raises(SealBroken):
         audited(world.database)
@@ -285,7 +285,7 @@ def test_rows_that_may_be_sealed_in_part_are_read(world, other):
     posted = world.post()
     forged = [(*row[:13], row[13] + 1, *row[14:]) for row in posted.fresh.rows]
     batch_id = "batch-of-another" if other == "a batch" else posted.fresh.batch_id
-    fresh = seals.Fresh(batch_id, posted.fresh.posted_us, forged)
+    fresh = seals.Fresh(batch_id, posted.fresh.posted_us, forged, [None] * len(forged))
     rows_max = 2 if other == "too many" else seals.ROWS_MAX
     while seals.seal(world.database, world.clock, rows_max=rows_max, fresh=fresh).more:
         fresh = None

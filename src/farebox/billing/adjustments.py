@@ -177,7 +177,7 @@ def _revise(
     row = _row(mine[0], revision, before, after, words, moved[0], moved[1], now_us)
     insert_transfers(database, connection, [transfer for transfer in moved if transfer is not None])
     database.insert_rows(connection, usage, USAGE_COLUMNS, [tuple(getattr(row, name) for name in USAGE_COLUMNS)])
-    seals.mark(connection, ids.new("batch"), now_us)
+    seals.mark(database, connection, ids.new("batch"), now_us)
     return Adjusted(revision, charge, cost, loss)
 
 

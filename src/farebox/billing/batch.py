@@ -44,6 +44,8 @@ class Batch(msgspec.Struct):
 
     id: str
     rows: list[UsageRow] = []
+    ordinary: list[Settled | None] = []
+    """For each row: its call, if the row says all of it and no more than `billing.receipt_forms` knows a form for."""
     transfers: list[Transfer] = []
     charges: dict[str, int] = {}
     """By account."""
@@ -94,7 +96,7 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
     batch = Batch(ids.new("batch"))
     charges, costs, losses = _Sums(ids), _Sums(ids), _Sums(ids)
     spent: dict[tuple[str, tuple[str, ...], str], int] = {}
-    append = batch.rows.append
+    append, ordinary = batch.rows.append, batch.ordinary.append
     for index, (call, text) in enumerate(calls):
         account = call.account
         attempts = call.attempts
@@ -126,6 +128,7 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
                 )  # fmt: skip
                 cached, reasoning = usage.cache_read, usage.reasoning
                 completion = usage.output + reasoning + usage.audio_output + usage.image_output
+            ordinary(None if loss or one.flags else call)
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, one.model or call.model, one.provider,
                 call.state, one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
@@ -174,6 +177,7 @@ def _add_attempts(
         if loss:
             losses.add(call.account, loss)
         usage = one.usage
+        batch.ordinary.append(None)
         batch.rows.append((
             call.id, one.n, 0, words is text, call.account, call.key, call.project, call.end_user, one.model or call.model,
             one.provider, call.state, one.outcome, one.basis, charge, loss, one.cost_nano, usage.prompt_tokens if usage else None,

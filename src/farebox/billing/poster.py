@@ -150,7 +150,7 @@ def _post(
         _accounts_exist(database, connection, batch)
     database.insert_rows(connection, usage, USAGE_COLUMNS, batch.rows)
     if batch.rows:
-        seals.mark(connection, batch.id, now_us)
+        seals.mark(database, connection, batch.id, now_us)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
     volumes.count(database, connection, batch.charges, now_us, markups)
@@ -175,7 +175,7 @@ def _post(
         refused=refused,
         reduced=reduced,
         released=released,
-        fresh=seals.Fresh(batch.id, now_us, batch.rows) if batch.rows else None,
+        fresh=seals.Fresh(batch.id, now_us, batch.rows, batch.ordinary) if batch.rows else None,
     )
 
 

@@ -8,16 +8,18 @@ is one chain, however many run.
 A day is the UTC day on which rows are sealed; `sealing.day` never goes back, so a day before it gets no more receipts.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
-from itertools import starmap
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, exists, func, select, update
 
 from farebox.billing import receipts
 from farebox.billing.periods import format_day
+from farebox.billing.receipt_forms import Forms
 from farebox.billing.receipts import START, Content, Place
+from farebox.billing.tail import Settled
 from farebox.ports import Clock
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
@@ -44,6 +46,8 @@ class Fresh(msgspec.Struct, frozen=True, eq=False):
     batch_id: str
     posted_us: int
     rows: Sequence[tuple[Any, ...]]
+    calls: Sequence[Settled | None]
+    """Of each row: the call, if it is an ordinary one (`batch.Batch.ordinary`)."""
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -62,9 +66,10 @@ class _Link(msgspec.Struct):
     digest: str = START
 
 
-def mark(connection: Connection, batch_id: str, posted_us: int) -> None:
+def mark(database: Database, connection: Connection, batch_id: str, posted_us: int) -> None:
     """Leave word, in the transaction that posts them, that the rows with this `posted_us` want a place in the chain."""
-    connection.execute(insert(unsealed).values(batch_id=batch_id, posted_us=posted_us))
+    sql = "INSERT INTO unsealed (batch_id, posted_us) VALUES (?, ?)"
+    database.execute_many(connection, sql, [(batch_id, posted_us)])
 
 
 def seal(
@@ -80,14 +85,14 @@ def seal(
     `fresh` is what this process has just posted. Its rows are taken from there if its mark is there and all of them fit: then
     nobody has sealed a part of them. `before_commit` is called with everything written and nothing committed: a fail point.
     """
-    if not database.read(lambda connection: connection.execute(select(unsealed.c.batch_id).limit(1)).all()):
+    if fresh is None and not database.read(lambda connection: database.rows(connection, _ANY, ())):
         return Sealed()
 
     def work(connection: Connection) -> Sealed:
-        day = _day(connection, clock)
-        rows, done, more = _waiting(connection, rows_max, fresh)
-        database.insert_rows(connection, seals, SEAL_COLUMNS, _seals(connection, rows, day))
-        connection.execute(delete(unsealed).where(unsealed.c.batch_id.in_(done)))
+        day = _day(database, connection, clock)
+        rows, done, more = _waiting(database, connection, rows_max, fresh)
+        database.insert_rows(connection, seals, SEAL_COLUMNS, _seals(database, connection, rows, day))
+        database.execute_many(connection, "DELETE FROM unsealed WHERE batch_id = ?", [(batch_id,) for batch_id in done])
         if before_commit is not None:
             before_commit()
         return Sealed(len(rows), more)
@@ -97,69 +102,88 @@ def seal(
 
 def turn_day(database: Database, clock: Clock) -> None:
     """Begin the new day, though there may be nothing to seal: the one before it is final then."""
-    database.write(lambda connection: _day(connection, clock))
+    database.write(lambda connection: _day(database, connection, clock))
 
 
-def _day(connection: Connection, clock: Clock) -> str:
+def _day(database: Database, connection: Connection, clock: Clock) -> str:
     """The day to seal in, with the lock that lets one seal at a time."""
-    known = connection.execute(select(sealing.c.day).with_for_update()).scalar_one()
+    ((known,),) = database.rows(connection, _LOCK + database.for_update, ())
     day = max(known, format_day(clock.now_us()))
     if day != known:
         connection.execute(update(sealing).values(day=day))
     return day
 
 
+_LOCK = "SELECT day FROM sealing"
+_ANY = "SELECT 1 FROM unsealed LIMIT 1"
+_OLDEST = "SELECT batch_id, posted_us FROM unsealed ORDER BY posted_us, batch_id LIMIT ?"
+_END = "SELECT day, number, digest FROM seals WHERE account_id = ? ORDER BY day DESC, number DESC LIMIT 1"
 _ROW = [usage.c[name] for name in UsageRow.__struct_fields__]
+_POSTED = UsageRow.__struct_fields__.index("posted_us")
 _SEALED = exists().where(
     and_(seals.c.hold_id == usage.c.hold_id, seals.c.attempt == usage.c.attempt, seals.c.revision == usage.c.revision)
 )
 
 
+Waiting = tuple[tuple[Any, ...], Settled | None]
+"""A row to seal, and its call if it is ordinary."""
+
+
 def _waiting(
-    connection: Connection, rows_max: int, fresh: Fresh | None = None
-) -> tuple[list[UsageRow], list[str], bool]:
+    database: Database, connection: Connection, rows_max: int, fresh: Fresh | None = None
+) -> tuple[list[Waiting], list[str], bool]:
     """Rows to seal, the marks that are done with by them, and whether there is more."""
     marks: dict[int, list[str]] = {}
-    oldest = select(unsealed).order_by(unsealed.c.posted_us, unsealed.c.batch_id).limit(MARKS_MAX + 1)
-    found = connection.execute(oldest).all()
+    found = database.rows(connection, _OLDEST, (MARKS_MAX + 1,))
     for one in found[:MARKS_MAX]:
         marks.setdefault(one.posted_us, []).append(one.batch_id)
-    rows: list[UsageRow] = []
+    rows: list[Waiting] = []
     done: list[str] = []
     for posted_us, batch_ids in marks.items():
         room = rows_max - len(rows)
         if fresh is not None and posted_us == fresh.posted_us and batch_ids == [fresh.batch_id] and len(fresh.rows) <= room:
-            rows += sorted(starmap(UsageRow, fresh.rows), key=_order)
+            rows += zip(fresh.rows, fresh.calls, strict=True)
             done += batch_ids
             continue
         query = select(*_ROW).where(usage.c.posted_us == posted_us, ~_SEALED)
         query = query.order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision).limit(room + 1)
-        page = list(starmap(UsageRow, connection.execute(query).all()))
-        rows += page[:room]
+        page = connection.execute(query).all()
+        rows += [(tuple(row), None) for row in page[:room]]
         if len(page) > room:
             return rows, done, True
         done += batch_ids
     return rows, done, len(found) > MARKS_MAX
 
 
-def _order(row: UsageRow) -> tuple[str, int, int]:
-    return row.hold_id, row.attempt, row.revision
-
-
-def _seals(connection: Connection, rows: Sequence[UsageRow], day: str) -> list[tuple[Any, ...]]:
+def _seals(database: Database, connection: Connection, rows: Sequence[Waiting], day: str) -> list[tuple[Any, ...]]:
     links: dict[str, _Link] = {}
+    forms: dict[int, Forms] = {}
     made: list[tuple[Any, ...]] = []
-    for row in rows:
-        link = links.get(row.account_id)
+    for row, call in rows:
+        hold_id, attempt, revision, _, account_id = row[:5]
+        link = links.get(account_id)
         if link is None:
-            link = links[row.account_id] = _last(connection, row.account_id)
+            link = links[account_id] = _end(database, connection, account_id)
         number = link.number + 1 if link.day == day else 1
-        link.digest = receipts.digest(receipts.receipt(row, Place(day, number, link.digest)))
-        link.day, link.number = day, number
-        made.append((
-            row.hold_id, row.attempt, row.revision, row.account_id, day, number, receipts.FORMAT, bytes.fromhex(link.digest),
-        ))  # fmt: skip
+        digest = None
+        if call is not None:
+            posted_us = row[_POSTED]
+            form = forms.get(posted_us)
+            if form is None:
+                form = forms[posted_us] = Forms(day, posted_us)
+            digest = form.digest(call, number, link.digest)
+        if digest is None:
+            content = receipts.receipt(UsageRow(*row), Place(day, number, link.digest))
+            digest = hashlib.sha256(receipts.canonical(content)).digest()
+        link.day, link.number, link.digest = day, number, digest.hex()
+        made.append((hold_id, attempt, revision, account_id, day, number, receipts.FORMAT, digest))
     return made
+
+
+def _end(database: Database, connection: Connection, account_id: str) -> _Link:
+    """The end of an account's chain, at little cost."""
+    found = database.rows(connection, _END, (account_id,))
+    return _Link(found[0].day, found[0].number, found[0].digest.hex()) if found else _Link()
 
 
 def _last(connection: Connection, account_id: str, before_day: str | None = None) -> _Link:

@@ -24,7 +24,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
-    """The part of `records.Attempt` that becomes columns."""
+    """The part of `records.Attempt` that becomes columns, and what an ordinary receipt says."""
 
     n: int
     provider: str
@@ -36,6 +36,14 @@ class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
     loss_nano: int = 0
     model: str = ""
     """Empty: the call's own."""
+    upstream_id: str = ""
+    price_version: str = ""
+    rates: Raw = Raw(b"")
+    markup_bp: int = 0
+    fees: Raw = Raw(b"")
+    plan: str = ""
+    flags: tuple[str, ...] = ()
+    """From `upstream_id` on: for the receipt alone."""
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
@@ -54,6 +62,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
     life: str
     project: str = ""
     end_user: str = ""
+    requested: str = ""
     tags: Raw = Raw(b"")
     """The list as it stands in the record: the column has the same text."""
 
