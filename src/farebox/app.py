@@ -253,6 +253,7 @@ def signup_rules(loaded: Loaded) -> signups.Rules:
         section.per_day,
         section.per_network_per_day,
         section.per_domain_per_day,
+        read_pepper(loaded),
         frozenset(section.open_domains),
     )
 

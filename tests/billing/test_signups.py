@@ -1,15 +1,36 @@
 """Sign-ups: credit once an address, so many a day by network, by domain and all together, whoever comes at once."""
 
+import hashlib
+import hmac
 import threading
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select, text, update
 from tests.billing.conftest import World
 
+from farebox.app import real_outside
 from farebox.billing.customers import CommandRefused
-from farebox.billing.signups import US_PER_DAY, Rules, SignedUp, network_of, normal_address, sign_up
+from farebox.billing.signups import (
+    US_PER_DAY,
+    Rules,
+    SignedUp,
+    mark_of,
+    network_of,
+    normal_address,
+    rekey,
+    sign_up,
+    unkeyed,
+)
+from farebox.config import load
+from farebox.processes.bookkeeper import Bookkeeper
 from farebox.storage import queries
+from farebox.storage.tables import signups
 
-RULES = Rules(5 * 10**9, 30, per_day=20, per_network_per_day=2, per_domain_per_day=3, open_domains=frozenset({"gmail.com"}))
+PEPPER = b"p" * 32
+RULES = Rules(
+    5 * 10**9, 30, per_day=20, per_network_per_day=2, per_domain_per_day=3, pepper=PEPPER, open_domains=frozenset({"gmail.com"})
+)
 
 
 def come(world: World, mail: str, address: str = "") -> SignedUp:
@@ -91,3 +112,62 @@ def test_what_is_no_ip_is_refused() -> None:
     assert network_of("") == "" and network_of("192.0.2.77") == "192.0.2.0/24"
     with pytest.raises(CommandRefused, match="is not an IP address"):
         network_of("somewhere")
+
+
+def stored(world: World) -> dict[bytes, bool]:
+    rows = world.database.read(lambda connection: connection.execute(select(signups.c.mark, signups.c.keyed)).all())
+    return {row.mark: row.keyed for row in rows}
+
+
+def test_a_mark_tells_nobody_without_the_pepper_who_has_signed_up(world: World) -> None:
+    come(world, "ann@shop.example")
+    plain = hashlib.sha256(b"ann@shop.example").digest()
+    mark = hmac.new(PEPPER, b"farebox signup " + plain, hashlib.sha256).digest()
+    assert stored(world) == {mark: True}
+
+
+def test_marks_from_before_count_and_are_made_keyed_without_their_addresses(world: World) -> None:
+    """They were the plain SHA-256, which whoever has a list of addresses can look up."""
+    names = [f"{name}@gmail.com" for name in "abcde"]
+    plain = {hashlib.sha256(name.encode()).digest(): name for name in names}
+    for name in names:
+        come(world, name)
+
+    def as_before(connection: Connection) -> None:
+        for old in plain:
+            connection.execute(update(signups).where(signups.c.mark == mark_of(old, PEPPER)).values(mark=old, keyed=False))
+        connection.execute(text("UPDATE accounts SET name = id"))  # So that nothing but the marks knows them.
+
+    world.database.write(as_before)
+    assert stored(world) == dict.fromkeys(plain, False)
+    assert "has signed up before" in refused(world, names[0])
+    assert rekey(world.database, PEPPER, rows_max=3) == 3
+    assert sorted(stored(world).values()) == [False, False, True, True, True]
+    for name in names:
+        assert "has signed up before" in refused(world, name)
+    assert rekey(world.database, PEPPER) == 2 and rekey(world.database, PEPPER) == 0
+    assert stored(world) == {mark_of(old, PEPPER): True for old in plain}
+    assert not world.database.read(unkeyed)
+    for name in names:
+        assert "has signed up before" in refused(world, name)
+
+
+def test_the_bookkeeper_makes_them_keyed_and_says_what_it_needs(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    come(world, "ann@shop.example")
+    plain = hashlib.sha256(b"ann@shop.example").digest()
+    world.database.write(lambda connection: connection.execute(update(signups).values(mark=plain, keyed=False)))
+    config = tmp_path / "farebox.toml"
+    config.write_text(f'[database]\nurl = "{world.url}"\n[journal]\ndir = "{world.journals}"\n')
+    for pepper in (None, PEPPER):
+        if pepper is not None:
+            config.with_name("pepper").write_text(pepper.hex())
+        bookkeeper = Bookkeeper(load(config), real_outside({}))
+        try:
+            bookkeeper.round()
+        finally:
+            bookkeeper.close()
+        said = capsys.readouterr().err
+        assert ("marks of sign-ups wait for the pepper" in said) == (pepper is None)
+        assert stored(world) == ({plain: False} if pepper is None else {mark_of(plain, PEPPER): True})

@@ -3,13 +3,18 @@
 An address gets credit once, however it is written: `A.Name+tag@x.org` is `a.name@x.org`. Per day, one network and one mail domain
 get so many, and all together so many: what is refused is refused whole, no account is made. The counts are taken and written
 under one lock, so that no number of sign-ups at once passes them.
+
+That an address has had its credit is known by its mark: HMAC-SHA256 under the server's pepper of the SHA-256 of the address, so a
+stolen database does not tell who has signed up, though addresses are easily guessed. The inner digest is what marks were before;
+`rekey` makes such ones keyed, without knowing the addresses, and until then they count as they are.
 """
 
 import hashlib
+import hmac
 import ipaddress
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from farebox.billing import audit
 from farebox.billing.audit import Actor
@@ -22,6 +27,8 @@ from farebox.storage.tables import accounts, keys, signups
 from farebox.storage.tables import scopes as scopes_table
 
 US_PER_DAY = 86_400_000_000
+REKEYED_MAX = 1_000
+"""Marks of one transaction."""
 ADDRESS_CHARS_MAX = 254
 NETWORK_BITS = {4: 24, 6: 48}
 """Who has one address of such a network usually has all of them."""
@@ -43,6 +50,8 @@ class Rules(msgspec.Struct, frozen=True):
     per_day: int
     per_network_per_day: int
     per_domain_per_day: int
+    pepper: bytes
+    """What marks are made with."""
     open_domains: frozenset[str] = frozenset()
     """Domains where anybody gets an address: the limit by domain does not count there."""
 
@@ -75,18 +84,45 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((found, NETWORK_BITS[found.version]), strict=False))
 
 
+def mark_of(plain: bytes, pepper: bytes) -> bytes:
+    """The mark of an address from its SHA-256."""
+    return hmac.new(pepper, b"farebox signup " + plain, hashlib.sha256).digest()
+
+
+def unkeyed(connection: Connection) -> bool:
+    """Whether there are marks from before."""
+    return connection.execute(_UNKEYED.limit(1)).one_or_none() is not None
+
+
+def rekey(database: Database, pepper: bytes, *, rows_max: int = REKEYED_MAX) -> int:
+    """Make marks from before keyed, some at a time; how many were. May be killed, and run again, at any moment."""
+
+    def work(connection: Connection) -> int:
+        old = connection.execute(_UNKEYED.limit(rows_max).with_for_update()).scalars().all()
+        for plain in old:
+            keyed = {"mark": mark_of(plain, pepper), "keyed": True}
+            connection.execute(update(signups).where(signups.c.mark == plain, ~signups.c.keyed).values(**keyed))
+        return len(old)
+
+    return database.write(work)
+
+
+_UNKEYED = select(signups.c.mark).where(~signups.c.keyed).order_by(signups.c.mark)
+
+
 def sign_up(
     database: Database, ids: Ids, rules: Rules, *, mail: str, network: str = "", now_us: int, first_key: NewKey | None = None
 ) -> SignedUp:
     """Make a prepaid account named by the mail address, with its credit and, if wanted, a first key. Raises `SignupRefused` and
     changes nothing when a limit is reached or the address has signed up before. `network` is of `network_of`."""
     normal, domain = normal_address(mail)
-    mark = hashlib.sha256(normal.encode()).digest()
+    plain = hashlib.sha256(normal.encode()).digest()
+    mark = mark_of(plain, rules.pepper)
     account_id = ids.new("acc")
 
     def work(connection: Connection) -> SignedUp:
         version = bump_version(connection)  # held until the commit: sign-ups count one after the other
-        known = connection.execute(select(signups.c.account_id).where(signups.c.mark == mark)).one_or_none()
+        known = connection.execute(select(signups.c.account_id).where(signups.c.mark.in_((mark, plain)))).one_or_none()
         taken = connection.execute(select(accounts.c.id).where(accounts.c.name == normal)).one_or_none()
         if known is not None or taken is not None:
             raise SignupRefused(f"`{normal}` has signed up before")
@@ -97,7 +133,9 @@ def sign_up(
             insert(scopes_table).values(id=f"account:{account_id}", kind="account", account_id=account_id, limit_nano=0)
         )
         connection.execute(
-            insert(signups).values(mark=mark, account_id=account_id, domain=domain, network=network, at_us=now_us)
+            insert(signups).values(
+                mark=mark, account_id=account_id, domain=domain, network=network, at_us=now_us, keyed=True
+            )
         )
         if first_key is not None:
             row = msgspec.structs.asdict(first_key) | {"account_id": account_id}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, real_outside
-from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments
+from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, read_pepper, real_outside
+from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments, signups
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
@@ -99,6 +99,7 @@ class Bookkeeper:
             dunning.remind(database, outside.ids, self._terms, outside.clock.now_us())
             hours.forget(database, outside.clock.now_us())
             seals.turn_day(database, outside.clock)
+            self._rekey_signups()
             if loaded.config.alerts.channels or database.read(alerts.has_listener):
                 alerts.look(database, outside.ids, self._watch, outside.clock.now_us())
             for slot in sorted(loaded.journal_dir.glob("w*")):
@@ -106,6 +107,14 @@ class Bookkeeper:
         if loaded.config.invoices.close:
             self._close_months()
         return posted.records
+
+    def _rekey_signups(self) -> None:
+        """Marks of sign-ups from before there were keyed ones, if any."""
+        if self._database.read(signups.unkeyed):
+            try:
+                signups.rekey(self._database, read_pepper(self._loaded))
+            except ConfigError as error:
+                _say(f"marks of sign-ups wait for the pepper: {error}")
 
     def _seal(self, posted: Posted) -> None:
         """Seal as many rows as were posted and a batch more: what waits grows less, however much is posted."""

@@ -545,9 +545,12 @@ signups = Table(
     Column("domain", Text, nullable=False),
     Column("network", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
+    Column("keyed", Boolean, nullable=False, server_default=false()),
     Index(None, "at_us"),
+    Index("ix_signups_unkeyed", "mark", sqlite_where=text("NOT keyed"), postgresql_where=text("NOT keyed")),
 )
-"""Who has signed up: the SHA-256 of the mail address, and what the limits of a day are counted by."""
+"""Who has signed up: a mark of the mail address under the server's pepper (`billing.signups`), and what the limits of a day are
+counted by. A mark that is not `keyed` is from before, and is made so."""
 
 audit = Table(
     "audit",
