@@ -17,15 +17,14 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from farebox.billing import carrying, evidence, pricing, scopes, seals
+from farebox.billing import carrying, evidence, own_key_usage, pricing, scopes, seals
 from farebox.billing import transfers as entries
 from farebox.billing.batch import USAGE_COLUMNS
 from farebox.billing.budgets import Scope
 from farebox.billing.customers import CommandRefused, lock_account
 from farebox.billing.ledger import restore, spend
-from farebox.billing.meter import CONTINUED_FLAG
+from farebox.billing.meter import CONTINUED_FLAG, REPORTED_COST_FLAG
 from farebox.billing.records import Attempt, Settle
-from farebox.billing.settlement import REPORTED_COST_FLAG
 from farebox.billing.transfers import Transfer, insert_transfers
 from farebox.catalog.price import Rates
 from farebox.money import PICO_PER_NANO, divide_half_even
@@ -177,6 +176,7 @@ def _revise(
     row = _row(mine[0], revision, before, after, words, moved[0], moved[1], now_us)
     insert_transfers(database, connection, [transfer for transfer in moved if transfer is not None])
     database.insert_rows(connection, usage, USAGE_COLUMNS, [tuple(getattr(row, name) for name in USAGE_COLUMNS)])
+    own_key_usage.correct(database, connection, [*mine, row])
     seals.mark(database, connection, ids.new("batch"), now_us)
     return Adjusted(revision, charge, cost, loss)
 

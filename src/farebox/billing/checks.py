@@ -24,6 +24,7 @@ from farebox.billing.check_reconciliations import findings_are_transfers
 from farebox.billing.check_seals import receipts_are_rows
 from farebox.billing.codes import uses_are_redemptions
 from farebox.billing.hours import hours_are_transfers
+from farebox.billing.own_key_usage import own_keys_are_usage
 from farebox.billing.records import Settle
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
@@ -56,6 +57,7 @@ def _check(connection: Connection) -> list[Violation]:
         debits_are_credits,
         balances_are_entries,
         hours_are_transfers,
+        own_keys_are_usage,
         uses_are_redemptions,
         payments_are_credit,
         reversals_are_transfers,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from farebox.billing.meter import CONTINUED_FLAG
+from farebox.billing.own_keys import MARK, provider_nano
 from farebox.billing.periods import format_day
 from farebox.billing.pricing import cost_pico, in_peak, rest_pico
 from farebox.billing.records import Attempt
@@ -81,7 +82,8 @@ class Comparing:
             model = self._model_of(row.model)
             found = self._models[row.model] = _Model(() if model is None else model.offers)
         found.calls += not continued
-        found.here += charged_nano
+        # By an own key, what is paid here is what the provider bills, and the fee.
+        found.here += charged_nano + provider_nano(attempt)
         found.as_served += _price(usage, attempt.rates, continued)
         day = format_day(row.created_us)
         for index, offer in enumerate(found.offers):
@@ -167,16 +169,18 @@ def compare(
 ) -> tuple[tuple[Comparison, ...], Comparison]:
     """Usage rows in the order of calls, attempts and revisions → the comparison per model and in all.
 
-    An attempt counts by its last revision, with all that it was charged; what nobody paid for is left out.
+    An attempt counts by its last revision, with all that it was charged; what nobody paid for is left out. Here, a call by an own
+    key cost what its provider bills, and the fee.
     """
     comparing = Comparing(model_of)
     last: UsageRow | None = None
     charged = 0
 
     def done() -> None:
-        if last is not None and charged:
-            attempt = attempt_of(last)
-            assert attempt is not None, "what is charged has an attempt"
+        if last is None or not (charged or MARK in last.record):
+            return
+        attempt = attempt_of(last)
+        if attempt is not None and (charged or attempt.own_key):
             comparing.add(last, attempt, charged)
 
     for row in rows:

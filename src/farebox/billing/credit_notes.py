@@ -56,9 +56,9 @@ def _write(
             raise CommandRefused(f"the call `{call}` is not on the invoice `{number}`")
         for attempt in sorted({row.attempt for row in waived}):
             adjustments.waive(database, connection, ids, hold_id=call, attempt=attempt, now_us=now_us)
-        for row, _, broken in broken_down(_rows(connection, call)):
+        for row, words, broken in broken_down(_rows(connection, call)):
             if row.revision and row.transfer_id is not None and document_of(connection, row.transfer_id, row.created_us) is None:
-                tally.add(row, broken)
+                tally.add(row, broken, own_key=words is not None and words.own_key)
                 parts.append((row.transfer_id, month_of(row.created_us), row.charge_nano))
     if not parts:
         raise CommandRefused("nothing of these calls is charged any more")

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from farebox.billing.invoices import FEE, Document, encode
+from farebox.billing.invoices import FEES, Document, encode
 
 TEMPLATE = Path(__file__).with_name("invoice.typ")
 _TITLES = {"invoice": "Invoice", "credit_note": "Credit note"}
@@ -55,7 +55,7 @@ def html(made: Document) -> str:
         facts.append(("Corrects", made.corrects))
     lines = "".join(
         f"<tr><td>{escape(line.month)}<td>{escape(line.project)}<td>{escape(line.model)}<td>{escape(unit_name(line.unit))}"
-        f'<td class="number">{"" if line.unit == FEE else line.quantity}<td class="number">{escape(line.amount)}</tr>\n'
+        f'<td class="number">{"" if line.unit in FEES else line.quantity}<td class="number">{escape(line.amount)}</tr>\n'
         for line in made.lines
     )
     totals = (

@@ -26,9 +26,12 @@ from farebox.storage.queries import UsageRow
 
 NANO_PER_CENT = 10_000_000
 FEE = "gateway_fee"
+OWN_KEY_FEE = "own_key_fee"
+"""For calls by the customer's own keys, whose units are on the providers' own bills."""
+FEES = (FEE, OWN_KEY_FEE)
 LINES_MAX = 100_000
 """Projects × models × classes of one month and account."""
-_ORDER = {unit: index for index, unit in enumerate((*UNITS, FEE))}
+_ORDER = {unit: index for index, unit in enumerate((*UNITS, *FEES))}
 
 Kind = Literal["invoice", "credit_note"]
 
@@ -156,15 +159,15 @@ class Tally:
         self.rows = 0
         self.months: set[str] = set()
 
-    def add(self, row: UsageRow, parts: Breakdown) -> None:
+    def add(self, row: UsageRow, parts: Breakdown, *, own_key: bool) -> None:
         month = month_of(row.created_us)
         self.months.add(month)
         self.rows += 1
         self.usage_nano += row.charge_nano
-        for unit, part in parts.parts.items():
+        for unit, part in () if own_key else parts.parts.items():
             self._line(month, row, unit, part.quantity, part.list_nano)
         if parts.fee_nano:
-            self._line(month, row, FEE, 0, parts.fee_nano)
+            self._line(month, row, OWN_KEY_FEE if own_key else FEE, 0, parts.fee_nano)
 
     def _line(self, month: str, row: UsageRow, unit: str, quantity: int, nano: int) -> None:
         key = (month, row.project, row.model, unit)

@@ -299,6 +299,12 @@ def _fee(text: str, place: str) -> int:
     return nano
 
 
+def ended_free_calls(plans: Mapping[str, MarkupPlan], plan: str, before: int, after: int) -> bool:
+    """Whether the last free call by an own key has been made."""
+    found = plans.get(plan)
+    return found is not None and before < found.own_key.free_calls <= after
+
+
 def changed_level(plans: Mapping[str, MarkupPlan], plan: str, before_nano: int, after_nano: int) -> bool:
     """Whether a volume that grew has passed a step of the account's plan."""
     found = plans.get(plan)

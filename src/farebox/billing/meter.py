@@ -62,6 +62,8 @@ OUTRUN_FLAG = "outrun"
 """Another attempt beside it had content first: nobody got this one's, and the customer does not pay for it, unless its policy
 says so."""
 INPUT_ESTIMATED_FLAG = "estimated_input"
+REPORTED_COST_FLAG = "reported_cost"
+"""The row's amounts follow from the provider's own reported cost, not from its counts."""
 _NOTHING = Usage()
 
 

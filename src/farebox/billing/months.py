@@ -98,20 +98,21 @@ def collect(connection: Connection, account_id: str, until_us: int) -> Collected
             continue
         attempt = evidence.attempt(row)
         assert attempt is not None, "a charged row has an attempt (I9)"
-        found.tally.add(row, breakdown(attempt, row.charge_nano))
+        found.tally.add(row, breakdown(attempt, row.charge_nano), own_key=attempt.own_key)
     return found
 
 
 def _collect_correction(connection: Connection, row: UsageRow, found: Collected) -> None:
     same = (usage.c.hold_id == row.hold_id) & (usage.c.attempt == row.attempt)
     revisions = [UsageRow(**one) for one in connection.execute(select(usage).where(same).order_by(usage.c.revision)).mappings()]
-    parts = next(parts for one, _, parts in broken_down(revisions) if one.revision == row.revision)
+    attempt, parts = next((words, parts) for one, words, parts in broken_down(revisions) if one.revision == row.revision)
+    own_key = attempt is not None and attempt.own_key
     frozen = document_of(connection, revisions[0].transfer_id, row.created_us)
     if frozen is None or row.charge_nano > 0:
-        found.tally.add(row, parts)
+        found.tally.add(row, parts, own_key=own_key)
         return
     correction = found.corrections.setdefault(frozen, Correction(Tally(), []))
-    correction.tally.add(row, parts)
+    correction.tally.add(row, parts, own_key=own_key)
     assert row.transfer_id is not None, "rows without a transfer are not collected"
     correction.parts.append((row.transfer_id, month_of(row.created_us), row.charge_nano))
 

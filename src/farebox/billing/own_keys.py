@@ -1,10 +1,12 @@
 """Own keys (BYOK): what calls by customers' own keys at providers cost, of which no bill of ours has more than the fee. Pure."""
 
-from collections.abc import Iterable
-
+from farebox.billing.meter import REPORTED_COST_FLAG
 from farebox.billing.pricing import cost_pico
 from farebox.billing.records import Attempt
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
+
+MARK = '"own_key":true'
+"""In the record of every call that such a key was used for. A string of a caller's cannot have it: its quotes are escaped."""
 
 
 def provider_nano(attempt: Attempt) -> int:
@@ -14,12 +16,7 @@ def provider_nano(attempt: Attempt) -> int:
     """
     if not attempt.own_key or attempt.usage is None or attempt.rates is None:
         return 0
-    if attempt.provider_cost_usd:
+    if REPORTED_COST_FLAG in attempt.flags:
         whole, _, fraction = attempt.provider_cost_usd.partition(".")
         return divide_half_even(int(whole + fraction) * NANO_PER_USD, 10 ** len(fraction))
     return divide_half_even(cost_pico(attempt.usage, attempt.rates), PICO_PER_NANO)
-
-
-def counts(attempts: Iterable[Attempt]) -> bool:
-    """Whether a call is one of those that a month has some free of: a customer's own key had an answer for it."""
-    return any(one.own_key and one.outcome == "ok" for one in attempts)

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, select, text
 
-from farebox.billing import allotments, carrying, hours, seals, tail, volumes
+from farebox.billing import allotments, carrying, hours, own_key_usage, own_keys, seals, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
@@ -153,7 +153,8 @@ def _post(
         seals.mark(database, connection, batch.id, now_us)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
-    volumes.count(database, connection, batch.charges, now_us, markups)
+    own_key_calls = _record_own_keys(database, connection, batch)
+    volumes.count(database, connection, batch.charges, now_us, markups, own_key_calls)
     hours.count(database, connection, batch.charges, now_us)
     touched = _move_scopes(database, connection, batch)
     changed = carrying.revised(connection, batch.charges) if batch.charges else ()
@@ -177,6 +178,15 @@ def _post(
         released=released,
         fresh=seals.Fresh(batch.id, now_us, batch.rows, batch.ordinary) if batch.rows else None,
     )
+
+
+def _record_own_keys(database: Database, connection: Connection, batch: Batch) -> dict[str, int]:
+    """What of a batch was answered by customers' own keys; nearly always nothing."""
+    place = USAGE_COLUMNS.index("record")
+    if not any(own_keys.MARK in str(row[place]) for row in batch.rows):
+        return {}
+    rows = [queries.UsageRow(*row) for row in batch.rows]  # pyright: ignore[reportArgumentType]
+    return own_key_usage.record(database, connection, rows)
 
 
 _ADVANCE = text(

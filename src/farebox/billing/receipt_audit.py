@@ -12,9 +12,8 @@ from typing import Any, cast
 import msgspec
 
 from farebox.billing.markup import Fees, marked_up_nano
-from farebox.billing.meter import CONTINUED_FLAG
+from farebox.billing.meter import CONTINUED_FLAG, REPORTED_COST_FLAG
 from farebox.billing.receipts import Content, NotCanonical, canonical, digest, parse
-from farebox.billing.settlement import REPORTED_COST_FLAG
 from farebox.billing.signatures import PublicKeys, opened
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, MoneyError, parse_amount, parse_percent, parse_unit_rate
 from farebox.wires.usage import Usage

@@ -22,9 +22,9 @@ from typing import Any, NoReturn, cast
 import msgspec
 
 from farebox.billing import evidence
+from farebox.billing.meter import REPORTED_COST_FLAG
 from farebox.billing.periods import format_moment
 from farebox.billing.records import Attempt, Settle
-from farebox.billing.settlement import REPORTED_COST_FLAG
 from farebox.catalog.price import Rates
 from farebox.money import format_amount, format_percent, format_unit_rate
 from farebox.storage.queries import UsageRow

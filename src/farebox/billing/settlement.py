@@ -14,7 +14,7 @@ from farebox.billing import seams
 from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.markup import Terms
-from farebox.billing.meter import CONTINUED_FLAG, Ending, Seen, Verdict, judge
+from farebox.billing.meter import CONTINUED_FLAG, REPORTED_COST_FLAG, Ending, Seen, Verdict, judge
 from farebox.billing.pricing import (
     Bill,
     Quote,
@@ -32,8 +32,6 @@ from farebox.wires.neutral import FailureKind
 from farebox.wires.usage import Usage
 
 ERROR_TEXT_MAX = 500
-REPORTED_COST_FLAG = "reported_cost"
-"""The row's amounts follow from the provider's own reported cost, not from its counts."""
 UNWRITTEN_MAX = 10_000
 """Settlements kept in memory while the journal cannot be written; new calls are refused long before."""
 

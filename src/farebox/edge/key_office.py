@@ -36,6 +36,8 @@ class Seen(msgspec.Struct, frozen=True):
 
     key: Key
     usage: KeyUsage
+    own_key_costs: KeyUsage
+    """What providers billed the customer itself for its calls by own keys."""
     balance: Balance | None
     """Of its own budget's current window; None when no call has used that yet."""
 
@@ -69,13 +71,19 @@ class Office:
         starts = {f"{window}_us": window_start_us(window, self.now_us) or 0 for window in ("day", "week", "month")}
         scopes = {key.id: key_scope(key.id, key.budget_window, self.now_us).id for key in found if key.budget_nano is not None}
 
-        def ask(connection: Connection) -> tuple[dict[str, KeyUsage], dict[str, Balance]]:
-            spent = key_queries.spent(connection, [key.id for key in found], **starts)
-            return spent, key_queries.balances(connection, list(scopes.values()))
+        ids = [key.id for key in found]
 
-        spent, balances = await self.request.library.read(ask)
+        def ask(connection: Connection) -> tuple[dict[str, KeyUsage], dict[str, KeyUsage], dict[str, Balance]]:
+            spent = key_queries.spent(connection, ids, **starts)
+            own = key_queries.own_key_costs(connection, ids, **starts)
+            return spent, own, key_queries.balances(connection, list(scopes.values()))
+
+        spent, own, balances = await self.request.library.read(ask)
         nothing = KeyUsage(0, 0, 0, 0)
-        return [Seen(key, spent.get(key.id, nothing), balances.get(scopes.get(key.id, ""))) for key in found]
+        return [
+            Seen(key, spent.get(key.id, nothing), own.get(key.id, nothing), balances.get(scopes.get(key.id, "")))
+            for key in found
+        ]
 
     async def page(
         self, *, offset: int, limit: int, disabled: bool = True, name: str | None = None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import carrying, customers, provider_keys, receipt_keys, seams
+from farebox.billing import carrying, customers, own_key_usage, provider_keys, receipt_keys, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
@@ -25,7 +25,7 @@ from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount
 from farebox.routing.own_keys import OwnKey
 from farebox.routing.shown import Overview
-from farebox.storage import queries
+from farebox.storage import key_queries, queries
 from farebox.storage.database import Database, StoreError
 from farebox.storage.provider_key_queries import ProviderKey
 from farebox.telemetry import exposition
@@ -86,6 +86,7 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder, vault: V
             policy=row.key.policy or row.account.policy,
             month=row.month,
             charged_nano=row.charged_nano,
+            own_key_calls=row.own_key_calls,
             tags=msgspec.json.decode(row.key.tags, type=tuple[str, ...]) if row.key.tags else (),
             permit=USUAL if allowed == USUAL else allowed,
             own_keys=tuple(_own_key(one, vault) for one in row.provider_keys),
@@ -184,6 +185,7 @@ class DatabaseLibrary:
         usage = (last.usage if last is not None else None) or Usage()
         charge = sum(row.charge_nano for row in rows)
         costs = [row.cost_nano for row in rows if row.cost_nano is not None]
+        costs += [beside[5] for beside in own_key_usage.rows_beside(rows)]
         return {
             "id": settled.id,
             "total_cost": dollars(charge),
@@ -206,7 +208,7 @@ class DatabaseLibrary:
             "native_finish_reason": last.native_finish_reason or None if last is not None else None,
             "streamed": settled.streamed,
             "cancelled": settled.cancelled,
-            "is_byok": False,
+            "is_byok": last is not None and last.own_key,
             "created_at": _time(settled.created_us),
             "origin": "",
             "app_id": None,
@@ -238,11 +240,15 @@ class DatabaseLibrary:
         month_us = int(datetime.strptime(window_name("month", now_us), "%Y-%m").replace(tzinfo=UTC).timestamp()) * 1_000_000
         scope = key_scope(principal.key, principal.window, now_us)
 
-        def ask(connection: Connection) -> tuple[queries.KeyUsage, queries.Balance | None]:
-            spent = queries.key_usage(connection, principal.key, day_us=day_us, week_us=week_us, month_us=month_us)
-            return spent, queries.scope_balance(connection, scope.id)
+        starts = {"day_us": day_us, "week_us": week_us, "month_us": month_us}
 
-        spent, balance = await self.read(ask)
+        def ask(connection: Connection) -> tuple[queries.KeyUsage, queries.KeyUsage | None, queries.Balance | None]:
+            spent = queries.key_usage(connection, principal.key, **starts)
+            own = key_queries.own_key_costs(connection, [principal.key], **starts).get(principal.key)
+            return spent, own, queries.scope_balance(connection, scope.id)
+
+        spent, own, balance = await self.read(ask)
+        own = own or queries.KeyUsage(0, 0, 0, 0)
         budget = principal.budget_nano
         remaining = None
         if budget is not None:
@@ -258,10 +264,10 @@ class DatabaseLibrary:
             "usage_daily": dollars(spent.day_nano),
             "usage_weekly": dollars(spent.week_nano),
             "usage_monthly": dollars(spent.month_nano),
-            "byok_usage": 0,
-            "byok_usage_daily": 0,
-            "byok_usage_weekly": 0,
-            "byok_usage_monthly": 0,
+            "byok_usage": dollars(own.total_nano),
+            "byok_usage_daily": dollars(own.day_nano),
+            "byok_usage_weekly": dollars(own.week_nano),
+            "byok_usage_monthly": dollars(own.month_nano),
             "is_free_tier": False,
             "is_management_key": "manage" in principal.permit.scopes,
             "is_provisioning_key": "manage" in principal.permit.scopes,

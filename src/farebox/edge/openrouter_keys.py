@@ -86,7 +86,11 @@ def _change(office: Office, body: Body, key: Key | None) -> KeyChange:
         if amount is None and body.has("limit_reset"):
             raise invalid("`limit_reset` needs a `limit` in dollars", param="limit_reset")
         budget = (amount, "none" if amount is None else window)
-    body.flag("include_byok_in_limit")  # there are no keys of customers' own with providers: both mean the same
+    if body.flag("include_byok_in_limit"):
+        raise invalid(
+            "`include_byok_in_limit` cannot be true: a limit counts what is charged here, of calls by own keys the fee",
+            param="include_byok_in_limit",
+        )
     given = any(name in body for name in _RESTRICTIONS.values())
     disabled = body.flag("disabled")
     return KeyChange(
@@ -116,7 +120,7 @@ def _one(seen: Seen) -> Page:
 
 
 def _shown(seen: Seen) -> dict[str, Any]:
-    key, usage = seen.key, seen.usage
+    key, usage, own = seen.key, seen.usage, seen.own_key_costs
     remaining = seen.remaining_nano
     return {
         "hash": key.id,
@@ -131,10 +135,10 @@ def _shown(seen: Seen) -> dict[str, Any]:
         "usage_daily": dollars(usage.day_nano),
         "usage_weekly": dollars(usage.week_nano),
         "usage_monthly": dollars(usage.month_nano),
-        "byok_usage": 0,
-        "byok_usage_daily": 0,
-        "byok_usage_weekly": 0,
-        "byok_usage_monthly": 0,
+        "byok_usage": dollars(own.total_nano),
+        "byok_usage_daily": dollars(own.day_nano),
+        "byok_usage_weekly": dollars(own.week_nano),
+        "byok_usage_monthly": dollars(own.month_nano),
         "created_at": format_moment(key.created_us),
         "updated_at": None,
         "expires_at": None if key.expires_us is None else format_moment(key.expires_us),

@@ -50,9 +50,13 @@ async def activity(gateway: Gateway, request: Question) -> Page:
         since_us = moment(asked, "date", now_us) // reports.US_PER_DAY * reports.US_PER_DAY
         until_us = since_us + reports.US_PER_DAY
     narrow = Narrow(since_us=since_us, until_us=until_us, account_id=principal.account, project=principal.project or None)
-    lines = await request.library.read(lambda c: reports.usage_lines(c, ("day", "model", "provider"), narrow))
+    groups: tuple[reports.Group, ...] = ("day", "model", "provider")
+    lines, own = await request.library.read(
+        lambda c: (reports.usage_lines(c, groups, narrow), reports.own_key_lines(c, groups, narrow))
+    )
     shown = _Shown(request.library.terms.display, now_us)
-    rows = [_activity_row(line, shown) for line in sorted(lines, key=lambda line: -int(line.groups[0])) if line.groups[2]]
+    told = sorted((line for line in lines if line.groups[2]), key=lambda line: -int(line.groups[0]))
+    rows = [_activity_row(line, own.get(line.groups, 0), shown) for line in told]
     return Page(200, _encode({"data": rows, **shown.rate}))
 
 
@@ -78,7 +82,7 @@ class _Shown:
         return {"usage_display": self._shown.convert(nano, self._rate)}
 
 
-def _activity_row(line: reports.UsageLine, shown: _Shown) -> dict[str, Any]:
+def _activity_row(line: reports.UsageLine, own_key_nano: int, shown: _Shown) -> dict[str, Any]:
     day, model, provider = line.groups
     return {
         "date": reports.shown("day", day),
@@ -89,7 +93,7 @@ def _activity_row(line: reports.UsageLine, shown: _Shown) -> dict[str, Any]:
         "usage": dollars(line.charge_nano),
         "usage_usd": format_amount(line.charge_nano),
         **shown.amount(line.charge_nano),
-        "byok_usage_inference": 0,
+        "byok_usage_inference": dollars(own_key_nano),
         "requests": line.calls,
         "prompt_tokens": line.prompt_tokens,
         "completion_tokens": line.completion_tokens,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from farebox.billing import evidence
 from farebox.billing.adjustments import CORRECTED_FLAG
+from farebox.billing.records import Attempt
 from farebox.reconciliation.judging import Earlier, Ours
 from farebox.storage.queries import UsageRow
 from farebox.storage.reconciliation_tables import reconciliation_findings, reconciliations
@@ -43,12 +44,15 @@ def attempts(connection: Connection, provider: str, from_us: int, until_us: int)
     )  # fmt: skip
     rows = connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}).mappings()
     for (hold_id, number), group in groupby(rows, key=lambda row: (row["hold_id"], row["attempt"])):
-        yield _ours(hold_id, number, [UsageRow(**row) for row in group])
+        found = [UsageRow(**row) for row in group]
+        known = evidence.attempt(found[-1])
+        assert known is not None, "only attempt 0 has no attempt record"
+        # What a customer's own key was used for is on the customer's bill, not on ours.
+        if not known.own_key:
+            yield _ours(hold_id, number, known, found)
 
 
-def _ours(hold_id: str, number: int, rows: list[UsageRow]) -> Ours:
-    known = evidence.attempt(rows[-1])
-    assert known is not None, "only attempt 0 has no attempt record"
+def _ours(hold_id: str, number: int, known: Attempt, rows: list[UsageRow]) -> Ours:
     costs = [row.cost_nano for row in rows if row.cost_nano is not None]
     cost = sum(costs) if costs else None
     counted = CORRECTED_FLAG in known.flags or known.basis not in NOT_COUNTED

@@ -1,13 +1,12 @@
 """Named queries about an account's keys, for those who manage them: pages, usage and balances of many keys at once."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
 
 from farebox.storage.queries import Balance, Key, KeyUsage
-from farebox.storage.tables import keys, scopes, usage
+from farebox.storage.tables import keys, own_key_usage, scopes, usage
 
 PAGE_MAX = 100
 """The most keys of one page."""
@@ -61,16 +60,22 @@ def spent(
     connection: Connection, key_ids: Collection[str], *, day_us: int, week_us: int, month_us: int
 ) -> dict[str, KeyUsage]:
     """What each key was charged in all, and since the starts of the day, the week and the month; absent = nothing."""
+    return _sums(connection, usage, usage.c.charge_nano, key_ids, (0, day_us, week_us, month_us))
 
-    def since(start_us: int) -> Any:
-        return func.coalesce(func.sum(usage.c.charge_nano).filter(usage.c.created_us >= start_us), 0)
 
-    rows = connection.execute(
-        select(usage.c.key_id, since(0), since(day_us), since(week_us), since(month_us))
-        .where(usage.c.key_id.in_(key_ids))
-        .group_by(usage.c.key_id)
-    )
-    return {row[0]: KeyUsage(*(int(value) for value in row[1:])) for row in rows}
+def own_key_costs(
+    connection: Connection, key_ids: Collection[str], *, day_us: int, week_us: int, month_us: int
+) -> dict[str, KeyUsage]:
+    """What providers billed the customer itself for each key's calls by own keys at them, of the same times."""
+    return _sums(connection, own_key_usage, own_key_usage.c.provider_nano, key_ids, (0, day_us, week_us, month_us))
+
+
+def _sums(
+    connection: Connection, table: Table, amount: ColumnElement[int], key_ids: Collection[str], starts_us: Sequence[int]
+) -> dict[str, KeyUsage]:
+    since = [func.coalesce(func.sum(amount).filter(table.c.created_us >= start_us), 0) for start_us in starts_us]
+    query = select(table.c.key_id, *since).where(table.c.key_id.in_(key_ids)).group_by(table.c.key_id)
+    return {row[0]: KeyUsage(*(int(value) for value in row[1:])) for row in connection.execute(query)}
 
 
 def balances(connection: Connection, scope_ids: Collection[str]) -> dict[str, Balance]:

@@ -104,6 +104,8 @@ class Principal(msgspec.Struct, frozen=True):
     month: str = ""
     charged_nano: int = 0
     """The account's volume (`billing.volumes`)."""
+    own_key_calls: int = 0
+    """Of the month, by keys of its own at providers."""
     project: Project | None = None
     budgets: tuple[Budget, ...] = ()
     """Those of the account that can concern the key."""
@@ -146,7 +148,7 @@ class Credits(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct, frozen=True):
-    """What a key was charged, by the start of the call. Nano-dollars."""
+    """What a key's calls came to, by their start. Nano-dollars."""
 
     total_nano: int
     day_nano: int
@@ -192,6 +194,7 @@ _PRINCIPAL = (
         *(column.label(f"account_{column.name}") for column in accounts.c if column.name != "id"),
         volumes.c.month,
         volumes.c.charged_nano,
+        volumes.c.own_key_calls,
     )
     .join(accounts, accounts.c.id == keys.c.account_id)
     .outerjoin(volumes, volumes.c.account_id == accounts.c.id)
@@ -202,7 +205,12 @@ def _principal(row: RowMapping) -> Principal:
     key = Key(**{name: row[name] for name in Key.__struct_fields__})
     account = {name: row[f"account_{name}"] for name in Account.__struct_fields__ if name != "id"}
     return Principal(
-        row["digest"], key, Account(id=row["account_id"], **account), row["month"] or "", row["charged_nano"] or 0
+        row["digest"],
+        key,
+        Account(id=row["account_id"], **account),
+        row["month"] or "",
+        row["charged_nano"] or 0,
+        row["own_key_calls"] or 0,
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.selectable import TableValuedAlias
 
-from farebox.storage.tables import usage
+from farebox.storage.tables import own_key_usage, usage
 
 US_PER_HOUR = 3_600_000_000
 US_PER_DAY = 24 * US_PER_HOUR
@@ -112,6 +112,16 @@ def usage_lines(
     return [
         UsageLine(tuple(row[:width]), *(int(value) for value in row[width:])) for row in connection.execute(query)
     ]
+
+
+def own_key_lines(connection: Connection, by: Sequence[Group], narrow: Narrow) -> dict[tuple[str | int, ...], int]:
+    """What providers billed customers themselves, nano-dollars, by the same groups (but tags)."""
+    columns = [_COLUMNS[name].label(f"group_{name}") for name in by]
+    beside = own_key_usage.c
+    same = (beside.hold_id == usage.c.hold_id) & (beside.attempt == usage.c.attempt) & (beside.revision == usage.c.revision)
+    query = select(*columns, func.sum(beside.provider_nano)).select_from(own_key_usage.join(usage, same))
+    query = narrow.apply(query).group_by(*columns).limit(LINES_MAX)
+    return {tuple(row[:-1]): int(row[-1]) for row in connection.execute(query)}
 
 
 def _tags(connection: Connection) -> TableValuedAlias:

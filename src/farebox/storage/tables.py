@@ -217,8 +217,28 @@ volumes = Table(
     Column("account_id", Text, primary_key=True),
     Column("month", Text, nullable=False),
     Column("charged_nano", BigInteger, nullable=False),
+    Column("own_key_calls", BigInteger, nullable=False, server_default=text("0")),
 )
-"""What an account was charged in the UTC month named, by the usage transfers of that month: see `billing.volumes`."""
+"""What an account was charged in the UTC month named, by the usage transfers of that month, and how many calls were answered by
+its own keys at providers: see `billing.volumes`."""
+
+own_key_usage = Table(
+    "own_key_usage",
+    METADATA,
+    Column("hold_id", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("account_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("provider_nano", BigInteger, nullable=False),
+    Column("counted", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("posted_us", BigInteger, nullable=False),
+    Index(None, "account_id", "posted_us"),
+    Index(None, "key_id", "created_us"),
+)
+"""Beside the usage rows of attempts by customers' own keys: what the provider bills the customer itself. A correction's amount is
+a difference, as its row's. `counted`: the call is one of those that a month has some free of."""
 
 usage = Table(
     "usage",
