@@ -493,8 +493,8 @@ class Worker:
         holds = Holds(self.store, clock, self.run_money, journal.commit)
         self.books = Books(journal, holds, clock, life, bill_partial=config.billing.bill_partial)
         usual = Limits(requests_per_minute=config.limits.requests_per_minute, concurrent_calls=config.limits.concurrent_calls)
-        self.vault = Vault(loaded.byok_master_file)
-        lookup = principal_lookup(self.database, usual, make_ladder(loaded), self.vault)
+        vault = Vault(loaded.byok_master_file)
+        lookup = principal_lookup(self.database, usual, make_ladder(loaded), vault)
         attempts = config.attempts
         self.gateway = Gateway(
             market=market,
@@ -546,6 +546,7 @@ class Worker:
             run_dir,
             invoice_terms(loaded),
             loaded.receipt_keys_file,
+            vault,
             card_terms(loaded),
             signup_desk(loaded),
         )

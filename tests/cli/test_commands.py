@@ -32,6 +32,12 @@ KEYS: dict[tuple[str, ...], Any] = {
             "allowed_ips",
         },
     },
+    ("byok", "list"): {
+        "keys": {
+            "id", "account", "account_name", "provider", "name", "hint", "state", "always_use", "position", "project", "keys",
+            "created_at", "changed_at",
+        },
+    },
     ("projects", "create", "web", "--account", "default"): {"id", "name", "account"},
     ("projects", "list", "--account", "default"): {"projects": {"id", "name", "state", "created_at"}},
     ("budgets", "create", "50", "--account", "default", "--end-user", "*"): {"id", "account", "kind", "subject", "amount"},
@@ -61,6 +67,10 @@ KEYS: dict[tuple[str, ...], Any] = {
 def test_json_has_these_names_and_no_others(shell: Shell, words: tuple[str, ...]) -> None:
     shell("projects", "create", "shop", "--account", "default")
     shell("budgets", "create", "5", "--account", "default", "--project", "shop")
+    if words[0] == "byok":
+        secret = shell.folder / "secret"
+        secret.write_text("sk-customer-secret-0001")
+        shell("byok", "add", "default", "lab", "--secret-file", str(secret))
     said = shell.json(*words)
     wanted = KEYS[words]
     if isinstance(wanted, set):

@@ -15,8 +15,9 @@ from tests.scenarios.test_invoices import INVOICES, last_month
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
 
 from farebox.app import read_pepper
-from farebox.billing import customers
+from farebox.billing import customers, provider_keys
 from farebox.billing.periods import month_before, month_of
+from farebox.billing.provider_keys import NewProviderKey
 from farebox.cli.setup import MadeKey, make_key
 from farebox.config import load
 from farebox.edge.app import CALLS
@@ -25,6 +26,7 @@ from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.simulator.testing import SimulatorProcess
 from farebox.storage import tables
 from farebox.storage.database import Database
+from farebox.vault.vault import Vault
 
 Kind = Literal["usual", "calls", "reads", "manages", "disabled", "expired", "revoked"]
 KINDS: tuple[Kind, ...] = ("usual", "calls", "reads", "manages", "disabled", "expired", "revoked")
@@ -59,6 +61,8 @@ class Tenant:
     """A generation by place."""
     fodder: dict[str, MadeKey] = field(default_factory=dict[str, MadeKey])
     """A key by place that is there to be managed."""
+    own_keys: dict[str, str] = field(default_factory=dict[str, str])
+    """A key of its own at a provider, disabled, by place."""
     invoice: str = ""
     day: str = ""
     """On which its calls were sealed."""
@@ -68,6 +72,7 @@ class Tenant:
         found = {mark(self.name, place) for place in places}
         found |= {made.id for (place, _), made in self.keys.items() if place in places}
         found |= {made.id for place, made in self.fodder.items() if place in places}
+        found |= {id for place, id in self.own_keys.items() if place in places}
         found |= {self.calls[place] for place in places} | {self.projects[place] for place in places if place}
         if "" in places:
             found |= {self.account, self.name, self.invoice}
@@ -101,6 +106,10 @@ def about_key(path: str) -> Callable[[Tenant, str], str]:
     return lambda tenant, place: path.format(key=tenant.fodder[place].id)
 
 
+def about_own_key(tenant: Tenant, place: str) -> str:
+    return f"/v1/byok/{tenant.own_keys[place]}"
+
+
 def key_body(**more: Any) -> Callable[[Tenant, str], Any]:
     return lambda tenant, place: {"key": tenant.fodder[place].id, **more}
 
@@ -129,6 +138,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/keys/*"): Row(MANAGERS, about_key("/v1/keys/{key}"), named=True),
     ("PATCH", "/keys/*"): Row(MANAGERS, about_key("/v1/keys/{key}"), lambda t, p: {"limit": 3}, named=True),
     ("DELETE", "/keys/*"): Row(MANAGERS, about_key("/v1/keys/{key}"), named=True),
+    ("GET", "/byok"): Row(MANAGERS, at("/v1/byok")),
+    ("POST", "/byok"): Row(MANAGERS, at("/v1/byok"), lambda t, p: {"provider": "lab", "key": "sk-customer"}, created=201),
+    ("GET", "/byok/*"): Row(MANAGERS, about_own_key, named=True),
+    ("PATCH", "/byok/*"): Row(MANAGERS, about_own_key, lambda t, p: {"key": "sk-customer-2", "always_use": True}, named=True),
+    ("DELETE", "/byok/*"): Row(MANAGERS, about_own_key, named=True),
     ("POST", "/key/generate"): Row(MANAGERS, at("/key/generate"), lambda t, p: {"key_alias": "made"}),
     ("GET", "/key/info"): Row(MANAGERS, about_key("/key/info?key={key}"), named=True),
     ("GET", "/key/list"): Row(MANAGERS, at("/key/list?return_full_object=true&size=100")),
@@ -155,7 +169,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "/route/explain"): Row(CALLERS, at("/v1/route/explain"), lambda t, p: CHAT),
 }
-DESTROYS = {("DELETE", "/keys/*"), ("POST", "/key/delete")}
+DESTROYS = {("DELETE", "/keys/*"), ("POST", "/key/delete"), ("DELETE", "/byok/*")}
 
 
 class World:
@@ -186,7 +200,22 @@ class World:
             for kind in KINDS:
                 tenant.keys[place, kind] = self.key(tenant, place, kind)
             tenant.fodder[place] = self.key(tenant, place, "usual")
+            tenant.own_keys[place] = self.own_key(tenant, place)
         return tenant
+
+    def own_key(self, tenant: Tenant, place: str) -> str:
+        new = NewProviderKey(
+            id=self.ids.new("byok"),
+            account_id=tenant.account,
+            provider="lab",
+            secret=mark(tenant.name, place),
+            hint=mark(tenant.name, place),
+            name=mark(tenant.name, place),
+            project=tenant.projects[place],
+            disabled=True,
+        )
+        provider_keys.create(self.database, Vault(self.loaded.byok_master_file), new, now_us=self.clock.now_us())
+        return new.id
 
     def key(self, tenant: Tenant, place: str, kind: Kind) -> MadeKey:
         made = make_key(
@@ -221,9 +250,11 @@ class World:
         def ask(connection: Any) -> list[tuple[Any, ...]]:
             columns = [column for column in keys.c if column.name != "last_used_us"]
             query = select(*columns).where(keys.c.account_id == tenant.account, keys.c.project.in_(within)).order_by(keys.c.id)
+            own = tables.provider_keys
+            owned = select(own).where(own.c.account_id == tenant.account, own.c.project.in_(within)).order_by(own.c.id)
             projects = select(tables.projects).where(tables.projects.c.account_id == tenant.account)
             accounts = select(tables.accounts).where(tables.accounts.c.id == tenant.account)
-            return [tuple(row) for one in (query, projects, accounts) for row in connection.execute(one)]
+            return [tuple(row) for one in (query, owned, projects, accounts) for row in connection.execute(one)]
 
         return self.database.read(ask)
 
@@ -283,6 +314,10 @@ def test_who_gets_in(world: World, method: str, path: str) -> None:
             assert reply.status == wanted, (kind, place, reply.body)
             if (method, path) in DESTROYS and wanted == 200:
                 tenant.fodder[place] = world.key(tenant, place, "usual")
+                tenant.own_keys[place] = world.own_key(tenant, place)
+            if (method, path) == ("POST", "/byok") and wanted == 201:
+                made = reply.json()["data"]["id"]
+                assert world.box.request("DELETE", f"/v1/byok/{made}", None, key=secret).status == 200
             assert not any(found in reply.body.decode() for found in world.tenants[1].marks(*PLACES))
             if wanted >= 400:
                 assert reply.json()["error"]["message"]
@@ -306,7 +341,8 @@ def test_what_is_anothers_does_not_exist(world: World, method: str, path: str) -
                 assert reply.status == wanted, (kind, place, owner.name, other, reply.body)
             shown = reply.body.decode()
             # What was sent with the question may come back in the sentence that refuses it.
-            asked = {owner.calls[other], owner.fodder[other].id, owner.invoice} if row.named else set[str]()
+            named = {owner.calls[other], owner.fodder[other].id, owner.own_keys[other], owner.invoice}
+            asked = named if row.named else set[str]()
             leaked = [found for found in hidden - asked if found and found in shown]
             assert not leaked, (kind, place, owner.name, other, leaked)
         assert world.state(owner, other) == before, "nothing of it has changed"

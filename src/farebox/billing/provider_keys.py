@@ -31,6 +31,8 @@ PER_PROVIDER_MAX = 10
 """Of one account: each of them is an attempt more that a call may make."""
 KEY_IDS_MAX = 100
 """API keys that one provider key may be limited to."""
+ID_CHARS_MAX = 128
+"""How much of an unknown id a message repeats."""
 REWRAPPED_AT_ONCE_MAX = 200
 
 
@@ -105,7 +107,7 @@ def create(database: Database, vault: Vault, new: NewProviderKey, *, now_us: int
             "id": new.id,
             "account_id": new.account_id,
             "project": new.project,
-            "key_ids": _key_ids(connection, new.account_id, new.key_ids),
+            "key_ids": _key_ids(connection, new.account_id, new.project, new.key_ids),
             "provider": new.provider,
             "name": new.name,
             "hint": new.hint,
@@ -153,11 +155,12 @@ def change(
             values["always_use"] = wanted.always_use
         if wanted.disabled is not UNSET:
             values["disabled_us"] = (before.disabled_us or now_us) if wanted.disabled else None
-        if wanted.project is not UNSET:
-            _check_project(connection, before.account_id, wanted.project)
-            values["project"] = wanted.project
-        if wanted.key_ids is not UNSET:
-            values["key_ids"] = _key_ids(connection, before.account_id, wanted.key_ids)
+        project = before.project if wanted.project is UNSET else wanted.project
+        if project != before.project:
+            _check_project(connection, before.account_id, project)
+        if project != before.project or wanted.key_ids is not UNSET:
+            ids = before.key_list if wanted.key_ids is UNSET else wanted.key_ids
+            values |= {"project": project, "key_ids": _key_ids(connection, before.account_id, project, ids)}
         if wanted.secret is not UNSET:
             secret, hint = wanted.secret
             master = _sealing(connection, vault, now_us)
@@ -300,16 +303,18 @@ def _locked(connection: Connection, id: str, within: str | None) -> ProviderKey:
     return ProviderKey(**row)
 
 
-def _key_ids(connection: Connection, account_id: str, ids: Sequence[str]) -> str:
-    """The column's JSON: ids of this account's keys, each once."""
+def _key_ids(connection: Connection, account_id: str, project: str, ids: Sequence[str]) -> str:
+    """The column's JSON: ids of keys of this account, or, if there is one, of the project, each once."""
     wanted = list(dict.fromkeys(ids))
     if len(wanted) > KEY_IDS_MAX:
         raise CommandRefused(f"a provider key is limited to at most {KEY_IDS_MAX} API keys; give those a project instead")
     alive = select(keys.c.id).where(keys.c.account_id == account_id, keys.c.revoked_us.is_(None), keys.c.id.in_(wanted))
+    if project:
+        alive = alive.where(keys.c.project == project)
     known = set(connection.execute(alive).scalars())
     for id in wanted:
         if id not in known:
-            raise NotFound(f"the API key `{id}` does not exist")
+            raise NotFound(f"the API key `{id[:ID_CHARS_MAX]}` does not exist" + (" in the project" if project else ""))
     return msgspec.json.encode(wanted).decode() if wanted else ""
 
 

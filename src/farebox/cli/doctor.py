@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from farebox.app import make_ladder, make_market, make_router, read_pepper
-from farebox.billing import card_payments, journal, poster, receipt_keys, seals
+from farebox.billing import card_payments, journal, poster, provider_keys, receipt_keys, seals
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.receipt_keys import KeyFileError
 from farebox.catalog import loader
@@ -21,7 +21,11 @@ from farebox.processes import local_model
 from farebox.processes.courier import all_channels
 from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate, queries
+from farebox.storage import provider_key_queries as stored
 from farebox.storage.database import Database, StoreError
+from farebox.vault.envelope import CannotOpen
+from farebox.vault.master_file import MasterFileError
+from farebox.vault.vault import Vault
 
 PRICE_AGE_DAYS = 45
 DISK_FREE_BYTES_MIN = 256 * 2**20
@@ -44,6 +48,7 @@ def examine(path: Path) -> list[Finding]:
     except ConfigError as error:
         return [Finding("problem", "configuration", str(error), f"edit {path}, or `farebox init --data {path.parent}`")]
     found = [Finding("ok", "configuration", str(loaded.path)), _clock(), _disk(loaded), _pepper(loaded)]
+    found += _byok_file(loaded)
     found += _providers(loaded)
     found += _database(loaded)
     found.append(_prices())
@@ -73,6 +78,32 @@ def _pepper(loaded: Loaded) -> Finding:
     if mode & 0o077:
         return Finding("problem", "pepper", f"{loaded.pepper_file} can be read by others", f"chmod 600 {loaded.pepper_file}")
     return Finding("ok", "pepper", "present and private")
+
+
+def _byok_file(loaded: Loaded) -> list[Finding]:
+    """Nothing to say where no customer has a key of its own yet."""
+    try:
+        masters = Vault(loaded.byok_master_file).masters()
+    except MasterFileError as error:
+        return [Finding("problem", "byok master key", str(error), "until then customers' own keys at providers are not used")]
+    return [Finding("ok", "byok master key", f"present and private; keys in it: {len(masters)}")] if masters else []
+
+
+def _byok(loaded: Loaded, database: Database) -> list[Finding]:
+    vault = Vault(loaded.byok_master_file)
+    broken: list[str] = []
+    count, last = 0, ""
+    while page := database.read(lambda connection, since=last: stored.after(connection, since, stored.PAGE_MAX)):
+        count, last = count + len(page), page[-1].id
+        for key in page:
+            try:
+                vault.open(key.sealed, provider_keys.place(key), key.master)
+            except CannotOpen as error:
+                broken.append(f"{key.id}: {error}")
+    if broken:
+        said = f"cannot be opened: {len(broken)} of {count}; {broken[0]}"
+        return [Finding("problem", "byok", said, "restore byok-master.json, or have the owners store those keys again")]
+    return [Finding("ok", "byok", f"customers' own keys at providers: {count}")] if count else []
 
 
 def _providers(loaded: Loaded) -> list[Finding]:
@@ -105,7 +136,7 @@ def _database(loaded: Loaded) -> list[Finding]:
                 return [Finding("problem", "database", str(error), "`farebox serve` brings it up to date at its start")]
             found = [Finding("ok", "database", f"schema {migrate.current(database)}")]
             found += _journals(loaded, poster.positions(database))
-            found += [_alerts(loaded, database), _tiers(loaded, database), *_cards(loaded, database)]
+            found += [_alerts(loaded, database), _tiers(loaded, database), *_cards(loaded, database), *_byok(loaded, database)]
             return [*found, _receipts(loaded, database)]
     except StoreError as error:
         return [Finding("problem", "database", str(error), "check `database.url` and that the server is up")]

@@ -27,6 +27,7 @@ from farebox.routing.shown import Overview, keys_json, offers_json, places_json
 from farebox.routing.target import Target
 from farebox.storage.database import Database
 from farebox.telemetry import TEXT_TYPE
+from farebox.vault.vault import Vault
 
 _encode = msgspec.json.Encoder().encode
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Library(Protocol):
     """What is paid by card; None: nothing."""
     signup: Desk | None
     """Sign-ups over the network; None: there are none."""
+    vault: Vault
+    """Seals customers' own keys at providers."""
     waiting: int
     """Requests that wait for a page to pay on."""
 

@@ -128,7 +128,7 @@ class Office:
             name=wanted.name or "",
             digest=self.gateway.keyring.digest(secret),
             hint=secrets.hint(secret),
-            project=self._project(wanted.project or ""),
+            project=self.project_for(wanted.project or ""),
             expires_us=wanted.expires_us or None,
             budget_nano=budget,
             budget_window=window,
@@ -139,16 +139,16 @@ class Office:
             metadata=wanted.metadata or "",
             disabled_us=self.now_us if wanted.disabled else None,
         )
-        await self._command(lambda database: customers.create_key(database, new, now_us=self.now_us, by=self._by))
+        await self.command(lambda database: customers.create_key(database, new, now_us=self.now_us, by=self.by))
         return await self._again(new.id), secret
 
     async def change(self, key: Key, change: KeyChange) -> Seen:
         self._may_change(key)
         if change.project is not UNSET:
-            change = msgspec.structs.replace(change, project=self._project(change.project))
-        await self._command(
+            change = msgspec.structs.replace(change, project=self.project_for(change.project))
+        await self.command(
             lambda database: customers.change_key(
-                database, key.id, change, now_us=self.now_us, within=self.principal.account, by=self._by
+                database, key.id, change, now_us=self.now_us, within=self.principal.account, by=self.by
             )
         )
         return await self._again(key.id)
@@ -157,7 +157,7 @@ class Office:
         """Give a key a new secret, shown this one time; the one before works on for the overlap."""
         self._may_change(key)
         secret = secrets.make(os.urandom(secrets.SECRET_BYTES))
-        await self._command(
+        await self.command(
             lambda database: customers.rotate_key(
                 database,
                 key.id,
@@ -166,7 +166,7 @@ class Office:
                 overlap_us=overlap_us,
                 now_us=self.now_us,
                 within=self.principal.account,
-                by=self._by,
+                by=self.by,
             )
         )
         return await self._again(key.id), secret
@@ -178,15 +178,15 @@ class Office:
 
         def work(database: Database) -> None:
             for key in found:
-                customers.revoke_key(database, key.id, now_us=self.now_us, within=self.principal.account, by=self._by)
+                customers.revoke_key(database, key.id, now_us=self.now_us, within=self.principal.account, by=self.by)
 
-        await self._command(work)
+        await self.command(work)
 
     @property
-    def _by(self) -> Actor:
+    def by(self) -> Actor:
         return Actor(f"key:{self.principal.key}", address_of(self.gateway, self.request))
 
-    def _project(self, project: str) -> str:
+    def project_for(self, project: str) -> str:
         """Where a key may be put: a caller in a project puts it there, and nowhere else."""
         own = self.principal.project
         if own and project not in ("", own):
@@ -201,7 +201,7 @@ class Office:
                 should_retry=False,
             )
 
-    async def _command(self, work: Callable[[Database], None]) -> None:
+    async def command(self, work: Callable[[Database], None]) -> None:
         try:
             await self.request.library.command(work)
         except NotFound as error:

@@ -142,6 +142,7 @@ class DatabaseLibrary:
         run_dir: Path,
         terms: Terms,
         receipt_keys_file: Path,
+        vault: Vault,
         cards: CardTerms | None = None,
         signup: Desk | None = None,
     ) -> None:
@@ -151,6 +152,7 @@ class DatabaseLibrary:
         self._run_dir = run_dir
         self.terms = terms
         self._receipt_keys_file = receipt_keys_file
+        self.vault = vault
         self.cards = cards
         self.signup = signup
         self.waiting = 0

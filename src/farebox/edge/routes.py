@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.edge import info, litellm_keys, newapi, openrouter_keys, receipts, signup, statements, stripe_webhook, topups
+from farebox.edge import byok, info, litellm_keys, newapi, openrouter_keys, receipts, signup, statements, stripe_webhook, topups
 from farebox.gateway import Gateway
 
 Reader = Callable[[Gateway, info.Question], Awaitable[info.Page]]
@@ -51,6 +51,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/keys/*", openrouter_keys.get_key, "manage"),
     Route("PATCH", "/keys/*", openrouter_keys.change_key, "manage"),
     Route("DELETE", "/keys/*", openrouter_keys.delete_key, "manage"),
+    Route("GET", "/byok", byok.list_keys, "manage"),
+    Route("POST", "/byok", byok.create_key, "manage"),
+    Route("GET", "/byok/*", byok.get_key, "manage"),
+    Route("PATCH", "/byok/*", byok.change_key, "manage"),
+    Route("DELETE", "/byok/*", byok.delete_key, "manage"),
     Route("POST", "/key/generate", litellm_keys.generate, "manage"),
     Route("GET", "/key/info", litellm_keys.info, "key"),
     Route("GET", "/key/list", litellm_keys.list_keys, "manage"),

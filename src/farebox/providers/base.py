@@ -69,3 +69,8 @@ class Provider(msgspec.Struct, frozen=True):
     makes: tuple[str, ...] = ()
     """Vendor parts of slugs (`openai/…`) that are this provider's own models: when two providers use one id for different
     models, the maker's meaning wins."""
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether customers can have a key of their own there: not on the operator's own machines."""
+        return self.kind != "local"
