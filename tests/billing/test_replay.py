@@ -8,6 +8,7 @@ import pytest
 from tests.support.shell import Shell
 
 from farebox.billing import customers
+from farebox.billing.markup import Fees
 from farebox.catalog.price import Rates
 from farebox.config import ConfigError, load
 from farebox.config_overlay import laid_over
@@ -191,9 +192,10 @@ def test_what_cannot_be_replayed_is_counted_and_named(past: Past) -> None:
     past.served("x-dear", usage=Usage(input=10), attempt={"charge_nano": 0, "outcome": "truncated"})
     past.served("x-dear", attempt={"flags": ("seam",)})
     past.served("x-dear", requested="policy/gone")
+    past.served("x-dear", attempt={"fees": Fees(own_key=True), "cost_nano": 0})
     told = past.replay(CHEAP_FIRST)
     left = {one["why"]: one["calls"] for one in told["left_out"]}
-    assert left == {"unpaid": 1, "in_parts": 1, "unsorted": 1, "refused_now": 1}
+    assert left == {"unpaid": 1, "in_parts": 1, "own_key": 1, "unsorted": 1, "refused_now": 1}
     assert told["proposed"]["calls"] == 1
     refused = past.replay('[policies.dear-first]\nonly = ["cheap"]\nmax_price = { prompt = "0.01" }\n')["refused"]
     assert refused["present"]["calls"] == 1 and "no offer of `m/x`" in refused["reasons"][0]["reason"]

@@ -21,11 +21,12 @@ OTHERS = "others"
 WIRES = {"messages": "anthropic_messages"}
 """Surfaces that do not speak chat completions."""
 
-Left = Literal["unpaid", "in_parts", "unsorted", "unknown_key", "refused_now"]
+Left = Literal["unpaid", "in_parts", "own_key", "unsorted", "unknown_key", "refused_now"]
 LEFT: dict[Left, str] = {
     "unpaid": "nobody paid for them: failed, refused, or free",
     "in_parts": "several attempts were paid for: broken streams that others completed, answers that were rated, or that a "
     "stronger model replaced",
+    "own_key": "a key of the customer's own answered, which no house's price or order concerns",
     "unsorted": "their policy sorts calls by what they say, and which tier they were is not clear from the model that answered",
     "unknown_key": "their key is gone",
     "refused_now": "the present configuration refuses them already",
@@ -119,6 +120,9 @@ def _recorded(rows: list[UsageRow], left: Counter[Left]) -> tuple[UsageRow, Reco
         left["unpaid"] += 1
         return None
     attempt = last[paid[0]]
+    if attempt.own_key:
+        left["own_key"] += 1
+        return None
     if len(paid) > 1 or SEAM_FLAG in attempt.flags or ESCALATED_FLAG in attempt.flags:
         left["in_parts"] += 1
         return None
