@@ -286,7 +286,7 @@ MONEY = (
     "billing.credit_notes", "billing.compare", "billing.price_book",
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
     "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "config_payments",
-    "billing.receipts", "billing.receipt_forms", "billing.receipt_audit", "billing.check_seals",
+    "billing.receipts", "billing.receipt_forms", "billing.receipt_audit", "billing.check_seals", "billing.seal_runs",
     "billing.reversals", "billing.check_cards", "billing.auto_topups",
 )  # fmt: skip
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
-from tests.support.chains import PUBLIC, SIGNER, audited, exported
+from tests.support.chains import PUBLIC, SIGNER, audited, exported, sealed
 
 from farebox.app import real_outside
-from farebox.billing import adjustments, check_seals, seals
+from farebox.billing import adjustments, check_seals, seal_runs, seals
 from farebox.billing.receipt_audit import audit
 from farebox.billing.receipts import START, canonical
 from farebox.billing.seals import SealBroken
@@ -96,7 +96,7 @@ def test_a_sealer_may_be_killed_at_any_moment(world, when):
     busy(world)
     killed = subprocess.run([sys.executable, str(PROCESS), world.url, "2", when], timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    done = world.database.read(lambda c: c.execute(select(func.count()).select_from(tables.seals)).scalar_one())
+    done = len(sealed(world.database))
     assert done == (4 if when == "before" else 6)
     ended = subprocess.run([sys.executable, str(PROCESS), world.url, "2", "never"], timeout=60)
     assert ended.returncode == 0 and marks(world) == 0
@@ -188,7 +188,7 @@ def test_a_seal_is_never_changed(world):
 
     busy(world)
     seal_all(world)
-    for sql in ("UPDATE seals SET number = number + 100", "DELETE FROM seals"):
+    for sql in ("UPDATE seal_runs SET number = number + 100", "DELETE FROM seal_runs"):
         with pytest.raises(RowRefused):
             world.database.write(lambda connection, sql=sql: connection.exec_driver_sql(sql))
 
@@ -222,7 +222,7 @@ def test_what_waits_grows_less_however_much_is_posted(world, tmp_path, monkeypat
     def unsealed():
         count = select(func.count())
         rows = world.database.read(lambda c: c.execute(count.select_from(tables.usage)).scalar_one())
-        return rows - world.database.read(lambda c: c.execute(count.select_from(tables.seals)).scalar_one())
+        return rows - len(sealed(world.database))
 
     waiting = [unsealed()]
     try:
@@ -268,6 +268,7 @@ def test_rows_just_posted_are_not_read_again(world):
     assert posted.fresh is not None and len(posted.fresh.rows) == len(calls) == 4
     assert seals.seal(world.database, world.clock, fresh=posted.fresh).rows == 4
     assert audited(world.database).receipts == 4
+    world.clock.us += 1
     worker.call(key, SMALL, hold_nano=DOLLAR)
     posted = world.post()
     forged = [(*row[:13], row[13] + 1, *row[14:]) for row in posted.fresh.rows]
@@ -277,9 +278,12 @@ def test_rows_just_posted_are_not_read_again(world):
         audited(world.database)
 
 
-@pytest.mark.parametrize("other", ["a batch", "too many"])
+@pytest.mark.parametrize("other", ["a batch", "too many", "the same moment"])
 def test_rows_that_may_be_sealed_in_part_are_read(world, other):
     worker, key = world.worker(), world.key(world.account(100 * DOLLAR))
+    if other == "the same moment":
+        worker.call(key, SMALL, hold_nano=DOLLAR)
+        assert seals.seal(world.database, world.clock, fresh=world.post().fresh).rows == 1
     for _ in range(3):
         worker.call(key, SMALL, hold_nano=DOLLAR)
     posted = world.post()
@@ -289,7 +293,30 @@ def test_rows_that_may_be_sealed_in_part_are_read(world, other):
     rows_max = 2 if other == "too many" else seals.ROWS_MAX
     while seals.seal(world.database, world.clock, rows_max=rows_max, fresh=fresh).more:
         fresh = None
-    assert audited(world.database).receipts == 3
+    assert audited(world.database).receipts == (4 if other == "the same moment" else 3)
+
+
+def test_a_run_is_no_longer_than_what_is_read_for_one_receipt(world, monkeypatch):
+    """Whatever the sizes: every receipt is found, by its call and by its number, and those after any number."""
+    monkeypatch.setattr(seals, "RUN_MAX", 2)
+    monkeypatch.setattr(seal_runs, "RUNS_AT_ONCE", 2)
+    busy(world, accounts=1)
+    seal_all(world)
+    places = sealed(world.database)
+    account = places[0][0].account_id
+    assert [len(run) for run in world.database.read(lambda c: list(seal_runs.in_order(c)))] == [2, 2, 1, 2, 2, 2, 2, 1]
+    assert audited(world.database).receipts == 14 and world.check() == []
+
+    def work(connection):
+        for number, (_, (hold, attempt, _)) in enumerate(places, 1):
+            contents = [content for _, content in seals.of_call(connection, account, hold)]
+            (mine,) = (content for content in contents if content["attempt"] == attempt)
+            assert mine["chain"]["number"] == number
+            (next_one,) = seals.of_day(connection, account, "2026-11-23", after=number - 1, limit=1)
+            assert next_one == mine
+        assert seals.of_day(connection, account, "2026-11-23", after=14) == []
+
+    world.database.read(work)
 
 
 # --- `farebox ledger check` ---------------------------------------------------------------------------------------------------
@@ -304,18 +331,37 @@ DAMAGES = {
     ),
     "a record that says nothing": ("UPDATE usage SET record = '{{}}' WHERE {row}", ["the usage row of receipt 3 cannot be read"]),
     "a row that is gone": ("DELETE FROM usage WHERE {row}", ["the usage row of receipt 3 is gone"]),
-    "a seal that is gone": (
-        "DELETE FROM seals WHERE {row}", ["receipt 3 is missing before this one", "has no seal, nor waits for one"],
+    "seals that are gone": (
+        "DELETE FROM seal_runs WHERE {run}", ["receipts 1 to 5 are missing before this one", *["has no seal, nor waits"] * 5],
     ),
-    "the last seal that is gone": ("DELETE FROM seals WHERE {last}", ["has no seal, nor waits for one"]),
+    "the last seals that are gone": ("DELETE FROM seal_runs WHERE {last_run}", ["has no seal, nor waits for one"] * 5),
     "a digest": (
-        "UPDATE seals SET digest = {other} WHERE {row}",
+        "UPDATE seal_runs SET digests = {other} WHERE {run}",
         ["not what it was when it was sealed as receipt 3", "not what it was when it was sealed as receipt 4"],
     ),
+    "a seal of another call": (
+        "UPDATE seal_runs SET receipts = replace(receipts, '{hold}', 'gen-other') WHERE {run}",
+        ["the usage row of receipt 3 is gone", "has no seal, nor waits for one"],
+    ),
+    "a seal that is there twice": (
+        "UPDATE seal_runs SET receipts = replace(receipts, '{hold}', '{next_hold}') WHERE {run}",
+        ["not what it was when it was sealed as receipt 3", "the usage row has 2 seals", "has no seal, nor waits for one"],
+    ),
+    "receipts that cannot be read": (
+        "UPDATE seal_runs SET receipts = '[]]' WHERE {run}",
+        [*(f"the usage row of receipt {number} is gone" for number in range(1, 6)), *["has no seal, nor waits"] * 5],
+    ),
+    "a run that is moved": (
+        "UPDATE seal_runs SET number = number + 1 WHERE {run}",
+        [
+            "receipt 1 is missing before this one", *(f"when it was sealed as receipt {number}" for number in (3, 4, 5, 6)),
+            "numbered 6 after receipt 6",
+        ],
+    ),
     "another account's": ("UPDATE usage SET account_id = 'acc-else' WHERE {row}", ["is of a usage row of the account acc-else"]),
-    "another form": ("UPDATE seals SET format = 9 WHERE {row}", ["has a form that is not known here: 9"]),
+    "another form": ("UPDATE seal_runs SET format = 9 WHERE {run}", ["has a form that is not known here: 9"] * 5),
     "a day that has not come": (
-        "UPDATE seals SET day = '2999-01-01', number = 1 WHERE {last}", ["a day after 2026-11-23", "is not what"],
+        "UPDATE seal_runs SET day = '2999-01-01', number = 1 WHERE {last_run}", ["a day after 2026-11-23", *["is not what"] * 5],
     ),
     "a mark that was taken": ("DELETE FROM unsealed", ["has no seal, nor waits for one"] * 2),
 }  # fmt: skip
@@ -332,18 +378,22 @@ def test_the_check_names_what_was_damaged(world, name):
         assert worker.call(key, SMALL)
     world.post()
     assert world.check() == [], "two rows wait for their seals, which is no damage"
-    order = "SELECT hold_id, attempt, revision, account_id FROM seals ORDER BY account_id, day, number"
-    sealed = world.database.read(lambda c: c.exec_driver_sql(order).all())
-
-    def where(row):
-        return f"hold_id = '{row.hold_id}' AND attempt = {row.attempt}"
-
+    places = sealed(world.database)
+    (run, (hold, attempt, _)), (last, _) = places[2], places[-1]
+    digests = bytearray(run.digests)
+    digests[2 * 32] ^= 1
     sql, sentences = DAMAGES[name]
-    other = "X'00'" if world.database.is_sqlite else "'\\x00'::bytea"
-    statement = sql.format(row=where(sealed[2]), last=where(sealed[-1]), other=other)
+    statement = sql.format(
+        row=f"hold_id = '{hold}' AND attempt = {attempt}",
+        run=f"account_id = '{run.account_id}' AND number = {run.number}",
+        last_run=f"account_id = '{last.account_id}' AND number = {last.number}",
+        other=f"X'{digests.hex()}'" if world.database.is_sqlite else f"'\\x{digests.hex()}'::bytea",
+        hold=hold,
+        next_hold=places[1][1][0],
+    )
 
     def damage(connection):
-        for table in ("usage", "seals"):
+        for table in ("usage", "seal_runs"):
             on_table = "" if world.database.is_sqlite else f" ON {table}"
             for verb in ("update", "delete"):
                 connection.exec_driver_sql(f"DROP TRIGGER {table}_no_{verb}{on_table}")
@@ -351,12 +401,13 @@ def test_the_check_names_what_was_damaged(world, name):
 
     world.database.write(damage)
     found = world.database.read(check_seals.receipts_are_rows)
-    assert [one.invariant for one in found] == ["I10"] * len(sentences)
+    assert [one.invariant for one in found] == ["I10"] * len(sentences), found
     for one, sentence in zip(found, sentences, strict=True):
-        assert sentence in one.sentence and "attempt " in one.sentence and "2026-11-23" in one.sentence or "2999" in one.sentence
+        assert sentence in one.sentence, found
+        assert "attempt " in one.sentence and "2026-11-23" in one.sentence or "2999" in one.sentence
     if name not in ("a mark that was taken", "another account's"):
-        concerned = {sealed[2].hold_id, sealed[3].hold_id, sealed[-1].hold_id}
-        assert {one.subject for one in found} <= concerned and all(sealed[0].account_id in one.sentence for one in found)
+        concerned = {key[0] for damaged, key in places if damaged in (run, last)} | {"", "gen-other", places[5][1][0]}
+        assert {one.subject for one in found} <= concerned and all(run.account_id in one.sentence for one in found)
 
 
 def test_a_chain_that_is_broken_altogether_is_told_of_so_often_and_no_more(world, monkeypatch):

@@ -105,6 +105,55 @@ def test_rows_from_before_there_were_receipts_are_marked_for_sealing(tmp_path):
     assert [row.posted_us for row in rows] == [5, 7]
 
 
+def test_seals_are_carried_over_into_runs(database_url, tmp_path, monkeypatch):
+    """Every place and digest is what it was, in runs of one posting, however the pages of the carrying fall."""
+    from farebox.billing import seal_runs
+
+    scripts = ScriptDirectory.from_config(migrate._config())
+    script = next(script for script in scripts.walk_revisions() if script.path.endswith("_seal_runs.py"))
+    monkeypatch.setattr(script.module, "SEALS_AT_ONCE", 7)
+    is_file = database_url.startswith("sqlite")
+    with Database.open(f"sqlite:///{tmp_path}/old.db" if is_file else database_url) as database:
+        if not is_file:
+            database.write(lambda connection: connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+        database.write(at_version(script.down_revision))
+        row = text(
+            "INSERT INTO usage (hold_id, attempt, revision, final, account_id, key_id, project, end_user, model, provider, "
+            "state, outcome, basis, charge_nano, loss_nano, record, created_us, posted_us) "
+            "VALUES (:hold, :attempt, 0, true, :account, 'k', '', '', 'm', 'p', 'voided', '', 'none', 0, 0, '{}', 1, :posted)"
+        )
+        seal = text(
+            "INSERT INTO seals (hold_id, attempt, revision, account_id, day, number, format, digest) "
+            "VALUES (:hold, :attempt, 0, :account, :day, :number, 1, :digest)"
+        )
+        wanted = []
+
+        def work(connection):
+            for account, day, posted, count in (("a", "1", 5, 6), ("a", "1", 6, 5), ("a", "2", 6, 4), ("b", "1", 6, 1)):
+                first = sum(one[0] == account and one[1] == day for one in wanted)
+                for number in range(first + 1, first + count + 1):
+                    hold = f"gen-é-{account}{day}{number}"
+                    values = {"hold": hold, "attempt": 1, "account": account, "day": day, "number": number, "posted": posted}
+                    if number != 3:
+                        connection.execute(row, values)
+                    digest = bytes([len(wanted)] * 32)
+                    connection.execute(seal, values | {"digest": digest})
+                    wanted.append((account, day, number, (hold, 1, 0), digest.hex()))
+
+        database.write(work)
+        database.write(at_version(script.revision))
+        runs = database.read(lambda c: list(seal_runs.in_order(c)))
+        found = [
+            (run.account_id, run.day, number, key, run.digest(number))
+            for run in runs
+            for number, key in enumerate(run.row_keys(), run.number)
+        ]
+        assert found == wanted
+        assert {(run.account_id, run.day, run.posted_us) for run in runs} == {
+            ("a", "1", 5), ("a", "1", 6), ("a", "1", 0), ("a", "2", 6), ("a", "2", 0), ("b", "1", 6)
+        }  # fmt: skip
+
+
 def test_upgrading_again_changes_nothing(database_url):
     migrate.upgrade(database_url)
     migrate.upgrade(database_url)

@@ -5,22 +5,28 @@ from collections.abc import Iterator
 import msgspec
 from sqlalchemy import Connection, func, select
 
+from farebox.billing import seal_runs as runs
 from farebox.billing import seals as sealing
 from farebox.billing.receipt_audit import Report, audit
 from farebox.billing.receipts import canonical
 from farebox.billing.signatures import Signer, key_set, read_key_set
 from farebox.storage.database import Database
-from farebox.storage.tables import seals, usage
+from farebox.storage.tables import seal_runs, usage
 
 SIGNER = Signer(bytes(32))
 PUBLIC = read_key_set(msgspec.json.encode(key_set([SIGNER.public])))
+
+
+def sealed(database: Database) -> list[tuple[runs.Run, tuple[str, int, int]]]:
+    """Every seal in the order of the chains: its run and its usage row's key."""
+    return database.read(lambda connection: [(run, key) for run in runs.in_order(connection) for key in run.row_keys()])
 
 
 def exported(database: Database) -> list[bytes]:
     """The signed lines of every account and day, each day with its head."""
 
     def lines(connection: Connection) -> Iterator[bytes]:
-        days = select(seals.c.account_id, seals.c.day).distinct().order_by(seals.c.account_id, seals.c.day)
+        days = select(seal_runs.c.account_id, seal_runs.c.day).distinct().order_by(seal_runs.c.account_id, seal_runs.c.day)
         for account, day in connection.execute(days).all():
             after = 0
             while page := sealing.of_day(connection, account, day, after=after):

@@ -3,36 +3,32 @@ thousand at a time: a row that was changed or removed, a seal that is missing or
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
 
 import msgspec
-from sqlalchemy import Connection, and_, exists, or_, select
+from sqlalchemy import Connection, select
 
-from farebox.billing import receipts
+from farebox.billing import receipts, seal_runs
 from farebox.billing.check_journal import Problem
 from farebox.billing.periods import format_day
 from farebox.billing.receipts import FORMAT, START, Place
+from farebox.billing.seal_runs import Key, Run
 from farebox.storage.queries import UsageRow
-from farebox.storage.seal_tables import sealing, seals, unsealed
+from farebox.storage.seal_tables import sealing, unsealed
 from farebox.storage.tables import usage
 
 ROWS_AT_ONCE = 1_000
 PROBLEMS_MAX = 1_000
 """Of each kind: a chain that is broken altogether is not told of receipt by receipt for ever."""
 
-_NAMES = UsageRow.__struct_fields__
-_SEAL = [seals.c[name].label(f"seal_{name}") for name in ("hold_id", "attempt", "revision", "account_id", "day", "number")]
-_SAME = and_(seals.c.hold_id == usage.c.hold_id, seals.c.attempt == usage.c.attempt, seals.c.revision == usage.c.revision)
-
 
 def receipts_are_rows(connection: Connection) -> list[Problem]:
     """I10: every sealed row is what it was when it was sealed, and every posted row is sealed or waits for it."""
-    with closing(_broken(connection)) as broken:
-        return [*islice(broken, PROBLEMS_MAX), *_without(connection)]
+    with closing(_broken(connection)) as broken, closing(_without(connection)) as without:
+        return [*islice(broken, PROBLEMS_MAX), *islice(without, PROBLEMS_MAX)]
 
 
-def _problem(account: str, day: str, call: tuple[Any, ...], sentence: str) -> Problem:
+def _problem(account: str, day: str, call: Key, sentence: str) -> Problem:
     hold, attempt, revision = call
     which = f"attempt {attempt}" + (f", revision {revision}" if revision else "")
     return Problem("I10", hold, f"{sentence} ({which}, account {account}, {day})")
@@ -40,62 +36,104 @@ def _problem(account: str, day: str, call: tuple[Any, ...], sentence: str) -> Pr
 
 def _broken(connection: Connection) -> Generator[Problem]:
     last_day = connection.execute(select(sealing.c.day)).scalar_one()
-    query = (
-        select(*_SEAL, seals.c.format, seals.c.digest, *(usage.c[name] for name in _NAMES))
-        .outerjoin_from(seals, usage, _SAME)
-        .order_by(seals.c.account_id, seals.c.day, seals.c.number)
-    )
     account, day, number, previous = "", "", 0, START
-    with connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}) as found:
-        for row in found.mappings():
-            call = (row["seal_hold_id"], row["seal_attempt"], row["seal_revision"])
-            if row["seal_account_id"] != account:
-                account, day, number, previous = row["seal_account_id"], "", 0, START
-            if row["seal_day"] != day:
-                day, number = row["seal_day"], 0
-                if day > last_day:
-                    yield _problem(account, day, call, f"the receipt is of a day after {last_day}, the last that was sealed in")
-            number += 1
-            if row["seal_number"] != number:
-                missing = row["seal_number"] - number
-                which = f"receipt {number} is" if missing == 1 else f"receipts {number} to {row['seal_number'] - 1} are"
-                yield _problem(account, day, call, f"{which} missing before this one")
-                number, previous = row["seal_number"], ""
-            sentence = _against(row, Place(day, number, previous), following=bool(previous))
+    for run, keys, rows in _with_rows(connection):
+        if run.account_id != account:
+            account, day, number, previous = run.account_id, "", 0, START
+        if run.day != day:
+            day, number = run.day, 0
+            if day > last_day:
+                yield _problem(account, day, keys[0], f"the receipt is of a day after {last_day}, the last that was sealed in")
+        if run.number != number + 1:
+            yield _problem(account, day, keys[0], _gap(number + 1, run.number))
+            previous = ""
+        for number, key in enumerate(keys, run.number):
+            sentence = _against(run, rows.get(key), Place(day, number, previous), following=bool(previous))
             if sentence is not None:
-                yield _problem(account, day, call, sentence)
-            previous = row["digest"].hex()
+                yield _problem(account, day, key, sentence)
+            previous = run.digest(number)
 
 
-def _against(row: Any, place: Place, *, following: bool) -> str | None:
+def _with_rows(connection: Connection) -> Iterator[tuple[Run, list[Key], dict[Key, UsageRow]]]:
+    """Every run, with the keys and those of their rows that there are."""
+    page: list[tuple[Run, list[Key]]] = []
+    count = 0
+    with closing(seal_runs.in_order(connection)) as runs:
+        while True:
+            run = next(runs, None)
+            if page and (run is None or count >= ROWS_AT_ONCE):
+                rows = seal_runs.rows(connection, [key for _, keys in page for key in keys])
+                yield from ((run, keys, rows) for run, keys in page)
+                page, count = [], 0
+            if run is None:
+                return
+            page.append((run, _keys(run)))
+            count += len(page[-1][1])
+
+
+def _keys(run: Run) -> list[Key]:
+    """As many as there are seals in it: what cannot be read, or is not there, is the row of no call."""
+    keys = _read(run.receipts)
+    return keys + [("", 0, 0)] * max(len(run) - len(keys), 0 if keys else 1)
+
+
+def _read(words: str) -> list[Key]:
+    try:
+        return seal_runs.keys_of(words)
+    except msgspec.MsgspecError:
+        return []
+
+
+def _gap(wanted: int, found: int) -> str:
+    if found < wanted:
+        return f"this one is numbered {found} after receipt {wanted - 1}"
+    return f"{f'receipt {wanted} is' if found == wanted + 1 else f'receipts {wanted} to {found - 1} are'} missing before this one"
+
+
+def _against(run: Run, row: UsageRow | None, place: Place, *, following: bool) -> str | None:
     """What is wrong with one seal and its row; None when nothing is, or, after a gap, when nothing can be said."""
-    if row["hold_id"] is None:
+    if row is None:
         return f"the usage row of receipt {place.number} is gone"
-    if row["account_id"] != row["seal_account_id"]:
-        return f"receipt {place.number} is of a usage row of the account {row['account_id']}"
-    if row["format"] != FORMAT:
-        return f"receipt {place.number} has a form that is not known here: {row['format']}"
+    if row.account_id != run.account_id:
+        return f"receipt {place.number} is of a usage row of the account {row.account_id}"
+    if run.format != FORMAT:
+        return f"receipt {place.number} has a form that is not known here: {run.format}"
     if not following:
         return None
     try:
-        digest = receipts.digest(receipts.receipt(UsageRow(*(row[name] for name in _NAMES)), place))
+        digest = receipts.digest(receipts.receipt(row, place))
     except (msgspec.MsgspecError, ValueError) as error:
         return f"the usage row of receipt {place.number} cannot be read: {error}"
-    if digest != row["digest"].hex():
+    if digest != run.digest(place.number):
         return f"the usage row, or its seal, is not what it was when it was sealed as receipt {place.number}"
     return None
 
 
-def _without(connection: Connection) -> Iterator[Problem]:
-    """Rows without a seal whose posting left no mark, or whose mark was taken."""
-    sealed, waits = exists().where(_SAME), exists().where(unsealed.c.posted_us == usage.c.posted_us)
+def _without(connection: Connection) -> Generator[Problem]:
+    """Rows without a seal whose posting left no mark, or whose mark was taken; and rows that have two."""
     query = (
-        select(usage.c.hold_id, usage.c.attempt, usage.c.revision, usage.c.account_id, usage.c.posted_us)
-        .where(~or_(sealed, waits))
-        .order_by(usage.c.account_id, usage.c.posted_us, usage.c.hold_id, usage.c.attempt, usage.c.revision)
-        .limit(PROBLEMS_MAX)
+        select(usage.c.posted_us, usage.c.hold_id, usage.c.attempt, usage.c.revision, usage.c.account_id)
+        .where(usage.c.posted_us.not_in(select(unsealed.c.posted_us)))
+        .order_by(usage.c.posted_us)
     )
-    for row in connection.execute(query):
-        call = (row.hold_id, row.attempt, row.revision)
-        sentence = "the usage row has no seal, nor waits for one"
-        yield _problem(row.account_id, f"posted {format_day(row.posted_us)}", call, sentence)
+    with (
+        closing(seal_runs.by_posting(connection)) as runs,
+        connection.execute(query, execution_options={"yield_per": ROWS_AT_ONCE}) as found,
+    ):
+        sealed_us, words = next(runs, _NO_MORE)
+        for posted_us, rows in groupby(found, key=lambda row: row.posted_us):
+            sealed: dict[Key, int] = {}
+            while sealed_us <= posted_us:
+                if sealed_us == posted_us:
+                    for key in _read(words):
+                        sealed[key] = sealed.get(key, 0) + 1
+                sealed_us, words = next(runs, _NO_MORE)
+            for row in rows:
+                call = (row.hold_id, row.attempt, row.revision)
+                seals = sealed.get(call, 0)
+                if seals != 1:
+                    sentence = "the usage row has no seal, nor waits for one" if not seals else f"the usage row has {seals} seals"
+                    yield _problem(row.account_id, f"posted {format_day(row.posted_us)}", call, sentence)
+
+
+_NO_MORE = (2**63, "")

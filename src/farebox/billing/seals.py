@@ -3,7 +3,7 @@
 The transaction that posts rows leaves a mark (`mark`). `seal` takes the oldest marks and, in one transaction of at most
 `rows_max` rows, writes a seal for each row and removes the marks whose rows all have one. It may be killed and run again at any
 moment: a row has either its seal or, with its transaction, still its mark. Whoever seals holds the one row of `sealing`, so there
-is one chain, however many run.
+is one chain, however many run. How seals are stored is `billing.seal_runs`.
 
 A day is the UTC day on which rows are sealed; `sealing.day` never goes back, so a day before it gets no more receipts.
 """
@@ -13,17 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, exists, func, select, update
+from sqlalchemy import Connection, func, select, update
 
-from farebox.billing import receipts
+from farebox.billing import receipts, seal_runs
 from farebox.billing.periods import format_day
 from farebox.billing.receipt_forms import Forms
-from farebox.billing.receipts import START, Content, Place
+from farebox.billing.receipts import Content, Place
+from farebox.billing.seal_runs import RUN_MAX, Growing, Key, Run
 from farebox.billing.tail import Settled
 from farebox.ports import Clock
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
-from farebox.storage.seal_tables import sealing, seals, unsealed
+from farebox.storage.seal_tables import sealing, unsealed
 from farebox.storage.tables import usage
 
 ROWS_MAX = 2_500
@@ -33,7 +34,6 @@ MARKS_MAX = 64
 """Marks that one transaction looks at."""
 PAGE_MAX = 1_000
 """Receipts read at once."""
-SEAL_COLUMNS = ("hold_id", "attempt", "revision", "account_id", "day", "number", "format", "digest")
 
 
 class SealBroken(Exception):
@@ -56,14 +56,6 @@ class Sealed(msgspec.Struct, frozen=True):
     rows: int = 0
     more: bool = False
     """There are marks left."""
-
-
-class _Link(msgspec.Struct):
-    """The end of an account's chain."""
-
-    day: str = ""
-    number: int = 0
-    digest: str = START
 
 
 def mark(database: Database, connection: Connection, batch_id: str, posted_us: int) -> None:
@@ -91,7 +83,8 @@ def seal(
     def work(connection: Connection) -> Sealed:
         day = _day(database, connection, clock)
         rows, done, more = _waiting(database, connection, rows_max, fresh)
-        database.insert_rows(connection, seals, SEAL_COLUMNS, _seals(database, connection, rows, day))
+        runs = _seals(database, connection, rows, day)
+        database.insert_rows(connection, seal_runs.TABLE, seal_runs.COLUMNS, [run.row() for run in runs])
         database.execute_many(connection, "DELETE FROM unsealed WHERE batch_id = ?", [(batch_id,) for batch_id in done])
         if before_commit is not None:
             before_commit()
@@ -117,13 +110,9 @@ def _day(database: Database, connection: Connection, clock: Clock) -> str:
 _LOCK = "SELECT day FROM sealing"
 _ANY = "SELECT 1 FROM unsealed LIMIT 1"
 _OLDEST = "SELECT batch_id, posted_us FROM unsealed ORDER BY posted_us, batch_id LIMIT ?"
-_END = "SELECT day, number, digest FROM seals WHERE account_id = ? ORDER BY day DESC, number DESC LIMIT 1"
+_SEALED = "SELECT 1 FROM seal_runs WHERE posted_us = ? LIMIT 1"
 _ROW = [usage.c[name] for name in UsageRow.__struct_fields__]
 _POSTED = UsageRow.__struct_fields__.index("posted_us")
-_SEALED = exists().where(
-    and_(seals.c.hold_id == usage.c.hold_id, seals.c.attempt == usage.c.attempt, seals.c.revision == usage.c.revision)
-)
-
 
 Waiting = tuple[tuple[Any, ...], Settled | None]
 """A row to seal, and its call if it is ordinary."""
@@ -141,109 +130,128 @@ def _waiting(
     done: list[str] = []
     for posted_us, batch_ids in marks.items():
         room = rows_max - len(rows)
-        if fresh is not None and posted_us == fresh.posted_us and batch_ids == [fresh.batch_id] and len(fresh.rows) <= room:
+        begun = bool(database.rows(connection, _SEALED, (posted_us,)))
+        mine = fresh is not None and posted_us == fresh.posted_us and batch_ids == [fresh.batch_id]
+        if fresh is not None and mine and not begun and len(fresh.rows) <= room:
             rows += zip(fresh.rows, fresh.calls, strict=True)
             done += batch_ids
             continue
-        query = select(*_ROW).where(usage.c.posted_us == posted_us, ~_SEALED)
-        query = query.order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision).limit(room + 1)
-        page = connection.execute(query).all()
-        rows += [(tuple(row), None) for row in page[:room]]
+        sealed: set[Key] = seal_runs.posted(connection, posted_us) if begun else set()
+        query = select(*_ROW).where(usage.c.posted_us == posted_us)
+        query = query.order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision).limit(room + 1 + len(sealed))
+        page = [tuple(row) for row in connection.execute(query) if (row.hold_id, row.attempt, row.revision) not in sealed]
+        rows += [(row, None) for row in page[:room]]
         if len(page) > room:
             return rows, done, True
         done += batch_ids
     return rows, done, len(found) > MARKS_MAX
 
 
-def _seals(database: Database, connection: Connection, rows: Sequence[Waiting], day: str) -> list[tuple[Any, ...]]:
-    links: dict[str, _Link] = {}
+def _seals(database: Database, connection: Connection, rows: Sequence[Waiting], day: str) -> list[Growing]:
+    """The runs that go on with the accounts' chains."""
+    chains: dict[str, _Chain] = {}
     forms: dict[int, Forms] = {}
-    made: list[tuple[Any, ...]] = []
+    runs: list[Growing] = []
     for row, call in rows:
         hold_id, attempt, revision, _, account_id = row[:5]
-        link = links.get(account_id)
-        if link is None:
-            link = links[account_id] = _end(database, connection, account_id)
-        number = link.number + 1 if link.day == day else 1
+        posted_us = row[_POSTED]
+        chain = chains.get(account_id)
+        if chain is None:
+            chain = chains[account_id] = _chain(database, connection, account_id, day)
+        number = chain.number = chain.number + 1
+        run = chain.run
+        if run is None or run.posted_us != posted_us or len(run.keys) >= RUN_MAX:
+            run = chain.run = Growing(account_id, day, number, posted_us, receipts.FORMAT, [], [])
+            runs.append(run)
         digest = None
         if call is not None:
-            posted_us = row[_POSTED]
             form = forms.get(posted_us)
             if form is None:
                 form = forms[posted_us] = Forms(day, posted_us)
-            digest = form.digest(call, number, link.digest)
+            digest = form.digest(call, number, chain.digest)
         if digest is None:
-            content = receipts.receipt(UsageRow(*row), Place(day, number, link.digest))
+            content = receipts.receipt(UsageRow(*row), Place(day, number, chain.digest))
             digest = hashlib.sha256(receipts.canonical(content)).digest()
-        link.day, link.number, link.digest = day, number, digest.hex()
-        made.append((hold_id, attempt, revision, account_id, day, number, receipts.FORMAT, digest))
-    return made
+        chain.digest = digest.hex()
+        run.keys.append((hold_id, attempt, revision))
+        run.digests.append(digest)
+    return runs
 
 
-def _end(database: Database, connection: Connection, account_id: str) -> _Link:
-    """The end of an account's chain, at little cost."""
-    found = database.rows(connection, _END, (account_id,))
-    return _Link(found[0].day, found[0].number, found[0].digest.hex()) if found else _Link()
+class _Chain(msgspec.Struct):
+    """The end of an account's chain while it grows."""
+
+    number: int
+    """Of the last receipt of the day that is being sealed."""
+    digest: str
+    run: Growing | None = None
 
 
-def _last(connection: Connection, account_id: str, before_day: str | None = None) -> _Link:
-    """The end of an account's chain, as it is or as it was before a day."""
-    query = select(seals.c.day, seals.c.number, seals.c.digest).where(seals.c.account_id == account_id)
-    if before_day is not None:
-        query = query.where(seals.c.day < before_day)
-    row = connection.execute(query.order_by(seals.c.day.desc(), seals.c.number.desc()).limit(1)).one_or_none()
-    return _Link() if row is None else _Link(row.day, row.number, row.digest.hex())
+def _chain(database: Database, connection: Connection, account_id: str, day: str) -> _Chain:
+    """As the database has it; at little cost, since each batch asks for each of its accounts."""
+    found = database.rows(connection, seal_runs.LAST_SQL, (account_id,))
+    end = seal_runs.end_of(found[0] if found else None)
+    return _Chain(end.number if end.day == day else 0, end.digest)
 
 
 # --- read again --------------------------------------------------------------------------------------------------------------
 
-_PLACED = select(usage, seals.c.day, seals.c.number, seals.c.digest).join(
-    seals, and_(seals.c.hold_id == usage.c.hold_id, seals.c.attempt == usage.c.attempt, seals.c.revision == usage.c.revision)
-)
-
-
-def _read(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[tuple[UsageRow, str, int, str]]:
-    """Sealed rows with their day, number and digest."""
-    found: list[tuple[UsageRow, str, int, str]] = []
-    for row in connection.execute(query).mappings():
-        values = {column.name: row[column.name] for column in usage.c}
-        found.append((UsageRow(**values), row["day"], row["number"], row["digest"].hex()))
-    return found
-
-
 def _receipt(row: UsageRow, place: Place, digest: str) -> Content:
     content = receipts.receipt(row, place)
     if receipts.digest(content) != digest:
-        name = f"{row.hold_id}, attempt {row.attempt}, revision {row.revision}"
+        name = _named((row.hold_id, row.attempt, row.revision))
         raise SealBroken(f"the usage row {name} is not what was sealed as receipt {place.number} of {place.day}")
     return content
 
 
+def _named(key: Key) -> str:
+    return f"{key[0]}, attempt {key[1]}, revision {key[2]}"
+
+
 def of_call(connection: Connection, account_id: str, hold_id: str) -> list[tuple[UsageRow, Content]]:
     """The sealed rows of a call, with their receipts, in order. Raises `SealBroken`."""
-    query = _PLACED.where(usage.c.hold_id == hold_id, usage.c.account_id == account_id)
+    mine = select(*_ROW).where(usage.c.hold_id == hold_id, usage.c.account_id == account_id)
+    rows = [UsageRow(*row) for row in connection.execute(mine.order_by(usage.c.attempt, usage.c.revision).limit(PAGE_MAX))]
+    placed: dict[Key, tuple[Run, int]] = {}
+    for run in seal_runs.of_postings(connection, account_id, (row.posted_us for row in rows)):
+        placed |= {key: (run, number) for number, key in enumerate(run.row_keys(), run.number) if key[0] == hold_id}
     found: list[tuple[UsageRow, Content]] = []
-    for row, day, number, digest in _read(connection, query.order_by(usage.c.attempt, usage.c.revision).limit(PAGE_MAX)):
-        place = Place(day, number, _before(connection, account_id, day, number))
-        found.append((row, _receipt(row, place, digest)))
+    for row in rows:
+        if (seal := placed.get((row.hold_id, row.attempt, row.revision))) is not None:
+            run, number = seal
+            place = Place(run.day, number, run.digest(number - 1) or _before(connection, account_id, run.day, number))
+            found.append((row, _receipt(row, place, run.digest(number))))
     return found
 
 
 def _before(connection: Connection, account_id: str, day: str, number: int) -> str:
     """The digest of the receipt before one."""
     if number == 1:
-        return _last(connection, account_id, day).digest
-    query = select(seals.c.digest).where(seals.c.account_id == account_id, seals.c.day == day, seals.c.number == number - 1)
-    return connection.execute(query).scalar_one().hex()
+        return seal_runs.last(connection, account_id, before_day=day).digest
+    run = next(seal_runs.of_day(connection, account_id, day, number - 1), None)
+    digest = "" if run is None else run.digest(number - 1)
+    if not digest:
+        raise SealBroken(f"receipt {number - 1} of {day} is missing before the next one")
+    return digest
 
 
 def of_day(connection: Connection, account_id: str, day: str, *, after: int = 0, limit: int = PAGE_MAX) -> list[Content]:
     """Up to `PAGE_MAX` receipts of a day, those after a number. Raises `SealBroken`."""
-    query = _PLACED.where(seals.c.account_id == account_id, seals.c.day == day, seals.c.number > after)
-    page = _read(connection, query.order_by(seals.c.number).limit(min(limit, PAGE_MAX)))
-    previous = _before(connection, account_id, day, page[0][2]) if page else ""
+    limit = min(limit, PAGE_MAX)
+    page: list[tuple[Key, int, str]] = []
+    for run in seal_runs.of_day(connection, account_id, day, after + 1):
+        seals = ((key, number, run.digest(number)) for number, key in enumerate(run.row_keys(), run.number))
+        page += [seal for seal in seals if seal[1] > after]
+        if len(page) >= limit:
+            break
+    page = page[:limit]
+    rows = seal_runs.rows(connection, [key for key, _, _ in page])
+    previous = _before(connection, account_id, day, page[0][1]) if page else ""
     found: list[Content] = []
-    for row, _, number, digest in page:
+    for key, number, digest in page:
+        row = rows.get(key)
+        if row is None:
+            raise SealBroken(f"the usage row {_named(key)} of receipt {number} of {day} is gone")
         found.append(_receipt(row, Place(day, number, previous), digest))
         previous = digest
     return found
@@ -251,16 +259,14 @@ def of_day(connection: Connection, account_id: str, day: str, *, after: int = 0,
 
 def head(connection: Connection, account_id: str, day: str) -> Content:
     """What a day comes to; one without receipts opens and ends with the same digest."""
-    count = connection.execute(
-        select(func.coalesce(func.max(seals.c.number), 0)).where(seals.c.account_id == account_id, seals.c.day == day)
-    ).scalar_one()
-    opening = _last(connection, account_id, day).digest
+    opening = seal_runs.last(connection, account_id, before_day=day).digest
+    end = seal_runs.last(connection, account_id, day=day)
     return receipts.head(
         account=account_id,
         day=day,
-        count=count,
+        count=end.number,
         opening=opening,
-        last=_before(connection, account_id, day, count + 1) if count else opening,
+        last=end.digest if end.number else opening,
         final=day < connection.execute(select(sealing.c.day)).scalar_one(),
     )
 

@@ -1,24 +1,25 @@
 """The tables of receipts' chains (`billing.seals`)."""
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Integer, LargeBinary, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text
 
 from farebox.storage.metadata import METADATA
 
-seals = Table(
-    "seals",
+seal_runs = Table(
+    "seal_runs",
     METADATA,
-    Column("hold_id", Text, primary_key=True),
-    Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("account_id", Text, nullable=False),
-    Column("day", Text, nullable=False),
-    Column("number", Integer, nullable=False),
+    Column("account_id", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("posted_us", BigInteger, nullable=False),
     Column("format", Integer, nullable=False),
-    Column("digest", LargeBinary, nullable=False),
-    UniqueConstraint("account_id", "day", "number"),
+    Column("receipts", Text, nullable=False),
+    Column("digests", LargeBinary, nullable=False),
+    Index(None, "posted_us", "account_id"),
 )
-"""A usage row's place in its account's chain of receipts: append-only. `day` is the UTC day of the sealing, `number` counts from
-1 in it, `digest` is the SHA-256 of the receipt in the form that `format` names, and so covers the one before it."""
+"""Usage rows' places in their account's chain of receipts: append-only. A run has those of one account and one `posted_us` that
+were sealed together. `receipts` is a JSON list of `[hold, attempt, revision]`, of which the first has the `number` (from 1 in its
+`day`, the UTC day of the sealing) and each other one more than the one before it; `digests` has 32 bytes for each: the SHA-256
+of the receipt in the form that `format` names, which covers the one before it."""
 
 unsealed = Table(
     "unsealed",

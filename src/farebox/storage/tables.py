@@ -2,7 +2,7 @@
 
 Three kinds of data live here:
 
-- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`, `seals`;
+- **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`, `seal_runs`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
   `billing.checks` recomputes every one of them;
 - **settings**: `accounts`, `projects`, `keys`, `provider_keys`, `budgets`, and `control_version`, which every change to them
@@ -32,15 +32,15 @@ from farebox.storage.metadata import METADATA
 from farebox.storage.payment_tables import auto_topups, card_payments, clawbacks, reversals, stripe_events
 from farebox.storage.provider_key_tables import provider_key_master, provider_keys
 from farebox.storage.reconciliation_tables import reconciliation_findings, reconciliations
-from farebox.storage.seal_tables import sealing, seals, unsealed
+from farebox.storage.seal_tables import seal_runs, sealing, unsealed
 
 PAYMENT_TABLES = (auto_topups, card_payments, clawbacks, reversals, stripe_events)
 PROVIDER_KEY_TABLES = (provider_keys, provider_key_master)
 RECONCILIATION_TABLES = (reconciliations, reconciliation_findings)
-SEAL_TABLES = (seals, unsealed, sealing)
+SEAL_TABLES = (seal_runs, unsealed, sealing)
 """Those have files of their own."""
 
-IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit", "seals")
+IMMUTABLE = ("usage", "transfers", "invoices", "invoice_parts", "price_versions", "audit", "seal_runs")
 """Tables whose rows are never changed or removed: triggers refuse UPDATE and DELETE on both engines."""
 
 accounts = Table(
