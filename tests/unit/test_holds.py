@@ -1,9 +1,13 @@
 """Holds in memory against the allotments of a database that counts."""
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from farebox.billing import holds as holds_module
 from farebox.billing.budgets import Scope, account_scope, tier_scope
@@ -27,6 +31,9 @@ class Counting:
     def give_back(self, scope_id: str, granted_nano: int) -> None:
         assert granted_nano >= self.posted, f"{granted_nano} is less than the {self.posted} posted"
         self.granted = min(self.granted, granted_nano)
+
+    def grant_of(self, scope_id: str) -> int:
+        return self.granted
 
     def want(self, scope_id: str, until_us: int) -> None:
         raise AssertionError("there is no other process")
@@ -150,6 +157,9 @@ class Side:
     def give_back(self, scope_id: str, granted_nano: int) -> None:
         self.shared.grants[self.name, scope_id] = min(self.shared.grants.get((self.name, scope_id), 0), granted_nano)
 
+    def grant_of(self, scope_id: str) -> int:
+        return self.shared.grants.get((self.name, scope_id), 0)
+
     def want(self, scope_id: str, until_us: int) -> None:
         self.shared.wishes.add(scope_id)
 
@@ -217,3 +227,142 @@ async def test_waiting_in_one_scope_keeps_no_other_from_being_returned(monkeypat
     b.settle(held, 0)
     assert (await waiting).open
     house.cancel()
+
+
+# --- a bound on what is remembered ----------------------------------------------------------------------------------------------
+
+
+class AnswerLost(Exception):
+    """The database has done it, and nobody heard."""
+
+
+class Many:
+    """Several scopes of one life, as the database keeps them; an answer may be lost, and a question not be heard."""
+
+    def __init__(self, limit: int, clock: StandingClock) -> None:
+        self.limit = limit
+        self.clock = clock
+        self.grants: dict[str, int] = {}
+        self.posted: dict[str, int] = {}
+        self.lose: str | None = None
+
+    def take(self, scope: Scope, need_nano: int, wish_nano: int) -> Taken:
+        lost, self.lose = self.lose, None
+        if lost == "question":
+            raise AnswerLost
+        granted = self.grants.get(scope.id, 0)
+        room = self.limit - granted
+        got = 0 if need_nano > room else max(need_nano, min(wish_nano, room // 4))
+        self.grants[scope.id] = granted + got
+        if lost == "answer":
+            raise AnswerLost
+        return Taken(got, self.limit, self.posted.get(scope.id, 0), granted + got - self.posted.get(scope.id, 0))
+
+    def give_back(self, scope_id: str, granted_nano: int) -> None:
+        assert granted_nano >= self.posted.get(scope_id, 0), "the database refuses to take back what is posted"
+        self.grants[scope_id] = min(self.grants.get(scope_id, 0), granted_nano)
+
+    def grant_of(self, scope_id: str) -> int:
+        return self.grants.get(scope_id, 0)
+
+    def want(self, scope_id: str, until_us: int) -> None:
+        """What an answer that was lost has taken looks like another's: nobody returns it, and the time for it passes."""
+        self.clock.us += int(holds_module.RECLAIM_WAIT_S * 1_000_000)
+
+    def wanted(self) -> Sequence[str]:
+        return ()
+
+
+STEPS = ("hold", "hold", "hold", "settle", "settle", "post", "idle", "lose answer", "lose question")
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_however_few_are_remembered_each_scope_is_charged_exactly_and_never_beyond_its_limit(seed: int) -> None:
+    """What was spent in a forgotten purse is in the database's grant: lost memory must not become lost money, or money twice."""
+    chance = random.Random(seed)
+    plan = [(chance.choice(STEPS), chance.randrange(6), chance.randint(1, 200)) for _ in range(80)]
+
+    async def play() -> None:
+        clock = StandingClock()
+        store = Many(1_000, clock)
+
+        async def run(function: Callable[..., object], *arguments: object) -> object:
+            return function(*arguments)
+
+        holds = Holds(store, clock, run)  # pyright: ignore[reportArgumentType]
+        spent: dict[str, int] = {}
+        held: list[tuple[str, int, Reserved]] = []
+        for what, which, amount in plan:
+            scope = account_scope(f"acc-{which}")
+            clock.us += 300_000
+            if what == "hold":
+                with contextlib.suppress(Insufficient, AnswerLost):
+                    held.append((scope.id, amount, await holds.reserve((scope,), amount)))
+            elif what == "settle" and held:
+                id, most, reserved = held.pop(which % len(held))
+                charge = amount % (most + 1)
+                holds.settle(reserved, charge)
+                spent[id] = spent.get(id, 0) + charge
+            elif what == "post":
+                store.posted = dict(spent)
+            elif what == "idle":
+                clock.us += IDLE_RETURN_US + 1
+                await holds.return_idle()
+                assert holds.remembered <= 2
+            elif what.startswith("lose"):
+                store.lose = what.removeprefix("lose ")
+            await holds.close()
+            for id, granted in store.grants.items():
+                under_way = sum(most for one, most, _ in held if one == id)
+                assert spent.get(id, 0) + under_way <= granted <= store.limit
+        for _, _, reserved in held:
+            holds.settle(reserved, 0)
+        store.lose = None
+        store.posted = dict(spent)
+        for _ in range(2):
+            await holds.return_idle(everything=True)
+        assert {id: granted for id, granted in store.grants.items() if granted} == {id: all for id, all in spent.items() if all}
+        # And each of them goes on from there, to its last nano-dollar.
+        for which in range(6):
+            scope = account_scope(f"acc-{which}")
+            rest = store.limit - spent.get(scope.id, 0)
+            with pytest.raises(Insufficient):
+                await holds.reserve((scope,), rest + 1)
+            if rest:
+                await holds.reserve((scope,), rest)
+            assert store.grants.get(scope.id, 0) <= store.limit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holds_module, "SPENT_MAX", 2)
+        patch.setattr(holds_module, "RECLAIM_POLL_S", 0)
+        asyncio.run(play())
+
+
+async def test_as_many_as_are_remembered_cost_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holds_module, "SPENT_MAX", 3)
+    asked: list[str] = []
+
+    class Asked(Many):
+        def grant_of(self, scope_id: str) -> int:
+            asked.append(scope_id)
+            return super().grant_of(scope_id)
+
+    clock = StandingClock()
+    store = Asked(10_000, clock)
+    holds = Holds(store, clock, at_once)  # pyright: ignore[reportArgumentType]
+
+    async def spend(*names: str) -> None:
+        for name in names:
+            holds.settle(await holds.reserve((account_scope(name),), 10), 7)
+            await holds.close()
+        clock.us += IDLE_RETURN_US + 1
+        await holds.return_idle()
+
+    await spend("a", "b", "c")
+    await spend("a", "b", "c")
+    assert asked == [] and holds.remembered == 3
+    await spend("d")
+    await spend("b", "a")
+    assert asked == ["account:a"]
+    assert store.grants == {"account:a": 21, "account:b": 21, "account:c": 14, "account:d": 7}

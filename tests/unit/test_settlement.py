@@ -54,6 +54,9 @@ class Till:
 
     def give_back(self, scope_id: str, granted_nano: int) -> None: ...
 
+    def grant_of(self, scope_id: str) -> int:
+        return 0
+
     def want(self, scope_id: str, until_us: int) -> None: ...
 
     def wanted(self) -> Sequence[str]:

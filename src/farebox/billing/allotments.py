@@ -255,6 +255,10 @@ class Allotments:
     def give_back(self, scope_id: str, granted_nano: int) -> None:
         give_back(self._database, scope_id, life=self._life, granted_nano=granted_nano)
 
+    def grant_of(self, scope_id: str) -> int:
+        query = select(allotments.c.granted_nano).where(allotments.c.scope_id == scope_id, allotments.c.life == self._life)
+        return self._database.read(lambda connection: connection.execute(query).scalar_one_or_none()) or 0
+
     def want(self, scope_id: str, until_us: int) -> None:
         want(self._database, scope_id, until_us=until_us)
 

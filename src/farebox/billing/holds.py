@@ -33,6 +33,9 @@ calls of somebody without money cost the database a few questions a second."""
 IDLE_RETURN_US = 5_000_000
 """A purse not touched for this long returns what is free."""
 PURSES_MAX = 200_000
+SPENT_MAX = 50_000
+"""Forgotten purses of which it is remembered what was spent in them; of those before them the database is asked when they come
+again, which every budget's window of every end user seldom does."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -51,6 +54,10 @@ class AllotmentStore(Protocol):
 
     def give_back(self, scope_id: str, granted_nano: int) -> None:
         """Set this life's grant to an absolute value; what is above it returns to the scope."""
+        ...
+
+    def grant_of(self, scope_id: str) -> int:
+        """This life's grant; 0 where it has taken nothing."""
         ...
 
     def want(self, scope_id: str, until_us: int) -> None: ...
@@ -80,8 +87,8 @@ class Purse:
     """This process's allotment of one scope."""
 
     __slots__ = (
-        "asking", "filling", "granted", "held", "refill_after_us", "refilled_us", "refilling", "refusal", "refused_missing",
-        "refused_until_us", "scope", "spent", "touched_us", "wish_holds",
+        "asking", "filling", "granted", "held", "known", "refill_after_us", "refilled_us", "refilling", "refusal",
+        "refused_missing", "refused_until_us", "scope", "spent", "touched_us", "unsure", "wish_holds",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
@@ -89,6 +96,10 @@ class Purse:
         self.granted = 0
         self.held = 0
         self.spent = 0
+        self.known = True
+        """False: this life may have spent in the scope before, and it is not remembered how much."""
+        self.unsure = False
+        """The database may have granted more than is known here: an answer was lost."""
         self.touched_us = 0
         self.refilling = False
         self.refill_after_us = 0
@@ -135,7 +146,9 @@ class Holds:
         self._run = run
         self._purses: dict[str, Purse] = {}
         self._spent: dict[str, int] = {}
-        """What this life has spent in scopes whose purses were forgotten: the database's grant still counts it."""
+        """What this life has spent in scopes whose purses were forgotten: the database's grant still counts it. At most
+        `SPENT_MAX`, the latest."""
+        self._all_remembered = True
         self._tasks: set[asyncio.Task[None]] = set()
         self.open_nano = 0
         self.open_count = 0
@@ -186,7 +199,9 @@ class Holds:
         if purse is None:
             assert len(self._purses) < PURSES_MAX, "idle purses are dropped by `return_idle`"
             purse = self._purses[scope.id] = Purse(scope)
-            purse.granted = purse.spent = self._spent.pop(scope.id, 0)
+            spent = self._spent.pop(scope.id, None)
+            purse.granted = purse.spent = spent or 0
+            purse.known = self._all_remembered or spent is not None
         elif purse.scope.limit_nano != scope.limit_nano:
             # The account has come to another tier: the database hears of it with the next question.
             purse.scope = scope
@@ -233,11 +248,23 @@ class Holds:
             quick = now_us - purse.refilled_us < QUICK_US
             purse.wish_holds = min(purse.wish_holds * 2, WISH_HOLDS_MAX) if quick else WISH_HOLDS
             purse.refilled_us = now_us
+            if not purse.known:
+                await self._remember(purse)
+            unsure, purse.unsure = purse.unsure, True
             taken = await self._run(self._store.take, purse.scope, missing, max(missing, need_nano * purse.wish_holds))
             assert isinstance(taken, Taken)
+            purse.unsure = unsure
             purse.granted += taken.granted_nano
             purse.touched_us = self._clock.monotonic_us()
             return taken
+
+    async def _remember(self, purse: Purse) -> None:
+        """Ask for what was spent in a scope by a purse that was forgotten: all of its grant, or it would not have been."""
+        assert not purse.granted and not purse.held and not purse.spent, "nothing is held before it is known"
+        granted = await self._run(self._store.grant_of, purse.scope.id)
+        assert isinstance(granted, int)
+        purse.granted = purse.spent = granted
+        purse.known = True
 
     async def _reclaim(self, purse: Purse, need_nano: int) -> Taken | None:
         """Ask other processes for their unused slices and wait a little for them."""
@@ -290,21 +317,30 @@ class Holds:
                 continue
             await self._return(purse)
             idle = not purse.refilling and not purse.filling.locked() and not purse.asking.locked()
-            if idle and not purse.held and not purse.free:
+            if idle and not purse.held and not purse.free and not purse.unsure:
                 if purse.spent:
                     self._spent[scope_id] = purse.spent
                 del self._purses[scope_id]
+        while len(self._spent) > SPENT_MAX:
+            del self._spent[next(iter(self._spent))]
+            self._all_remembered = False
+
+    @property
+    def remembered(self) -> int:
+        """Forgotten purses of which it is known what was spent in them."""
+        return len(self._spent)
 
     async def _return(self, purse: Purse) -> None:
         async with purse.asking:
             free = purse.free
-            if free <= 0:
+            if free <= 0 and not purse.unsure:
                 return
             # After a crash a hold whose end is not on the file would be charged, from money that others have by now.
             self._commit()
             # Less in memory before less in the database: whatever happens to the statement, nothing is spent twice.
             purse.granted -= free
             await self._run(self._store.give_back, purse.scope.id, purse.granted)
+            purse.unsure = False
 
     async def close(self) -> None:
         """Wait for refills under way."""
