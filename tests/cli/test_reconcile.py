@@ -1,12 +1,14 @@
 """`farebox reconcile`: what it prints, what scripts get, and the sentence for everything that cannot be."""
 
 import json
+import ssl
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.admin_site import KEY, admin_site
+import trustme
+from tests.support.admin_site import KEY, AdminSite, admin_site
 from tests.support.shell import Shell
 
 from farebox.billing.journal import Journal
@@ -153,19 +155,24 @@ def test_runs_and_findings_that_are_not_there(shell: Shell, file: Path) -> None:
     assert f"run `{run}` has no finding 9" in shell("reconcile", "approve", run, "--finding", "9").refused()
 
 
+def one_call(site: AdminSite) -> None:
+    """What OpenAI would say of one call of the day."""
+    start = 1_793_491_200
+    usage = {
+        "object": "organization.usage.completions.result", "input_tokens": 10, "output_tokens": 4, "num_model_requests": 2,
+        "model": "gpt-4o-2024-08-06", "api_key_id": "key_a",
+    }  # fmt: skip
+    cost = {
+        "object": "organization.costs.result", "amount": {"value": 6.5e-05, "currency": "usd"}, "line_item": "gpt-4o, output",
+    }  # fmt: skip
+    for path, one in (("usage/completions", usage), ("costs", cost)):
+        bucket = {"start_time": start, "end_time": start + 86_400, "results": [one]}
+        site.pages[f"/v1/organization/{path}"] = [{"object": "page", "data": [bucket]}]
+
+
 def test_the_providers_own_api(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with admin_site() as site:
-        start = 1_793_491_200
-        usage = {
-            "object": "organization.usage.completions.result", "input_tokens": 10, "output_tokens": 4, "num_model_requests": 2,
-            "model": "gpt-4o-2024-08-06", "api_key_id": "key_a",
-        }  # fmt: skip
-        cost = {
-            "object": "organization.costs.result", "amount": {"value": 6.5e-05, "currency": "usd"}, "line_item": "gpt-4o, output",
-        }  # fmt: skip
-        for path, one in (("usage/completions", usage), ("costs", cost)):
-            bucket = {"start_time": start, "end_time": start + 86_400, "results": [one]}
-            site.pages[f"/v1/organization/{path}"] = [{"object": "page", "data": [bucket]}]
+        one_call(site)
         section = f'\n[providers.openai]\nbase_url = "{site.base_url}/v1"\napi_key = "x"\n'
         shell.config.write_text(shell.config.read_text() + section)
         monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
@@ -175,3 +182,29 @@ def test_the_providers_own_api(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
         assert (made["findings"][0]["model"], made["findings"][0]["difference"]) == ("gpt-4o", "0.000065")
         monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-wrong")
         assert "refused the key in OPENAI_ADMIN_KEY (401)" in shell("reconcile", *words).refused()
+
+
+def test_a_provider_with_a_private_authority_is_asked_by_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls were checked against `ca_file`, the question for its statement against the system's authorities."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    client = authority.issue_cert("books@example.org")
+    client.private_key_and_cert_chain_pem.write_to_path(str(shell.config.with_name("books.pem")))
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.cert_pem.write_to_path(str(shell.config.with_name("private.pem")))
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
+    words = ("--provider", "openai", "--api", "--since", "2026-11-01", "--until", "2026-11-02")
+    before = shell.config.read_text()
+    with admin_site(context) as site:
+        one_call(site)
+        section = f'\n[providers.openai]\nbase_url = "{site.base_url}/v1"\napi_key = "x"\n'
+        shell.config.write_text(before + section)
+        assert "certificate" in shell("reconcile", *words).refused() and site.asked == []
+        files = 'ca_file = "private.pem"\nclient_cert_file = "books.pem"\n'
+        for more in (files, files + "enabled = false\n"):
+            shell.config.write_text(before + section + more)
+            assert said(shell, *words)["kinds"] == {"missing_here": 1}
+        shell.config.write_text(before + section + 'ca_file = "gone.pem"\n')
+        assert "`providers.openai.ca_file`: there is no file" in shell("reconcile", *words).refused()

@@ -1,6 +1,7 @@
 """The administrators' APIs of OpenAI, Anthropic and OpenRouter on a real socket, strict and in pages."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ class AdminSite:
 
 
 @contextmanager
-def admin_site() -> Iterator[AdminSite]:
+def admin_site(context: ssl.SSLContext | None = None) -> Iterator[AdminSite]:
+    """With a context it speaks TLS, and shows its certificate."""
     site = AdminSite()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,9 +82,12 @@ def admin_site() -> Iterator[AdminSite]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    site.base_url = f"http://127.0.0.1:{server.server_port}"
+    site.base_url = f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_port}"
     try:
         yield site
     finally:

@@ -35,7 +35,7 @@ from farebox.reconciliation.reports import File, Wanted
 from farebox.reconciliation.runs import Run, Stored
 from farebox.reconciliation.statement import KINDS, Statement
 from farebox.storage.database import Database
-from farebox.transport import Client, ProxySettings
+from farebox.transport import Client, ProxySettings, Tls
 
 UNPOSTED_MAX = 100_000
 """Records of a journal that are looked at; a bookkeeper that is further behind has more to say in `farebox doctor`."""
@@ -175,6 +175,27 @@ def _keys(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _certificates(loaded: Loaded, provider: str) -> Tls:
+    """Who vouches for the provider, and what is shown to it, as for its calls. Files are relative to the configuration."""
+    section = loaded.config.providers.get(provider)
+    if section is None:
+        return Tls()
+
+    def beside(setting: str, name: str | None) -> str | None:
+        if name is None:
+            return None
+        file = loaded.folder / name
+        if not file.is_file():
+            raise CliError(f"{loaded.path}: `providers.{provider}.{setting}`: there is no file {file}; put the PEM file there")
+        return str(file)
+
+    return Tls(
+        ca_file=beside("ca_file", section.ca_file),
+        client_cert_file=beside("client_cert_file", section.client_cert_file),
+        client_key_file=beside("client_key_file", section.client_key_file),
+    )
+
+
 async def _fetch(
     loaded: Loaded, enabled: dict[str, Enabled], wanted: Wanted, clock: SystemClock
 ) -> tuple[Statement, list[File]]:
@@ -193,7 +214,7 @@ async def _fetch(
     base_url = at.base_url if at is not None else (section and section.base_url) or PROVIDERS[wanted.provider].base_url
     client = Client(proxies=ProxySettings.from_env(loaded.environment))
     try:
-        fetcher = Fetcher(client, base_url, api, key, asyncio.sleep)
+        fetcher = Fetcher(client, base_url, api, key, asyncio.sleep, _certificates(loaded, wanted.provider))
         return await fetcher.statement(wanted), fetcher.pages
     finally:
         await client.aclose()

@@ -16,7 +16,7 @@ from farebox.reconciliation.figures import StatementError
 from farebox.reconciliation.reading import days_between
 from farebox.reconciliation.reports import File, Part, Wanted, put_together
 from farebox.reconciliation.statement import Statement
-from farebox.transport import Client, Origin, Prepared, Timeouts, TransportError, prepare
+from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, TransportError, prepare
 
 PAGES_MAX = 1_000
 PAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -72,9 +72,17 @@ APIS: dict[str, AdminApi] = {
 class Fetcher:
     """Pages of one provider. `pause` waits so many seconds."""
 
-    def __init__(self, client: Client, base_url: str, api: AdminApi, key: str, pause: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        base_url: str,
+        api: AdminApi,
+        key: str,
+        pause: Callable[[float], Awaitable[None]],
+        tls: Tls | None = None,
+    ) -> None:
         self._client = client
-        self._origin, self._path = Origin.parse(base_url.rstrip("/"))
+        self._origin, self._path = Origin.parse(base_url.rstrip("/"), tls)
         self._api = api
         self._headers = [(api.header, api.scheme + key), ("user-agent", "farebox"), *api.headers]
         self._pause = pause
