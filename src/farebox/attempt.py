@@ -173,6 +173,7 @@ class Try(msgspec.Struct, eq=False):
         return upstream_failure(found, self.candidate, other_key=other_key)
 
     def _garbage(self, problem: str) -> Failure:
+        problem = bridge.without_keys(problem, self.candidate.target)
         self.end("failed_before_content", outcome="garbage", error=problem)
         name = self.candidate.target.provider.title
         told = FareboxError(Kind.UPSTREAM_BAD, f"{name} sent an answer that is not of its API", should_retry=False)

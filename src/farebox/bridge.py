@@ -3,6 +3,7 @@
 The pipeline asks here and does not know which of the two it got.
 """
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from farebox.errors import FareboxError, Kind
 from farebox.routing.plan import Candidate
 from farebox.routing.target import Target
-from farebox.wires import anthropic_messages, openai_chat
+from farebox.wires import anthropic_messages, openai_chat, redaction
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
@@ -26,7 +27,7 @@ from farebox.wires.relay import Relay, Reply, with_members
 from farebox.wires.seam import Seam
 from farebox.wires.translation import ContinuedRelay, TranslatedRelay, TranslatedReply
 
-REDACTED = "[the key]"
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 
 
@@ -236,8 +237,18 @@ def failure(
 
 def _redacted(error: UpstreamError, target: Target) -> UpstreamError:
     """A provider may repeat the key that it refuses; nobody else is to read it, neither in an answer nor in a record."""
-    message = error.message
-    for key in target.keys:
-        if key and key in message:
-            message = message.replace(key, REDACTED)
-    return error if message is error.message else msgspec.structs.replace(error, message=message)
+    message = without_keys(error.message, target)
+    code, param = error.provider_code, error.param
+    if code is not None:
+        code = without_keys(code, target)
+    if param is not None:
+        param = without_keys(param, target)
+    if (message, code, param) == (error.message, error.provider_code, error.param):
+        return error
+    return msgspec.structs.replace(error, message=message, provider_code=code, param=param)
+
+
+def without_keys(text: str, target: Target) -> str:
+    """What a provider said, without the keys that it may have been called with, and other secrets in its headers."""
+    headers = [value for name, value in target.speaks.headers if _SECRET_HEADER.search(name)]
+    return redaction.without(text, (*target.keys, *headers))

@@ -79,7 +79,8 @@ async def _read(
     try:
         reply = bridge.reply(flight.call, candidate, body, created_s=now_us // 1_000_000)
     except NotACompletion as error:
-        _failed(flight, start, "failed_before_content", "garbage", error)
+        problem = bridge.without_keys(str(error), candidate.target)
+        _failed(flight, start, "failed_before_content", "garbage", problem)
         return None
     if reply.failure is not None:
         found = bridge.failure(candidate, reply.failure, response.header)

@@ -1,7 +1,9 @@
 """Customers' own keys at providers over HTTP, in OpenRouter's shape, and what a running gateway makes of them."""
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ SHAPE = {
     "id", "provider", "name", "label", "disabled", "is_fallback", "always_use", "sort_order", "broken", "allowed_models",
     "allowed_user_ids", "allowed_api_key_hashes", "workspace_id", "created_at", "updated_at",
 }  # fmt: skip
+HOUSE = "sk-house-Zx81kQpLw0aVnT3mYb6c"
 CHAT = {"model": "k/one", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
 
 
@@ -51,12 +54,58 @@ class Site:
         return reply
 
 
+class Mirror(BaseHTTPRequestHandler):
+    """A provider that repeats the key it was called with, in the way that the model's name says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        way, stream = body["model"], body.get("stream", False)
+        key = self.headers["authorization"].removeprefix("Bearer ")
+        said = {"whole": key, "masked": f"{key[:8]}{'*' * 12}{key[-4:]}", "part": f"(ends in {key[9:]})"}[way.split("-")[1]]
+        error = {"error": {"message": f"Key {said}?", "code": f"no_{said}", "param": said, "type": "invalid_request_error"}}
+        status, kind, out = 200, "application/json", json.dumps(error).encode()
+        if way.startswith("status"):
+            status = int(way.split("-")[2])
+        elif way.startswith("garbage"):
+            out = json.dumps({"choices": said, "id": [said]}).encode()
+        elif way.startswith("event") and stream:
+            kind = "text/event-stream"
+            piece = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "Hello"}}]}
+            out = b"".join(b"data: %b\n\n" % json.dumps(one).encode() for one in (piece, error))
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(out)))
+        self.end_headers()
+        self.wfile.write(out)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+FORMS = ("whole", "masked", "part")
+WAYS = [f"status-{form}-{status}" for form in FORMS for status in (400, 401, 500)]
+WAYS += [f"{way}-{form}" for form in FORMS for way in ("body", "garbage", "event")]
+
+
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def mirror() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, mirror: str) -> Iterator[Site]:
     with SimulatorProcess(bill_path=tmp_path_factory.mktemp("byok") / "bill.jsonl") as simulator:
         text = provider("lab", f"{simulator.origin}/v1") + model("k/one", offer("lab", "sim+tokens=5"))
         text += '[providers.ollama]\nbase_url = "http://127.0.0.1:9/v1"\n'
         text += model("k/local", offer("ollama", "x"))
+        text += f'[providers.mirror]\nwire = "openai_chat"\nbase_url = "{mirror}"\napi_key = "{HOUSE}"\n'
+        text += "".join(model(f"m/{way}", offer("mirror", way)) for way in WAYS)
+        text += "[health]\nfailures_in_a_row = 1000000\nsamples_min = 1000000\n[attempts]\nbackoff_ms = 1\n"
         with Farebox(tmp_path_factory.mktemp("byok") / "box", config=text) as box:
             found = Site(box)
             yield found
@@ -161,3 +210,33 @@ def test_what_the_command_line_changes_a_running_gateway_sees_and_a_broken_key_s
     assert "cannot be opened" not in site.considered()
     site.box.cli("byok", "remove", made)
     wait_until(lambda: made not in site.considered(), "removed")
+
+
+def test_what_a_provider_repeats_of_a_key_reaches_nobody(site: Site) -> None:
+    """The house's key and the customer's, whole, masked and in part; in answers, in the log, in all that is kept."""
+    own = "sk-mine-Hq7Rt2Wc9Lf4Xd5Kj8Bn"
+    made = site.send("POST", "/v1/byok", {"provider": "mirror", "key": own, "disabled": True}, status=201)["data"]["id"]
+
+    def ask() -> str:
+        found: list[str] = []
+        for way in WAYS:
+            for stream in (False, True):
+                body = {**CHAT, "model": f"m/{way}", "stream": stream}
+                told = {"x-farebox-metadata": "enabled"}
+                reply = site.box.post("/v1/chat/completions", body, key=site.made["key"], headers=told)
+                found.append(f"{way} {stream} {reply.status} {reply.body.decode()}")
+        return "\n".join(found)
+
+    said = ask()
+    assert said.count("[the key]") > 10 and said.count("Hello") == 3, said
+    site.send("PATCH", f"/v1/byok/{made}", {"disabled": False, "always_use": True})
+    said_own = ask()
+    assert "refused your own key" in said_own and "Key [the key]?" in said_own
+    site.send("DELETE", f"/v1/byok/{made}")
+    site.box.wait_posted()
+    files = [path for path in site.box.folder.rglob("*") if path.is_file() and path != site.box.config_path]
+    kept = [path.read_bytes().decode("latin-1") for path in files]
+    for key in (HOUSE, own):
+        parts = [key[at : at + 8] for at in range(8, len(key) - 7)] + [f"*{key[-4:]}", f"{key[:8]}*"]
+        for text in (said, said_own, site.box.log_text(), *kept):
+            assert not [part for part in parts if part in text], text[-3000:]

@@ -52,6 +52,9 @@ def test_a_key_that_a_provider_repeats_is_in_no_message() -> None:
     assert found.message == "Incorrect API key provided: [the key]." and found.kind == "credentials"
     again = bridge.failure(own, UpstreamError("credentials", 401, "no sk-mine-1234567890"), lambda _: None)
     assert again.message == "no [the key]"
+    masked = UpstreamError("caller", 400, "bad key sk-mi*****7890", "no:sk-mine-1234567890", param="sk-mine-1234567890")
+    said = bridge.failure(own, masked, lambda _: None)
+    assert (said.message, said.provider_code, said.param) == ("bad key [the key]", "no:[the key]", "[the key]")
     plain = UpstreamError("server", 500, "ouch")
     assert bridge.failure(own, plain, lambda _: None) is plain
 
