@@ -29,7 +29,7 @@ from farebox.storage import key_queries, queries
 from farebox.storage.database import Database, StoreError
 from farebox.storage.provider_key_queries import ProviderKey
 from farebox.telemetry import exposition
-from farebox.vault.vault import Vault
+from farebox.vault.vault import State, Vault
 from farebox.wires.usage import Usage
 
 T = TypeVar("T")
@@ -166,9 +166,17 @@ class DatabaseLibrary:
     async def receipt_keys(self, now_us: int) -> Keys:
         return await self._run(receipt_keys.read_or_make, self._receipt_keys_file, now_us)
 
-    async def version(self) -> int:
-        """Grows with every change to keys and accounts."""
-        return await self.read(queries.current_version)
+    async def version(self) -> tuple[int, State | None]:
+        """Another one after every change to keys and accounts, and to the file that opens their provider keys."""
+
+        def ask(connection: Connection) -> tuple[int, State | None]:
+            try:
+                state = self.vault.state()
+            except OSError:
+                state = None  # as where there is none: nothing opens
+            return queries.current_version(connection), state
+
+        return await self.read(ask)
 
     async def note_use(self, used: dict[str, int]) -> None:
         """When keys were used; see `billing.customers.note_use`."""

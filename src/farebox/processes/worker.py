@@ -121,7 +121,7 @@ def calm_collector(_: Worker) -> None:
 async def keep_house(worker: Worker, metrics_path: Path) -> None:
     """The worker's clockwork: flights every tick; changes in the database, returns and metrics every few."""
     gateway, holds = worker.gateway, worker.books.holds
-    version: int | None = None
+    version: object = None
     ticks = 0
     while True:
         await asyncio.sleep(TICK_S)

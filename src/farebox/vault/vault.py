@@ -11,6 +11,9 @@ TOLD_MAX = 1_000
 """Envelopes that did not open and that the log was told of, once each."""
 
 
+State = tuple[int, int, int]
+
+
 def _log(line: str) -> None:
     sys.stderr.write(line + "\n")
 
@@ -20,20 +23,27 @@ class Vault:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: tuple[tuple[int, int, int], tuple[Master, ...]] | None = None
+        self._known: tuple[State, tuple[Master, ...]] | None = None
         self._told: set[tuple[str, str]] = set()
         self.log = _log
+
+    def state(self) -> State | None:
+        """Which file this is, in which condition: another one after every change, also of its permissions alone; None where
+        there is none. Raises `OSError`."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def masters(self) -> tuple[Master, ...]:
         """The keys, the newest first; none where there is no file yet. Raises `MasterFileError`."""
         try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return ()
+            state = self.state()
         except OSError as error:
             raise MasterFileError(f"{self.path}: {error.strerror}") from None
-        # A change of permissions alone changes the last of these, too.
-        state = (stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns)
+        if state is None:
+            return ()
         known = self._known
         if known is None or known[0] != state:
             known = self._known = (state, master_file.read(self.path))
