@@ -352,11 +352,18 @@ class MonotonicHealth:
         return self._health.epoch
 
     @property
+    def own_epoch(self) -> int:
+        return self._health.own_epoch
+
+    @property
     def ejected_max_percent(self) -> int:
         return self._health.rules.ejected_max_percent
 
     def view(self, target: Target, now_us: int) -> OfferHealth:
         return self._health.view(target, self._clock.monotonic_us())
+
+    def forget_key(self, provider: str, ref: str) -> None:
+        self._health.forget_key(provider, ref)
 
 
 def make_router(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.routing.conftest import call, model, offer, planned, rates, router
 
@@ -9,9 +10,10 @@ from farebox import bridge
 from farebox.billing.markup import flat
 from farebox.errors import Kind
 from farebox.routing.health import Health
+from farebox.routing.measured import NothingMeasured, Unmeasured
 from farebox.routing.own_keys import OwnKey
 from farebox.routing.plan import own_keys_only
-from farebox.routing.target import Place
+from farebox.routing.target import Place, Target
 from farebox.verdict import told, upstream_failure
 from farebox.wires.neutral import UpstreamError
 
@@ -87,3 +89,77 @@ def test_how_a_customers_key_does_is_reported_to_nobody_and_hurts_no_house_key()
     assert other.view(own.target, 3).state == "ejected"
     assert other.view(house.target, 3).state == "healthy"
     assert own.target.places == (Place("a", "byok:one", "v/m"),)
+
+
+def failing(health: Health, place: Place, now_us: int = 2) -> None:
+    health.started(place, now_us - 1)
+    health.finished(place, "key_refused", now_us - 1, now_us, reason="credentials")
+
+
+def test_a_bad_own_key_has_no_plan_of_anybody_else_made_anew() -> None:
+    health = Health()
+    own, *_, house = plan().candidates
+    failing(health, own.target.places[0])
+    assert (health.epoch, health.own_epoch) == (0, 1)
+    assert health.view(own.target, 3).state == "ejected", "and its owner's plans see it at once"
+    failing(health, house.target.places[0])
+    assert (health.epoch, health.own_epoch) == (1, 1)
+
+    class Ward(NothingMeasured):
+        def __init__(self) -> None:
+            self.epoch = self.own_epoch = self.views = 0
+
+        def view(self, target: Target, now_us: int) -> Unmeasured:
+            self.views += 1
+            return Unmeasured()
+
+    ward = Ward()
+    made = router(model("v/m", offer("a")), health=ward)
+    planned(made, call(), own_keys=(KEY,))
+    planned(made, call())
+    ward.own_epoch, ward.views = 1, 0
+    planned(made, call())
+    assert ward.views == 0, "remembered"
+    planned(made, call(), own_keys=(KEY,))
+    assert ward.views == 2, "made anew"
+    ward.epoch, ward.views = 1, 0
+    planned(made, call(), own_keys=(KEY,))
+    assert ward.views == 2, "the house's offers are in its plan, too"
+
+
+def test_another_secret_begins_without_the_past_of_the_one_before() -> None:
+    health = Health()
+    told: list[tuple[str, str]] = []
+
+    class Ward(NothingMeasured):
+        def forget_key(self, provider: str, ref: str) -> None:
+            told.append((provider, ref))
+            health.forget_key(provider, ref)
+
+    made = router(model("v/m", offer("a")), health=Ward())
+    own = planned(made, call(), own_keys=(KEY,)).candidates[0]
+    failing(health, own.target.places[0])
+    health.started(own.target.places[0], 1)
+    health.finished(own.target.places[0], "rate_limited", 1, 2, retry_after_us=10**12)
+    assert health.view(own.target, 3).state == "ejected"
+    planned(made, call(), own_keys=(KEY,))
+    planned(made, call(), own_keys=(msgspec.structs.replace(KEY, always_use=True),))
+    assert not told, "the secret is the same"
+    made = made.over(made.catalog, made.by_wire)
+    fresh = planned(made, call(), own_keys=(msgspec.structs.replace(KEY, secret="sk-other"),)).candidates[0]
+    assert told == [("a", "byok:one")] and fresh.target.keys == ("sk-other",)
+    assert health.view(fresh.target, 3).state == "healthy"
+
+
+def test_what_is_remembered_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farebox.routing.health.PLACES_MAX", 20)
+    monkeypatch.setattr("farebox.routing.health.FORGOTTEN_AT_ONCE", 5)
+    health = Health()
+    house = Place("a", "a#1", "v/m")
+    failing(health, house, 2)
+    for n in range(100):
+        failing(health, Place("a", f"byok:{n}", "v/m"), 10 + n)
+    keys, places = vars(health)["_keys"], vars(health)["_places"]
+    assert 15 <= len(places) <= 20 and len(keys) <= 21
+    assert ("a", "byok:99") in keys and ("a", "byok:1") not in keys and ("a", "a#1") in keys, "the house's are few, and stay"
+

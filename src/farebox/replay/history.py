@@ -78,8 +78,10 @@ Key = tuple[str, str]
 class History:
     """Attempts being learnt from; then the health that the router asks for. Its epoch never changes: nothing happens any more."""
 
-    epoch = 0
+    epoch = own_epoch = 0
     ejected_max_percent = 100
+
+    def forget_key(self, provider: str, ref: str) -> None: ...
 
     def __init__(self) -> None:
         self._offers: dict[Key, _Offer] = {}

@@ -9,7 +9,7 @@ benches the key for all its models; `caller` and `unknown` say nothing, and `out
 """
 
 from collections.abc import Iterable, Sequence
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from itertools import islice
 from typing import Literal, NamedTuple, assert_never
 
@@ -27,7 +27,8 @@ Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "outr
 ProbeOutcome = Literal["up", "down", "key_refused", "unknown"]
 
 PLACES_MAX = 20_000
-"""Places that are remembered; beyond it the one not used for the longest time is forgotten."""
+"""Places that are remembered; beyond it those not used for the longest time are forgotten."""
+FORGOTTEN_AT_ONCE = PLACES_MAX // 10
 REPORTED_MAX = 2_000
 """Places, and keys, of a report."""
 HALF_HOUR_US = 1_800_000_000
@@ -119,6 +120,8 @@ class Health:
         """By the target's identity, and whether it is of streams: time, the target, and the measurements."""
         self.epoch = 0
         """Changes with every state that the order of offers depends on."""
+        self.own_epoch = 0
+        """The same of customers' own keys: nobody else's plans depend on them, or one bad key would have all made anew."""
         self._places: dict[Place, _Record] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._next_change_us = 0
@@ -181,7 +184,7 @@ class Health:
         key.turn = turn + SHARE // weight
         circuit = record.circuit
         if circuit.open_until_us and circuit.started(now_us):
-            self.epoch += 1
+            self._changed(place, 0)
 
     def finished(
         self,
@@ -209,18 +212,18 @@ class Health:
         key.load.ended()
         match outcome:
             case "ok":
-                self._succeeded(record, key, started_us, now_us, first_token_us, tokens)
+                self._succeeded(place, record, started_us, now_us, first_token_us, tokens)
             case "failed":
                 record.counts.add(now_us, succeeded=False)
                 if record.circuit.failed(started_us, now_us, self.rules):
-                    self._changed(record.circuit.open_until_us)
+                    self._changed(place, record.circuit.open_until_us)
             case "rate_limited":
                 record.counts.add(now_us, succeeded=False)
                 record.circuit.forget_probe(started_us)
-                self._pause(record, now_us, retry_after_us)
+                self._pause(place, record, now_us, retry_after_us)
             case "key_refused":
                 record.circuit.forget_probe(started_us)
-                self._bench(key, now_us, reason)
+                self._bench(place, key, now_us, reason)
             case "outrun":
                 record.circuit.forget_probe(started_us)
                 if first_token_us is not None:
@@ -245,17 +248,18 @@ class Health:
         for record in records:
             if outcome == "down":
                 if record.circuit.failed(now_us, now_us, self.rules):
-                    self._changed(record.circuit.open_until_us)
+                    self._changed(places[0], record.circuit.open_until_us)
             elif outcome == "up" and key.down and record.circuit.due(now_us):
-                self._changed(0)
+                self._changed(places[0], 0)
         if outcome == "key_refused" and now_us >= key.bench_until_us:
-            self._bench(key, now_us, "credentials")
+            self._bench(places[0], key, now_us, "credentials")
         if outcome in ("up", "down"):
             key.down = outcome == "down"
 
     def _succeeded(
-        self, record: _Record, key: _Key, started_us: int, now_us: int, first_token_us: int | None, tokens: int
+        self, place: Place, record: _Record, started_us: int, now_us: int, first_token_us: int | None, tokens: int
     ) -> None:
+        key = record.key
         record.counts.add(now_us, succeeded=True)
         if key.load.limit is not None:
             key.load.answered(now_us)
@@ -273,22 +277,25 @@ class Health:
             key.reason = ""
             changed = True
         if changed:
-            self._changed(0)
+            self._changed(place, 0)
 
-    def _pause(self, record: _Record, now_us: int, retry_after_us: int | None) -> None:
+    def _pause(self, place: Place, record: _Record, now_us: int, retry_after_us: int | None) -> None:
         record.paused += 1
         wait_us = min(PAUSE_US << min(record.paused - 1, 10), PAUSE_MAX_US) if retry_after_us is None else retry_after_us
         record.pause_until_us = max(record.pause_until_us, now_us + wait_us)
-        self._changed(record.pause_until_us)
+        self._changed(place, record.pause_until_us)
 
-    def _bench(self, key: _Key, now_us: int, reason: str) -> None:
+    def _bench(self, place: Place, key: _Key, now_us: int, reason: str) -> None:
         key.benched += 1
         key.reason = reason
         key.bench_until_us = now_us + min(BENCH_US << min(key.benched - 1, 10), BENCH_MAX_US)
-        self._changed(key.bench_until_us)
+        self._changed(place, key.bench_until_us)
 
-    def _changed(self, until_us: int) -> None:
-        self.epoch += 1
+    def _changed(self, place: Place, until_us: int) -> None:
+        if place.key.startswith(KEY_PREFIX):
+            self.own_epoch += 1
+        else:
+            self.epoch += 1
         if until_us and (not self._next_change_us or until_us < self._next_change_us):
             self._next_change_us = until_us
 
@@ -297,6 +304,7 @@ class Health:
         if not self._next_change_us or now_us < self._next_change_us:
             return
         self.epoch += 1
+        self.own_epoch += 1
         times = [key.bench_until_us for key in self._keys.values()]
         for record in self._places.values():
             times += (record.pause_until_us, record.circuit.open_until_us)
@@ -310,23 +318,43 @@ class Health:
 
     def _remember(self, place: Place) -> _Record:
         if len(self._places) >= PLACES_MAX:
-            idle = [(record.used_us, known) for known, record in self._places.items() if not record.in_flight]
-            if idle:
-                del self._places[min(idle)[1]]
+            self._forget_idle()
         record = self._places[place] = _Record(self._key(place))
         return record
+
+    def _forget_idle(self) -> None:
+        """Make room for many, since it takes a look at all; a customer's key goes with the last place it is used at."""
+        idle = [(record.used_us, known) for known, record in self._places.items() if not record.in_flight]
+        for _, known in nsmallest(FORGOTTEN_AT_ONCE, idle):
+            del self._places[known]
+        used = {(place.provider, place.key) for place in self._places}
+        for known in [known for known in self._keys if known[1].startswith(KEY_PREFIX) and known not in used]:
+            del self._keys[known]
+
+    def forget_key(self, provider: str, ref: str) -> None:
+        """A customer's key has another secret: what is known of the one before is not about it."""
+        key = self._keys.get((provider, ref))
+        if key is None:
+            return
+        key.benched = key.bench_until_us = 0
+        key.reason = ""
+        for place, record in self._places.items():
+            if place.key == ref:
+                record.paused = record.pause_until_us = 0
+        self.own_epoch += 1
 
     # --- views ------------------------------------------------------------------------------------------------------------
 
     def view(self, target: Target, now_us: int) -> OfferHealth:
         """How an offer has done, over all its keys: `ejected` while none may be used, `probing` while one call finds out."""
         cached = self._views.get(id(target))
-        if cached is not None and cached[0] == self.epoch and now_us - cached[1] < VIEW_US:
+        epoch = self.epoch + self.own_epoch
+        if cached is not None and cached[0] == epoch and now_us - cached[1] < VIEW_US:
             return cached[3]
         if len(self._views) >= PLACES_MAX:
             self._views.clear()
         found = self._view(target, now_us)
-        self._views[id(target)] = (self.epoch, now_us, target, found)
+        self._views[id(target)] = (epoch, now_us, target, found)
         return found
 
     def _view(self, target: Target, now_us: int) -> OfferHealth:

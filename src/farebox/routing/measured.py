@@ -39,16 +39,22 @@ class OfferHealth(Protocol):
 
 
 class Measured(Protocol):
-    """Every offer's health. `epoch` grows whenever some offer's state changes."""
+    """Every offer's health. `epoch` grows whenever some offer's state changes, `own_epoch` where that is by a customer's own key."""
 
     @property
     def epoch(self) -> int: ...
+    @property
+    def own_epoch(self) -> int: ...
     @property
     def ejected_max_percent(self) -> int:
         """The share of a model's offers that may be put behind the others."""
         ...
 
     def view(self, target: Target, now_us: int) -> OfferHealth: ...
+
+    def forget_key(self, provider: str, ref: str) -> None:
+        """A customer's key has another secret."""
+        ...
 
 
 class Unmeasured(msgspec.Struct, frozen=True):
@@ -66,12 +72,14 @@ class Unmeasured(msgspec.Struct, frozen=True):
 class NothingMeasured:
     """All offers are healthy as far as anybody knows: for a command line without a server."""
 
-    epoch = 0
+    epoch = own_epoch = 0
     ejected_max_percent = 100
     _view = Unmeasured()
 
     def view(self, target: Target, now_us: int) -> OfferHealth:
         return self._view
+
+    def forget_key(self, provider: str, ref: str) -> None: ...
 
 
 def percentile(found: Percentiles | None, name: str) -> float | None:

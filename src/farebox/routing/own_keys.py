@@ -5,7 +5,7 @@ and last, where the keys allow it, with the house's. Each is a target of its own
 nothing of the others, and the house's troubles nothing of the customer's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -47,10 +47,15 @@ class OwnKey(msgspec.Struct, frozen=True):
 
 
 class OwnTargets:
-    """Targets made with customers' keys so far, so that what is remembered by target stays with them."""
+    """Targets made with customers' keys so far, so that what is remembered by target stays with them.
 
-    def __init__(self) -> None:
+    `forget` is told the provider and the name of a key whose secret is another than before.
+    """
+
+    def __init__(self, forget: Callable[[str, str], None]) -> None:
+        self._forget = forget
         self._made: dict[tuple[Target, OwnKey], Target] = {}
+        self._secrets: dict[str, str] = {}
 
     def of(self, target: Target, key: OwnKey) -> Target:
         """The same offer, called with a customer's key."""
@@ -58,11 +63,21 @@ class OwnTargets:
         if found is None:
             if len(self._made) >= OWN_TARGETS_MAX:
                 self._made.clear()
+                self._secrets.clear()
+            if self._secrets.setdefault(key.ref, key.secret) != key.secret:
+                self._secrets[key.ref] = key.secret
+                self._forget(key.provider, key.ref)
             place = Place(target.provider.name, key.ref, target.model.slug)
             found = self._made[target, key] = msgspec.structs.replace(
                 target, keys=(key.secret,), key_refs=(key.ref,), key_weights=(), places=(place,), quotes={}
             )
         return found
+
+    def over(self) -> "OwnTargets":
+        """For other offers: with nothing made yet."""
+        other = OwnTargets(self._forget)
+        other._secrets = self._secrets
+        return other
 
 
 def keys_for(keys: Sequence[OwnKey], target: Target) -> Sequence[OwnKey]:

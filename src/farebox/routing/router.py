@@ -71,7 +71,9 @@ class Router:
         any_target = next((found[0] for by_slug in by_wire.values() for found in by_slug.values() if found), None)
         self._usual = NO_MARKUP if any_target is None else any_target.markup
         self._standings: dict[tuple[object, ...], Standing] = {}
-        self._own_targets = OwnTargets()
+        self._own_standings: dict[tuple[object, ...], Standing] = {}
+        """Those of callers with keys of their own at providers: there may be as many as there are customers."""
+        self._own_targets = OwnTargets(health.forget_key)
 
     def over(self, catalog: Catalog, by_wire: Mapping[str, Mapping[str, tuple[Target, ...]]]) -> "Router":
         """The same router over another catalog and other offers."""
@@ -85,6 +87,7 @@ class Router:
             default_policy=self.default_policy,
         )
         made.caching = self.caching
+        made._own_targets = self._own_targets.over()
         return made
 
     def plan(
@@ -126,15 +129,17 @@ class Router:
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
         own: OwnKeys | None = None
+        epoch, standings = self.health.epoch, self._standings
         if own_keys:
             own = OwnKeys(own_keys, pays.own_key.at(own_key_calls))
+            epoch, standings = epoch + self.health.own_epoch, self._own_standings
         key = (call.wire, call.model, call.service_tier, policy, branch, id(wanted), pays.name, step, allowance, own)
-        standing = self._standings.get(key)
-        if standing is None or now_us >= standing.until_us or standing.epoch != self.health.epoch:
+        standing = standings.get(key)
+        if standing is None or now_us >= standing.until_us or standing.epoch != epoch:
             standing = self._prepare(call, wanted, policy, branch, allowance, pays, volume_nano, own, now_us, day)
-            if len(self._standings) >= STANDINGS_MAX:
-                self._standings.clear()
-            self._standings[key] = standing
+            if len(standings) >= STANDINGS_MAX:
+                standings.clear()
+            standings[key] = standing
         groups = standing.groups
         if len(groups) == 1 and len(groups[0].entries) == 1 and standing.simple:
             group = groups[0]

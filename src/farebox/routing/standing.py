@@ -237,7 +237,7 @@ def prepare(
         tuple(excluded),
         wanted,
         asked,
-        health.epoch,
+        health.epoch + health.own_epoch if own_keys else health.epoch,
         min(now_us + FRESH_US, midnight) if fleeting else midnight,
         policy,
         all(len(group.entries) == 1 for group in made),
