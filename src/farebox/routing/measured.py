@@ -39,7 +39,7 @@ class OfferHealth(Protocol):
 
 
 class Measured(Protocol):
-    """Every offer's health. `epoch` grows whenever some offer's state changes, `own_epoch` where that is by a customer's own key."""
+    """Every offer's health. `epoch` grows whenever some offer's state changes, `own_epoch` where it is a customer's own key."""
 
     @property
     def epoch(self) -> int: ...
