@@ -125,6 +125,7 @@ ARROWS: dict[str, set[str]] = {
         "billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "sorting", "telemetry",
         "transport", "turn", "wires",
     },
+    "monotonic_health": {"ports", "routing"},
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {

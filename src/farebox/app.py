@@ -41,6 +41,7 @@ from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway, Market, Settings
 from farebox.money import parse_amount
+from farebox.monotonic_health import MonotonicHealth
 from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrderedIds
 from farebox.probes import Prober
 from farebox.providers.base import Certificates, Provider
@@ -48,7 +49,7 @@ from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing import retry
 from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.circuit import Rules
-from farebox.routing.health import Health, OfferHealth
+from farebox.routing.health import Health
 from farebox.routing.hedging import Waste
 from farebox.routing.measured import Measured
 from farebox.routing.patience import Patience, before
@@ -338,32 +339,6 @@ def _rules(section: HealthSection) -> Rules:
         ejection_max_us=section.ejection_max_s * 1_000_000,
         ejected_max_percent=section.ejected_max_percent,
     )
-
-
-class MonotonicHealth:
-    """Health as the router asks for it. Circuits and pauses run by the clock that never goes back, prices by the wall's."""
-
-    def __init__(self, health: Health, clock: Clock) -> None:
-        self._health = health
-        self._clock = clock
-
-    @property
-    def epoch(self) -> int:
-        return self._health.epoch
-
-    @property
-    def own_epoch(self) -> int:
-        return self._health.own_epoch
-
-    @property
-    def ejected_max_percent(self) -> int:
-        return self._health.rules.ejected_max_percent
-
-    def view(self, target: Target, now_us: int) -> OfferHealth:
-        return self._health.view(target, self._clock.monotonic_us())
-
-    def forget_key(self, provider: str, ref: str) -> None:
-        self._health.forget_key(provider, ref)
 
 
 def make_router(

@@ -165,8 +165,7 @@ class MarkupRuleSection(_Section, frozen=True):
 
 
 class OwnKeySection(_Section, frozen=True):
-    """BYOK: what calls by a customer's own provider key cost here; the provider bills the customer itself. No call is made by
-    such a key yet, so this has no effect."""
+    """BYOK: what calls by a customer's own provider key cost here; the provider bills the customer itself."""
 
     free_calls: int = 1_000_000
     """An account's calls in a UTC month that cost nothing, as posted."""

@@ -233,11 +233,11 @@ class Flight(msgspec.Struct, eq=False):
             costs = shown.upstream_nano, shown.prompt_nano, shown.completion_nano
             return shown.usage, cost_members(*costs, cost, estimated=True, own_key=own_key), cost
         usage, estimated = verdict.usage or Usage(), verdict.basis != "reported"
-        if any(map(seams.aside, settlement.attempts)):
-            # The usage is the answer's; the costs are of everything that was paid for it.
+        if own_key or any(map(seams.aside, settlement.attempts)):
+            # The usage is the answer's; the costs are of everything that was paid for it, to whomever.
             costs = seams.list_costs_nano(settlement.attempts)
             return usage, cost_members(*costs, cost, estimated=estimated, own_key=own_key), cost
-        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated, own_key=own_key), cost
+        return usage, cost_fields(settlement.last_bill, usage, cost, estimated=estimated), cost
 
     def _give_up(self, error: FareboxError) -> None:
         if self.recovery is not None and self.recovery.broke is not None:

@@ -20,6 +20,8 @@ from farebox.billing.checks import Violation, check
 from farebox.billing.covering import Covering
 from farebox.billing.customers import NewKey
 from farebox.billing.journal import Journal, read_all
+from farebox.billing.markup import Fees
+from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.billing.records import Attempt, Closed, Hold, Opened, Settle
 from farebox.catalog.price import Rates
 from farebox.ports import TimeOrderedIds
@@ -31,6 +33,7 @@ START_US = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
 DOLLAR = 1_000_000_000
 SEGMENT_BYTES = 64 * 1024
 """Small: a segment is reserved and read as a whole, and tests have many."""
+OWN_FEES = Fees(per_call_nano=2_500, own_key=True)
 RATES = Rates(input=2_500_000, cache_read=1_250_000, output=10_000_000, reasoning=10_000_000, request=1_500)
 
 
@@ -142,6 +145,15 @@ class Worker:
             "charge_nano": charge or 0, "loss_nano": loss or 0,
         }  # fmt: skip
         return Attempt(**(values | more))  # pyright: ignore[reportArgumentType]
+
+    def own(self, hold: Hold, used: Usage, *, bp: int = 500, fees: Fees = OWN_FEES, **more: object) -> Attempt:
+        """An attempt by a customer's own key, charged the fee alone, whatever the hold says; up to the hold."""
+        price = charge_nano(cost_pico(used, hold.rates), bp, fees)
+        values: dict[str, object] = {
+            "fees": fees, "markup_bp": bp, "plan": "BYOK", "provider_key": "byok:one", "cost_nano": 0,
+            "charge_nano": min(price, hold.amount_nano), "loss_nano": max(price - hold.amount_nano, 0),
+        }  # fmt: skip
+        return self.attempt(hold, used, **(values | more))
 
     def settle(self, hold: Hold, *attempts: Attempt, state: str = "settled", **more: object) -> Settle:
         """End a hold: the terminal record, and the purse."""

@@ -166,6 +166,19 @@ class Machine(RuleBasedStateMachine):
                     self.written(worker.settle(hold, worker.attempt(hold, one, basis="estimated")))
         self.post(records_max=1_000)
 
+    @rule(slot=st.sampled_from(SLOTS), key=st.integers(0, 3), used=usages, amount=amounts, fallback=st.booleans())
+    def serve_by_own_key(self, slot, key, used, amount, fallback):
+        """By the customer's own key at a provider, which may fail and leave the call to the house's."""
+        worker = self.workers[slot]
+        with contextlib.suppress(AllotmentError):
+            hold = worker.hold(self.keys[key], amount, rates=self.rates, markup_bp=self.markup_bp)
+            if hold and fallback:
+                broken = worker.own(hold, used, outcome="truncated", charge_nano=0, loss_nano=0)
+                self.written(worker.settle(hold, broken, worker.attempt(hold, used, n=2)))
+            elif hold:
+                self.written(worker.settle(hold, worker.own(hold, used)))
+        self.post(records_max=1_000)
+
     @rule(data=st.data(), used=usages)
     def settle(self, data, used):
         found = self.pick(data, self.holds())

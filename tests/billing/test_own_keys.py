@@ -5,13 +5,15 @@ import pytest
 from sqlalchemy import select, text
 from tests.billing.conftest import exact
 
-from farebox.billing import adjustments, customers, evidence, exports
+from farebox.billing import adjustments, customers, evidence, exports, focus, recovery
 from farebox.billing import compare as comparing
 from farebox.billing.breakdown import broken_down
 from farebox.billing.invoices import FEE, OWN_KEY_FEE, Tally
 from farebox.billing.markup import Fees, flat, own_key_terms
 from farebox.billing.own_keys import provider_nano
 from farebox.billing.pricing import charge_nano, cost_pico
+from farebox.billing.records import Progress
+from farebox.catalog.price import Rates
 from farebox.reconciliation import records
 from farebox.storage import key_queries, queries, reports
 from farebox.storage.reports import Narrow
@@ -180,3 +182,47 @@ def test_an_account_of_its_own_plan_is_told_by_it(world):
     before = world.database.read(queries.current_version)
     world.post(markups=PLANS)
     assert world.database.read(queries.current_version) == before, "its plan is not among those known"
+
+
+def test_whoever_always_leaves_before_the_end_uses_up_the_free_calls_too(world):
+    account = world.account(DOLLAR)
+    key = world.key(account)
+    worker = world.worker()
+    own_call(world, worker, key, free=True, outcome="client_gone")
+    own_call(world, worker, key, free=True, outcome="recovered")
+    own_call(world, worker, key, free=True, usage=Usage(), outcome="client_gone", cost_nano=0, rates=Rates())
+    own_call(world, worker, key, free=True, outcome="truncated")
+    world.post(markups=PLANS)
+    row = world.database.read(lambda c: c.execute(select(volumes).where(volumes.c.account_id == account)).one())
+    assert row.own_key_calls == 2, "what nobody got is not counted"
+    assert world.check() == []
+
+
+def test_what_a_crash_left_open_is_finished_by_the_terms_that_were_held(world):
+    key = world.key(world.account(DOLLAR))
+    worker = world.worker("one")
+    seen, unseen = (
+        msgspec.structs.replace(worker.hold(key, 10_000_000, markup_bp=500), fees=FEES, plan="BYOK") for _ in range(2)
+    )
+    first, second = recovery.finish([seen, unseen, Progress(seen.id, 1, world.clock.us, CALL)], world.clock)
+    one, other = first.attempts[0], second.attempts[0]
+    assert (one.cost_nano, one.charge_nano) == (0, charge_nano(cost_pico(CALL, seen.rates), 500, FEES))
+    assert (one.plan, one.markup_bp, one.fees, one.own_key) == ("BYOK", 500, FEES, True)
+    assert (other.cost_nano, other.charge_nano) == (0, 0), "whatever it was, it is not ours: nothing is unknown"
+
+
+def test_finance_tools_see_the_fee_by_the_call_and_no_units(world):
+    key = world.key(world.account(DOLLAR))
+    worker = world.worker()
+    first, second = own_call(world, worker, key), own_call(world, worker, key, basis="estimated")
+    world.post()
+    known = Usage(input=10, output=3)
+    done = adjustments.adjust(world.database, world.ids, hold_id=second.id, attempt=1, exact=known, now_us=world.clock.us)
+    names = [column.name for column in focus.columns("1.3")]
+    found = world.database.read(lambda c: list(focus.focus_table(c, EVER, "1.3")))
+    lines = [dict(zip(names, line, strict=True)) for line in found]
+    usage, correction = (line for line in lines if line["ChargeCategory"] == "Usage")
+    assert (usage["EffectiveCost"], usage["ListCost"], usage["PricingQuantity"]) == (2 * first.charge_nano, 0, 2)
+    assert (usage["PricingUnit"], usage["SkuMeter"]) == ("Requests", "own_key_fee")
+    assert (correction["ChargeClass"], correction["EffectiveCost"]) == ("Correction", done.charge_nano)
+

@@ -39,7 +39,7 @@ percent = "10"
 free_calls = 2
 percent = "5"
 """
-MODEL, SLOW, LONG = "o/m", "o/slow", "o/long"
+MODEL, SLOW, LONG, OTHER = "o/m", "o/slow", "o/long", "o/other"
 OUTPUT = 6000
 
 
@@ -49,7 +49,9 @@ class World:
     simulator: SimulatorProcess
     bill: Path
 
-    def customer(self, name: str, *keys: str, plan: str = "metered", credit_nano: int = 10**9, always: bool = False) -> str:
+    def customer(
+        self, name: str, *keys: str, plan: str = "metered", credit_nano: int = 10**9, always: bool = False, at: str = "lab"
+    ) -> str:
         """A customer with keys of its own at the provider, in this order; its key here."""
         made = self.box.customer(name, credit_nano=credit_nano)
         loaded = load(self.box.config_path, self.box.environment)
@@ -60,7 +62,7 @@ class World:
             customers.set_markup(database, owner.id, plan, now_us=now_us)
             for number, secret in enumerate(keys):
                 new = NewProviderKey(
-                    id=f"{name}-{number}", account_id=owner.id, provider="lab", secret=secret, hint="…", always_use=always
+                    id=f"{name}-{number}", account_id=owner.id, provider=at, secret=secret, hint="…", always_use=always
                 )
                 provider_keys.create(database, Vault(loaded.byok_master_file), new, now_us=now_us)
         return made.secret
@@ -90,6 +92,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for secret, fault in ((BAD, "status=401"), (BUSY, "status=429+retry-after=600"), (BROKE, "status=402")):
             simulator.fault(fault, credential=secret)
         config = provider("lab", simulator.base_url, extra="output_limit_field = 'max_tokens'")
+        config += provider("other", simulator.base_url, wire="anthropic_messages")
+        config += model(OTHER, offer("other", "sim+tokens=20+prompt=100"))
         config += model(MODEL, offer("lab", "sim+tokens=20+prompt=100"))
         config += model(SLOW, offer("lab", f"sim+tokens={OUTPUT}+delay-first=1s"), output=OUTPUT)
         config += model(LONG, offer("lab", "sim+tokens=400+prompt=100+delay-chunk=20ms"))
@@ -183,6 +187,22 @@ def test_streams_and_the_other_surface_tell_the_same(world: World) -> None:
     assert round(usage["cost_details"]["upstream_inference_cost"] * 1e9) == LISTED
     body = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
     reply = world.box.post("/v1/messages", body, key=key)
+    assert (told(reply)["cost_usd"], told(reply)["is_byok"]) == (usd(FEE), True)
+
+
+def test_tokens_are_counted_with_the_own_key_and_where_that_is_refused_with_the_houses(world: World) -> None:
+    body = {"model": OTHER, "messages": [{"role": "user", "content": "hi"}]}
+    for name, secret, always, seen, status in (
+        ("count-good", GOOD, False, {GOOD: 1}, 200),
+        ("count-bad", BAD, False, {BAD: 1, HOUSE: 1}, 200),
+        ("count-always", BAD, True, {BAD: 1}, 403),
+    ):
+        key = world.customer(name, secret, always=always, at="other")
+        before = world.seen()
+        reply = world.box.post("/v1/messages/count_tokens", body, key=key)
+        assert (reply.status, world.seen() - before) == (status, Counter(seen)), reply.body
+        assert status != 200 or (reply.json()["input_tokens"] > 0 and "x-farebox-estimated" not in reply.headers)
+    reply = world.box.post("/v1/messages", {**body, "max_tokens": 50}, key=world.customer("other", GOOD, at="other"))
     assert (told(reply)["cost_usd"], told(reply)["is_byok"]) == (usd(FEE), True)
 
 

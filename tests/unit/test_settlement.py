@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from farebox.billing import recovery
+from farebox.billing import recovery, seams
 from farebox.billing.budgets import account_scope
 from farebox.billing.holds import Holds, Taken
 from farebox.billing.journal import JournalError
+from farebox.billing.markup import Fees
 from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG, UNBILLED_FLAG, Seen
+from farebox.billing.own_keys import provider_nano
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Hold, Record, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
@@ -63,7 +65,7 @@ class Till:
         return []
 
 
-async def opened(amount_nano: int = 10_000) -> tuple[Settlement, Books, Paper]:
+async def opened(amount_nano: int = 10_000, quoted: Quote = QUOTE) -> tuple[Settlement, Books, Paper]:
     async def run(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
@@ -72,7 +74,7 @@ async def opened(amount_nano: int = 10_000) -> tuple[Settlement, Books, Paper]:
     books = Books(paper, holds, Hand(), "life-1", bill_partial=False)  # type: ignore[arg-type]
     reserved = await holds.reserve([SCOPE], amount_nano)
     hold = Hold("gen-1", 1, "acc-1", "key-1", (SCOPE.id,), amount_nano, "chat_completions", "m/x", "lab", "x", "m@1", Rates())
-    settlement = Settlement.opened(books, hold, reserved, AttemptStart(1, "lab", "x", "", QUOTE, 1))
+    settlement = Settlement.opened(books, hold, reserved, AttemptStart(1, "lab", "x", "", quoted, 1))
     return settlement, books, paper
 
 
@@ -236,3 +238,74 @@ async def test_a_hedge_that_is_cancelled_before_its_first_step_leaves_no_hold() 
     assert not entered and isinstance(end, Settle) and end.state == "voided"
     assert [(one.outcome, one.cost_nano) for one in end.attempts] == [("interrupted", 0)], "nothing was sent, nothing is owed"
     assert books.holds.open_nano == 0
+
+
+# --- by a customer's own key at a provider ------------------------------------------------------------------------------------
+
+OWN = Quote("m@1", QUOTE.schedule, 500, {}, fees=Fees(own_key=True), plan="std BYOK")
+FREE = Quote("m@1", QUOTE.schedule, 0, {}, fees=Fees(own_key=True), plan="std BYOK free")
+
+
+async def test_by_an_own_key_the_fee_is_charged_and_the_providers_bill_is_the_customers() -> None:
+    settlement, books, paper = await opened(quoted=OWN)
+    settlement.end_attempt("complete", reported(Usage(input=30, output=20)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 70_000 // 20 and books.charged_nano == 3_500
+    one = end.attempts[0]
+    assert (one.cost_nano, provider_nano(one), one.own_key, one.plan) == (0, 70_000, True, "std BYOK")
+    assert seams.list_costs_nano(settlement.attempts) == (70_000, 30_000, 40_000)
+
+
+async def test_a_free_call_by_an_own_key_holds_and_is_charged_nothing_and_is_settled() -> None:
+    settlement, books, paper = await opened(0, FREE)
+    settlement.end_attempt("complete", reported(Usage(input=30, output=20)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and (end.charge_nano, end.state, books.losses) == (0, "settled", 0)
+    assert provider_nano(end.attempts[0]) == 70_000 and end.attempts[0].loss_nano == 0
+
+
+async def test_after_an_own_key_was_refused_the_house_is_paid_as_ever() -> None:
+    settlement, _, paper = await opened(100_000, OWN)
+    settlement.end_attempt("refused", Seen(None), outcome="http_error")
+    settlement.dispatch(AttemptStart(2, "lab", "x", "lab#1", QUOTE, 2))
+    settlement.end_attempt("complete", reported(Usage(input=30, output=20)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano == 70_000
+    assert [(one.cost_nano, provider_nano(one), one.own_key) for one in end.attempts] == [(0, 0, True), (70_000, 0, False)]
+
+
+@pytest.mark.parametrize("ending", ["failed_before_content", "truncated", "client_gone"])
+async def test_whatever_an_own_key_cost_is_not_ours(ending: Any) -> None:
+    settlement, _, paper = await opened(100_000, OWN)
+    assert settlement.current is not None
+    settlement.current.begun_us, settlement.current.status = 1, 200
+    settlement.end_attempt(ending, Seen(None, 20, None, 30), outcome=ending)
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle)
+    one = end.attempts[0]
+    assert one.cost_nano == 0, "known to be nothing, where a key of ours would have cost nobody knows what"
+    assert provider_nano(one) == (0 if one.usage is None else 70_000)
+    assert end.charge_nano == (3_500 if ending == "client_gone" else 0)
+
+
+async def test_what_own_keys_and_ours_cost_together_is_told_with_an_answer_in_several_parts() -> None:
+    settlement, _, _ = await opened(1_000_000, OWN)
+    settlement.end_attempt("complete", reported(Usage(input=30, output=20)), outcome="ok", flags=(ESCALATED_FLAG,))
+    settlement.dispatch(AttemptStart(2, "lab", "y", "lab#1", QUOTE, 2))
+    settlement.end_attempt("complete", reported(Usage(input=30, output=40)), outcome="ok")
+    assert seams.list_costs_nano(settlement.attempts) == (70_000 + 110_000, 60_000, 120_000)
+    assert settlement.charge_nano == 3_500 + 110_000
+
+
+async def test_what_the_provider_reports_is_what_it_bills_the_customer() -> None:
+    settlement, _, _ = await opened(1_000_000, OWN)
+    assert settlement.current is not None
+    settlement.current.by_reported_cost = True
+    seen = Seen(UsageReport(Usage(input=30, output=20), raw=b"{}", provider_cost_usd="0.0001"))
+    settlement.end_attempt("complete", seen, outcome="ok")
+    assert (settlement.charge_nano, settlement.attempts[0].cost_nano) == (5_000, 0)
+    assert seams.list_costs_nano(settlement.attempts)[0] == provider_nano(settlement.attempts[0]) == 100_000

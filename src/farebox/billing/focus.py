@@ -20,7 +20,9 @@ from farebox.billing.breakdown import allocate, broken_down
 from farebox.billing.budgets import window_end_us
 from farebox.billing.exports import Column, Owners, Values, stream, usage_rows
 from farebox.billing.periods import month_bounds, month_of
+from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
+from farebox.storage.queries import UsageRow
 from farebox.storage.reports import US_PER_DAY, Narrow
 from farebox.storage.tables import grants, invoices, transfers
 
@@ -99,13 +101,18 @@ def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Ite
             place = (row.account_id, row.created_us // US_PER_DAY)
         if attempt is None or not (row.charge_nano or parts.parts):
             continue
+        if attempt.own_key:
+            # What was used is on the provider's own bill; here there is the fee of a call alone.
+            total = sums.setdefault(_Key(row.revision > 0, *_about(row), OWN_KEY_FEE, 0, *_priced(row, attempt)), _Sum())
+            total.quantity += 0 if row.revision else 1
+            total.charge_nano += row.charge_nano
+            continue
         units = list(parts.parts.items())
         weights = [abs(part.list_nano) for _, part in units]
         if not any(weights):
             weights = [1] * len(units)
         fees = allocate(parts.fee_nano, weights) if units else []
-        about = (row.revision > 0, row.project, row.key_id, row.model, row.provider)
-        priced = (attempt.price_version, attempt.plan, row.tags)
+        about, priced = (row.revision > 0, *_about(row)), _priced(row, attempt)
         if not units:
             total = sums.setdefault(_Key(*about, "fee", 0, *priced), _Sum())
             total.charge_nano += parts.fee_nano
@@ -115,6 +122,14 @@ def focus_table(connection: Connection, narrow: Narrow, version: Version) -> Ite
             total.list_nano += part.list_nano
             total.charge_nano += part.list_nano + fee
     yield from flush()
+
+
+def _about(row: UsageRow) -> tuple[str, str, str, str]:
+    return row.project, row.key_id, row.model, row.provider
+
+
+def _priced(row: UsageRow, attempt: Attempt) -> tuple[str, str, str]:
+    return attempt.price_version, attempt.plan, row.tags
 
 
 _NUMBER = select(invoices.c.number).where(
@@ -129,7 +144,8 @@ def _time(us: int) -> str:
     return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_UNIT_NAMES = {"web_searches": "Searches", "request": "Requests", "fee": "Requests"}
+OWN_KEY_FEE = "own_key_fee"
+_UNIT_NAMES = {"web_searches": "Searches", "request": "Requests", "fee": "Requests", OWN_KEY_FEE: "Requests"}
 
 
 def _tags(tags: str) -> str:

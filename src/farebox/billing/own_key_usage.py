@@ -10,7 +10,7 @@ from itertools import groupby, zip_longest
 
 from sqlalchemy import Connection, select
 
-from farebox.billing import evidence
+from farebox.billing import evidence, own_keys
 from farebox.billing.check_journal import Problem
 from farebox.billing.own_keys import MARK, provider_nano
 from farebox.storage.database import Database
@@ -57,7 +57,7 @@ def rows_beside(rows: Iterable[UsageRow]) -> Iterator[Row]:
             if attempt is None or not attempt.own_key:
                 continue
             whole = provider_nano(attempt)
-            counts = not counted and not row.revision and attempt.outcome == "ok"
+            counts = not counted and not row.revision and own_keys.counts(attempt)
             amount = whole - before.get(row.attempt, 0)
             before[row.attempt] = whole
             counted = counted or counts

@@ -56,7 +56,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     plan: str = ""
     """The markup plan, with the rule and volume that applied."""
     cost_nano: int | None = 0
-    """What we owe the provider; None = unknown."""
+    """What we owe the provider; None = unknown. 0 by a customer's own key, whatever came of it."""
     charge_nano: int = 0
     """What the customer pays for this attempt."""
     loss_nano: int = 0

@@ -72,7 +72,7 @@ def _attempt(hold: Hold, flying: Flying, before: tuple[Attempt, ...], room_nano:
     """An attempt by its last progress record.
 
     Without one, nothing is known to have reached the client: the customer pays nothing, and our cost is unknown (None), not
-    zero, until the provider's own record says.
+    zero, until the provider's own record says; by a key of the customer's own, it is the customer's.
     """
     dispatch = flying.dispatch
     rates = dispatch.rates if dispatch is not None else hold.rates
@@ -82,7 +82,7 @@ def _attempt(hold: Hold, flying: Flying, before: tuple[Attempt, ...], room_nano:
     usage = flying.progress.usage if flying.progress is not None else None
     fees = terms.fees
     charge = loss = 0
-    cost = None
+    cost = 0 if fees is not None and fees.own_key else None
     flags: tuple[str, ...] = ("recovered",)
     quoted = pricing.Quote(hold.price_version, Schedule(rates), terms.bp, {}, fees=fees)
     if dispatch is not None and dispatch.continues:

@@ -294,6 +294,8 @@ class Settlement(msgspec.Struct, eq=False):
                 self.charge_nano += charge
                 self.last_bill = billed
                 self.last_verdict = verdict
+        elif fees is not None and fees.own_key:
+            cost = 0  # whatever it was, it is the customer's
         if flags and "estimated" in flags:
             books.estimated += 1
         self.attempts.append(
@@ -425,26 +427,21 @@ def _number(attempt: Attempt) -> int:
     return attempt.n
 
 
-def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool, own_key: bool = False) -> bytes:
+def cost_fields(bill: Bill | None, usage: Usage, cost_usd: str, *, estimated: bool) -> bytes:
     """The gateway's additions to a usage object, as JSON members: `cost` (a number), `cost_usd` (the exact decimal string),
-    `is_byok`, `cost_details` (at list price; the charge carries the markup). Written from integers, never floats.
-
-    `own_key`: the provider bills the customer itself, and the details say how much.
-    """
+    `is_byok`, `cost_details` (at list price; the charge carries the markup). Written from integers, never floats."""
     prompt = completion = upstream = 0
     if bill is not None:
         upstream = bill.cost_nano
         prompt_pico, completion_pico = side_costs_pico(usage, bill.rates)
         prompt, completion = divide_half_even(prompt_pico, PICO_PER_NANO), divide_half_even(completion_pico, PICO_PER_NANO)
-        if own_key:
-            upstream = divide_half_even(prompt_pico + completion_pico, PICO_PER_NANO)
-    return cost_members(upstream, prompt, completion, cost_usd, estimated=estimated, own_key=own_key)
+    return cost_members(upstream, prompt, completion, cost_usd, estimated=estimated)
 
 
 def cost_members(
     upstream_nano: int, prompt_nano: int, completion_nano: int, cost_usd: str, *, estimated: bool, own_key: bool = False
 ) -> bytes:
-    """The same from amounts."""
+    """The same from amounts. `own_key`: the provider bills them to the customer itself."""
     byok = "true" if own_key else "false"
     text = (
         f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":{byok},"cost_details":{{"upstream_inference_cost":'

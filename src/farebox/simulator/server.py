@@ -145,7 +145,9 @@ class Simulator:
         wire: Wire = "messages" if anthropic or "/messages" in path else "chat"
         try:
             if inbound.method == "POST" and path.endswith("/messages/count_tokens"):
-                check_credential(inbound, wire)
+                ordered = self._faults.orders(path, "", "", "", check_credential(inbound, wire)).status
+                if ordered is not None:
+                    raise Refusal(ordered, f"The simulated provider was ordered to answer {ordered}.")
                 return 200, _encode({"input_tokens": read_count(inbound.body).prompt_tokens})
             if inbound.method == "GET" and path.endswith("/models"):
                 check_credential(inbound, wire)
