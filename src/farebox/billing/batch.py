@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import msgspec
 
+from farebox.billing import own_keys
 from farebox.billing import transfers as entries
 from farebox.billing.tail import Settled, SettledAttempt, attempt_texts
 from farebox.billing.transfers import Transfer
@@ -20,6 +21,8 @@ USAGE_COLUMNS = (
     "outcome", "basis", "charge_nano", "loss_nano", "cost_nano", "prompt_tokens", "completion_tokens", "cached_tokens",
     "reasoning_tokens", "record", "transfer_id", "cost_transfer_id", "created_us", "posted_us", "tags",
 )  # fmt: skip
+
+_OWN_KEY = own_keys.MARK.encode()
 
 UsageRow = tuple[str | int | bool | None, ...]
 
@@ -46,6 +49,8 @@ class Batch(msgspec.Struct):
     rows: list[UsageRow] = []
     ordinary: list[Settled | None] = []
     """For each row: its call, if the row says all of it and no more than `billing.receipt_forms` knows a form for."""
+    own_keys: bool = False
+    """Customers' own keys at providers may have answered some of it."""
     transfers: list[Transfer] = []
     charges: dict[str, int] = {}
     """By account."""
@@ -129,6 +134,8 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
                 cached, reasoning = usage.cache_read, usage.reasoning
                 completion = usage.output + reasoning + usage.audio_output + usage.image_output
             ordinary(None if loss or one.flags else call)
+            if one.fees and _OWN_KEY in bytes(one.fees):
+                batch.own_keys = True
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, one.model or call.model, one.provider,
                 call.state, one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
@@ -178,6 +185,7 @@ def _add_attempts(
             losses.add(call.account, loss)
         usage = one.usage
         batch.ordinary.append(None)
+        batch.own_keys = batch.own_keys or _OWN_KEY in bytes(one.fees)
         batch.rows.append((
             call.id, one.n, 0, words is text, call.account, call.key, call.project, call.end_user, one.model or call.model,
             one.provider, call.state, one.outcome, one.basis, charge, loss, one.cost_nano, usage.prompt_tokens if usage else None,

@@ -13,9 +13,9 @@ from itertools import groupby
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
-from farebox.billing import allotments, carrying, hours, own_key_usage, own_keys, seals, tail, volumes
+from farebox.billing import allotments, carrying, hours, own_key_usage, seals, tail, volumes
 from farebox.billing.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.care import judge
 from farebox.billing.journal import JournalError, Position
@@ -28,7 +28,7 @@ from farebox.billing.transfers import insert_transfers
 from farebox.ports import Clock, Ids
 from farebox.storage import queries
 from farebox.storage.database import Database, RowRefused
-from farebox.storage.tables import journal_positions, lives, usage
+from farebox.storage.tables import lives, usage
 
 RECORDS_MAX = 4_000
 """Records of one slot in one transaction: about 2,000 calls, or 50 ms of the write lock."""
@@ -122,7 +122,8 @@ def _read(database: Database, journal_root: Path, records_max: int) -> tuple[lis
 
 def positions(database: Database) -> dict[str, Position]:
     """How far each slot is posted."""
-    rows = database.read(lambda connection: connection.execute(select(journal_positions)).all())
+    sql = "SELECT slot, segment, byte_offset FROM journal_positions"
+    rows = database.read(lambda connection: database.rows(connection, sql, ()))
     return {row.slot: Position(row.segment, row.byte_offset) for row in rows}
 
 
@@ -138,7 +139,7 @@ def _post(
     markups: Mapping[str, MarkupPlan],
 ) -> Posted:
     for reading in readings:
-        _advance(connection, reading)
+        _advance(database, connection, reading)
     ended = _end_lives(database, connection, readings, now_us)
     messages: list[Message] = []
     refused = reduced = 0
@@ -153,7 +154,7 @@ def _post(
         seals.mark(database, connection, batch.id, now_us)
     spent = spend(database, connection, ids, batch.charges, cause_id=batch.id, now_us=now_us) if batch.charges else []
     insert_transfers(database, connection, [*batch.transfers, *spent])
-    own_key_calls = _record_own_keys(database, connection, batch)
+    own_key_calls = _record_own_keys(database, connection, batch) if batch.own_keys else {}
     volumes.count(database, connection, batch.charges, now_us, markups, own_key_calls)
     hours.count(database, connection, batch.charges, now_us)
     touched = _move_scopes(database, connection, batch)
@@ -181,32 +182,25 @@ def _post(
 
 
 def _record_own_keys(database: Database, connection: Connection, batch: Batch) -> dict[str, int]:
-    """What of a batch was answered by customers' own keys; nearly always nothing."""
-    place = USAGE_COLUMNS.index("record")
-    if not any(own_keys.MARK in str(row[place]) for row in batch.rows):
-        return {}
+    """What of a batch was answered by customers' own keys."""
     rows = [queries.UsageRow(*row) for row in batch.rows]  # pyright: ignore[reportArgumentType]
     return own_key_usage.record(database, connection, rows)
 
 
-_ADVANCE = text(
-    "UPDATE journal_positions SET segment = :segment, byte_offset = :offset "
-    "WHERE slot = :slot AND segment = :old_segment AND byte_offset = :old_offset"
+_ADVANCE = (
+    "UPDATE journal_positions SET segment = ?, byte_offset = ? WHERE slot = ? AND segment = ? AND byte_offset = ?"
 )
-_START = text(
-    "INSERT INTO journal_positions (slot, segment, byte_offset) VALUES (:slot, :segment, :offset) ON CONFLICT (slot) DO NOTHING"
-)
+_START = "INSERT INTO journal_positions (segment, byte_offset, slot) VALUES (?, ?, ?) ON CONFLICT (slot) DO NOTHING"
 
 
-def _advance(connection: Connection, reading: Reading) -> None:
+def _advance(database: Database, connection: Connection, reading: Reading) -> None:
     """Move a slot's position from where it was read. The first statement of the transaction: a second poster waits here."""
     assert reading.end > reading.start, "records were read"
-    marks = {"slot": reading.slot, "segment": reading.end.segment, "offset": reading.end.offset}
+    end = (reading.end.segment, reading.end.offset, reading.slot)
     if reading.start == Position():
-        changed = connection.execute(_START, marks).rowcount
+        changed = database.execute_many(connection, _START, [end])
     else:
-        old = {"old_segment": reading.start.segment, "old_offset": reading.start.offset}
-        changed = connection.execute(_ADVANCE, {**marks, **old}).rowcount
+        changed = database.execute_many(connection, _ADVANCE, [(*end, reading.start.segment, reading.start.offset)])
     if changed != 1:
         raise _Lost
 

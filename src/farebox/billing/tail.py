@@ -19,8 +19,8 @@ from farebox.billing.journal import LINE_BYTES_MAX, JournalError, Position, deco
 from farebox.billing.records import Closed, Opened
 from farebox.wires.usage import Usage
 
-CHUNK_BYTES = 256 * 1024
-"""Small enough to stay in the processor's cache while its lines are decoded."""
+CHUNK_BYTES = 64 * 1024
+"""Small enough to stay in the processor's cache while its lines are decoded; measured against 256: a tenth less time to read."""
 
 
 class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +43,7 @@ class SettledAttempt(msgspec.Struct, frozen=True, gc=False):
     fees: Raw = Raw(b"")
     plan: str = ""
     flags: tuple[str, ...] = ()
-    """From `upstream_id` on: for the receipt alone."""
+    """From `upstream_id` on: for the receipt, and to know calls by a customer's own key."""
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False, tag="settle"):
