@@ -12,11 +12,11 @@ import click
 import pytest
 
 from farebox import config
-from farebox.app import make_market
 from farebox.cli import cli, reference
 from farebox.edge.app import GENERATE
 from farebox.edge.routes import ROUTES
 from farebox.errors import Kind
+from farebox.market import make_market
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])

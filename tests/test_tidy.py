@@ -126,6 +126,7 @@ ARROWS: dict[str, set[str]] = {
         "transport", "turn", "wires",
     },
     "monotonic_health": {"ports", "routing"},
+    "market": {"billing", "bridge", "catalog", "config", "config_providers", "gateway", "providers", "routing"},
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {
@@ -384,9 +385,9 @@ def test_every_section_is_in_the_reference() -> None:
 
 
 READERS = {
-    "[providers.NAME]": ("app", "config_providers", "providers.registry"),
-    "[[models]]": ("app", "catalog.configured"),
-    "models.offers": ("app", "catalog.configured"),
+    "[providers.NAME]": ("market", "config_providers", "providers.registry"),
+    "[[models]]": ("market", "catalog.configured"),
+    "models.offers": ("market", "catalog.configured"),
     "models.offers.tiers": ("catalog.configured",),
     "[markup.NAME]": ("billing.markup",),
     "markup.NAME.volume": ("billing.markup",),

@@ -83,6 +83,8 @@ class ProviderSection(_Section, frozen=True):
     `["…", { key = "…", weight = 3 }]` gives the second one three times the calls."""
     enabled: bool = True
     """`false` switches a provider off whose key is in the environment."""
+    own_keys_only: bool = False
+    """`true`: customers call it by keys of their own (BYOK), and nobody else does; it needs no key here."""
     title: str | None = None
     """Its name in messages to callers."""
     abort_stops_billing: bool | None = None

@@ -9,12 +9,13 @@ from bench.routing.evaluation import evaluate_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.app import make_market, make_router
+from farebox.app import make_router
 from farebox.config import ConfigError, load
 from farebox.embedding import model as embedding
 from farebox.embedding.model import TOKENS_MAX, Model
 from farebox.embedding.nearest import Examples, Likeness
 from farebox.embedding.wordpiece import Vocabulary, words
+from farebox.market import make_market
 from farebox.routing.measured import NothingMeasured
 from farebox.routing.policy import Policy
 from farebox.sorting import WAITING_MAX, Sorter

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from farebox.app import make_market
 from farebox.billing import customers as commands
+from farebox.market import make_market
 from tests.simulation.loop import Crash
 from tests.simulation.upstreams import VENDORS
 

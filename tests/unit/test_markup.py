@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.app import markup_plans
 from farebox.billing import pricing
 from farebox.billing.markup import Fees, MarkupPlan, Terms, changed_level
 from farebox.billing.records import Dispatch, Hold, Progress
 from farebox.billing.recovery import finish
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.config import ConfigError, load
+from farebox.market import markup_plans
 from farebox.wires.usage import Usage
 
 amounts = st.one_of(st.none(), st.integers(0, 10**7))

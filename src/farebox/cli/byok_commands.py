@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 from msgspec import UNSET
 
-from farebox.app import enabled_providers
 from farebox.billing import provider_keys
 from farebox.billing.customers import CommandRefused
 from farebox.billing.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
@@ -22,6 +21,7 @@ from farebox.cli.output import CliError, config_option, database_of, day, json_o
 from farebox.config import ConfigError, Loaded
 from farebox.gate import provider_secret
 from farebox.gate.provider_secret import BadSecret
+from farebox.market import enabled_providers
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.providers.registry import PROVIDERS
 from farebox.storage import provider_key_queries as stored

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.app import make_ladder, make_market, make_router, read_pepper
+from farebox.app import make_ladder, make_router, read_pepper
 from farebox.billing import card_payments, journal, poster, provider_keys, receipt_keys, seals
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.receipt_keys import KeyFileError
@@ -16,6 +16,7 @@ from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load
 from farebox.control import deliveries
+from farebox.market import make_market
 from farebox.ports import SystemClock
 from farebox.processes import local_model
 from farebox.processes.courier import all_channels

@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 
 import click
 
-from farebox.app import make_market
 from farebox.cli.output import CliError, book_of, local_url
 from farebox.config import ConfigError, Loaded
 from farebox.errors import FareboxError
 from farebox.gate import permissions
 from farebox.gate.permissions import SCOPES, Restrictions
+from farebox.market import make_market
 from farebox.providers.registry import PROVIDERS
 from farebox.routing.preferences import PRICE_CLASSES
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.app import make_market
 from farebox.billing import price_book
 from farebox.billing.customers import CommandRefused
 from farebox.billing.periods import format_day
@@ -21,6 +20,7 @@ from farebox.catalog.rates import DAY, write_price
 from farebox.catalog.record import PriceRecord
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
+from farebox.market import make_market
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage.database import Database
 

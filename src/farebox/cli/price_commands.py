@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from farebox.app import make_market
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import Price, Rates
 from farebox.cli import price_book_commands
@@ -13,6 +12,7 @@ from farebox.cli.output import CliError, book_of, config_option, json_option, lo
 from farebox.config import ConfigError, Loaded
 from farebox.errors import FareboxError
 from farebox.gateway import Market
+from farebox.market import make_market
 from farebox.money import format_rate, format_unit_rate
 from farebox.ports import SystemClock
 from farebox.wires.usage import Usage

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from farebox.app import make_market
 from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json, print_table
 from farebox.config import ConfigError
 from farebox.edge import health_files
 from farebox.edge.providers import providers_page
+from farebox.market import make_market
 from farebox.routing import shown
 from farebox.routing.preferences import Percentiles
 from farebox.routing.shown import percent

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from farebox.app import Enabled, make_market
 from farebox.billing import journal, poster, price_book
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError, Position
@@ -21,6 +20,7 @@ from farebox.catalog.catalog import Catalog
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.failpoints import armed
+from farebox.market import Enabled, make_market
 from farebox.money import MoneyError, format_amount, parse_unit_rate
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.providers.registry import PROVIDERS

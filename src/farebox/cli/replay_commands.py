@@ -8,7 +8,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from farebox.app import make_market, make_router
+from farebox.app import make_router
 from farebox.billing import exports, price_book
 from farebox.billing.periods import format_day, format_moment
 from farebox.cli.account_commands import find_account
@@ -16,6 +16,7 @@ from farebox.cli.output import CliError, config_option, database_of, json_option
 from farebox.cli.usage_commands import moment
 from farebox.config import ConfigError, Loaded, load
 from farebox.gate.permissions import permit
+from farebox.market import make_market
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.replay import replaying

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.app import make_market, make_router, make_sorter
+from farebox.app import make_router, make_sorter
 from farebox.cli.account_commands import check_policy, find_account
 from farebox.cli.output import (
     CliError,
@@ -23,6 +23,7 @@ from farebox.cli.output import (
 from farebox.config import ConfigError, Loaded
 from farebox.edge.surfaces import CHAT_COMPLETIONS, MESSAGES
 from farebox.errors import FareboxError
+from farebox.market import make_market
 from farebox.ports import SystemClock, SystemRandom
 from farebox.routing import explain as explaining
 from farebox.routing.measured import NothingMeasured

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import click
 
-from farebox.app import make_market
 from farebox.billing import checks, evidence, exports, price_book
 from farebox.billing import compare as comparing
 from farebox.billing.periods import format_moment, parse_moment
@@ -17,6 +16,7 @@ from farebox.cli.account_commands import find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError
 from farebox.edge.statements import compared
+from farebox.market import make_market
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.storage import queries, reports

@@ -3,7 +3,7 @@
 import msgspec
 from sqlalchemy import Connection, select
 
-from farebox.app import invoice_terms, make_market
+from farebox.app import invoice_terms
 from farebox.billing import credit_notes, dunning, ledger, months, price_book
 from farebox.billing.invoices import Document
 from farebox.billing.periods import format_day, month_bounds
@@ -12,6 +12,7 @@ from farebox.demo.founding import Founded, credential
 from farebox.demo.organisation import KEYS, PRICED_UP, RAISED_PERCENT, RUNAWAY
 from farebox.demo.stage import Stage
 from farebox.demo.traffic import DAY_US, Traffic
+from farebox.market import make_market
 from farebox.money import format_rate, parse_amount
 from farebox.storage.tables import closed_months, invoice_parts, usage
 

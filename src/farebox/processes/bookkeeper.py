@@ -16,13 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import Outside, invoice_terms, make_ladder, markup_plans, read_pepper, real_outside
+from farebox.app import Outside, invoice_terms, make_ladder, read_pepper, real_outside
 from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments, signups
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
 from farebox.billing.months import MonthCloser
 from farebox.billing.poster import Posted
 from farebox.config import ConfigError, Loaded, load
+from farebox.market import markup_plans
 from farebox.processes import courier, till
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError

@@ -51,6 +51,8 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     """Names of the client's fields that go along."""
     places: tuple[Place, ...]
     """One for each key, or the one without a key."""
+    house: bool
+    """Anybody may be served by it; else those alone who have a key of their own at the provider."""
     quotes: dict[tuple[str, str | None, str], Quote]
     """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
 
@@ -91,6 +93,7 @@ def target(
     key_weights: tuple[int, ...] = (),
     markup: MarkupPlan,
     patience: Patience | None = None,
+    house: bool = True,
 ) -> Target:
     """Put an offer and its provider together, on one of the wires that the provider speaks."""
     key_refs = tuple(f"{provider.name}#{index + 1}" for index in range(len(keys)))
@@ -110,6 +113,7 @@ def target(
         patience=patience,
         forward_headers=tuple(name.encode() for name in provider.speaks[wire].forward_headers),
         places=tuple(Place(provider.name, ref, model.slug) for ref in key_refs or ("",)),
+        house=house,
         quotes={},
     )
 
