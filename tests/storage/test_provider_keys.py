@@ -227,6 +227,20 @@ def test_of_two_machines_that_begin_at_once_one_is_told_to_take_the_others_file(
         provider_keys.create(safe.database, other, new, now_us=NOW_US)
 
 
+def test_a_lost_master_key_is_replaced_once_nothing_needs_it(safe: Safe) -> None:
+    safe.add("pk-1")
+    (lost,) = safe.vault.masters()
+    safe.vault.path.unlink()
+    with pytest.raises(MasterFileError, match="remove the provider keys"):
+        safe.add("pk-2")
+    with pytest.raises(MasterFileError):
+        provider_keys.rotate_master(safe.database, safe.vault, now_us=NOW_US)
+    assert not safe.vault.path.exists(), "nothing is made in its place"
+    provider_keys.remove(safe.database, "pk-1", now_us=NOW_US)
+    safe.add("pk-2")
+    assert [one.secret for one in safe.own()] == [SECRET] and safe.vault.masters() != (lost,)
+
+
 def test_a_secret_is_in_no_representation(safe: Safe) -> None:
     new = NewProviderKey(id="pk-1", account_id="acc-1", provider="openai", secret=SECRET, hint="…")
     change = Change(secret=(SECRET, "…"))

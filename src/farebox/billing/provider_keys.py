@@ -262,19 +262,20 @@ def _rewrap(connection: Connection, vault: Vault, new: Master, since: str) -> tu
 
 
 def _sealing(connection: Connection, vault: Vault, now_us: int) -> Master:
-    """The master key that seals; the first is made here. Raises `MasterFileError`. The version's row is locked already."""
+    """The master key that seals; the first is made here, and another where nothing needs the one before any more. The version's
+    row is locked already. Raises `MasterFileError`."""
     named = stored.sealing_master(connection)
-    if not named:
-        made = vault.newest_or_made(now_us)
-        connection.execute(update(provider_key_master).values(master=made.id))
-        return made
-    found = vault.master(named)
-    if found is None:
+    found = vault.master(named) if named else None
+    if found is not None:
+        return found
+    if named and stored.masters_in_use(connection):
         raise MasterFileError(
             f"{vault.path}: does not have the master key {named} that this database's provider keys are sealed with; "
-            "copy the file from the machine that made it, or from a backup"
+            "copy the file from the machine that made it, or from a backup; if it is lost, remove the provider keys first"
         )
-    return found
+    made = vault.newest_or_made(now_us)
+    connection.execute(update(provider_key_master).values(master=made.id))
+    return made
 
 
 def _beside(connection: Connection, account_id: str, provider: str) -> list[str]:
