@@ -68,6 +68,9 @@ class KeySection(_Section, frozen=True):
     weight: int = 1
     """Its share of the calls, 1 to 1000, against the others: one with a higher limit takes more."""
 
+    def __repr__(self) -> str:
+        return f"KeySection(…, {self.weight})"
+
 
 class ProviderSection(_Section, frozen=True):
     """A provider of one's own, or changes to a known one. Providers whose key is in the environment need no section."""
@@ -126,6 +129,9 @@ class ProviderSection(_Section, frozen=True):
     """In place of `attempts.chunk_s`."""
     regions: tuple[str, ...] | None = None
     """Where it computes, in words of your own such as `"eu"`; policies filter by them."""
+
+    def __repr__(self) -> str:
+        return f"ProviderSection({self.base_url}, {len(self.keys)} keys)"
 
     @property
     def keys(self) -> tuple[KeySection, ...]:

@@ -34,6 +34,9 @@ class Enabled(msgspec.Struct, frozen=True):
     house: bool = True
     """Not only customers' own keys are used."""
 
+    def __repr__(self) -> str:
+        return f"Enabled({self.provider.name}, {self.base_url}, {len(self.keys)} keys)"
+
 
 def enabled_providers(loaded: Loaded, *, local_url: str | None) -> dict[str, Enabled]:
     """Providers switched on by a key in the environment, by the configuration, or, the local model, by running."""

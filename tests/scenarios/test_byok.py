@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
@@ -58,11 +58,14 @@ class Mirror(BaseHTTPRequestHandler):
     """A provider that repeats the key it was called with, in the way that the model's name says."""
 
     protocol_version = "HTTP/1.1"
+    seen: ClassVar[set[str]] = set()
+    """The keys that came."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         way, stream = body["model"], body.get("stream", False)
         key = self.headers["authorization"].removeprefix("Bearer ")
+        self.seen.add(key)
         said = {"whole": key, "masked": f"{key[:8]}{'*' * 12}{key[-4:]}", "part": f"(ends in {key[9:]})"}[way.split("-")[1]]
         error = {"error": {"message": f"Key {said}?", "code": f"no_{said}", "param": said, "type": "invalid_request_error"}}
         status, kind, out = 200, "application/json", json.dumps(error).encode()
@@ -230,9 +233,12 @@ def test_what_a_provider_repeats_of_a_key_reaches_nobody(site: Site) -> None:
         return "\n".join(found)
 
     said = ask()
+    assert Mirror.seen == {HOUSE}
+    Mirror.seen.clear()
     assert said.count("[the key]") > 10 and said.count("Hello") == 3, said
     site.send("PATCH", f"/v1/byok/{made}", {"disabled": False, "always_use": True})
     said_own = ask()
+    assert Mirror.seen == {own}, "the house's is never used instead"
     assert "refused your own key" in said_own and "Key [the key]?" in said_own
     site.send("DELETE", f"/v1/byok/{made}")
     site.box.wait_posted()

@@ -1,7 +1,9 @@
 """Customers' own keys at providers in the database: sealed to their place, in order, bounded, and nobody else's."""
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,33 @@ def test_a_rotation_of_the_master_key_wraps_everything_anew_and_leaves_the_secre
     assert [one.id for one in safe.vault.masters()] == [again.master] and len({old.id, done.master, again.master}) == 3
     safe.add("pk-9", secret=f"{SECRET}-9")
     assert len([one for one in safe.own() if one.secret]) == 5
+
+
+def test_what_is_stored_while_the_master_key_is_rotated_is_never_left_behind(safe: Safe, database_url: str) -> None:
+    """A process that stores keys all the while, beside one that rotates again and again."""
+    safe.add("pk-0")
+    rotations = 4
+    turned = threading.Semaphore(0)
+
+    def store() -> None:
+        with Database.open(database_url) as other:
+            vault = Vault(safe.vault.path)
+            for number in range(1, 40):
+                if number % 10 == 0:
+                    turned.acquire(timeout=20)
+                new = NewProviderKey(id=f"pk-{number}", account_id="acc-1", provider=f"p{number % 4}", secret=SECRET, hint="…")
+                provider_keys.create(other, vault, new, now_us=NOW_US)
+                provider_keys.change(other, vault, "pk-0", Change(secret=(f"{SECRET}-{number}", "…")), now_us=NOW_US)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(store)
+        for _ in range(rotations):
+            provider_keys.rotate_master(safe.database, safe.vault, now_us=NOW_US)
+            turned.release()
+        done.result()
+    last = provider_keys.rotate_master(safe.database, safe.vault, now_us=NOW_US)
+    assert last.broken == () and [one.id for one in safe.vault.masters()] == [last.master]
+    assert sorted(one.secret for one in safe.own()) == [SECRET] * 39 + [f"{SECRET}-39"] and safe.said == []
 
 
 def test_a_prepared_master_key_seals_on_no_machine_before_the_rotation_and_on_all_after_it(safe: Safe) -> None:

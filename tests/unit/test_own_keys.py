@@ -8,7 +8,9 @@ from tests.routing.conftest import call, model, offer, planned, rates, router
 
 from farebox import bridge
 from farebox.billing.markup import flat
+from farebox.config_providers import KeySection, ProviderSection
 from farebox.errors import Kind
+from farebox.market import Enabled
 from farebox.routing.health import Health
 from farebox.routing.measured import NothingMeasured, Unmeasured
 from farebox.routing.own_keys import OwnKey
@@ -59,6 +61,15 @@ def test_a_key_that_a_provider_repeats_is_in_no_message() -> None:
     assert (said.message, said.provider_code, said.param) == ("bad key [the key]", "no:[the key]", "[the key]")
     plain = UpstreamError("server", 500, "ouch")
     assert bridge.failure(own, plain, lambda _: None) is plain
+
+
+def test_what_is_printed_of_targets_and_settings_has_no_key() -> None:
+    section = ProviderSection(api_key="sk-house-1234567890", base_url="http://x")
+    several = ProviderSection(api_keys=("sk-house-1234567890", KeySection(key="sk-house-1234567890")))
+    target = planned(router(model("v/m", offer("a"))), call(), own_keys=(KEY,)).candidates[0].target
+    enabled = Enabled(target.provider, "http://x", ("sk-house-1234567890",))
+    shown = repr((section, several, several.keys, target, enabled, plan()))
+    assert "byok:one" in shown and "1234567890" not in shown
 
 
 def test_where_the_money_does_not_reach_for_the_house_the_own_keys_are_left() -> None:

@@ -56,6 +56,10 @@ class Target(msgspec.Struct, frozen=True, eq=False):
     quotes: dict[tuple[str, str | None, str], Quote]
     """Quotes made so far, by UTC day, service tier and markup: prices change by the day."""
 
+    def __repr__(self) -> str:
+        """Without its keys: what is shown in a trace is read by others."""
+        return f"Target({self.offer.provider}, {self.model.slug}, {', '.join(self.key_refs)})"
+
     def key_weight(self, index: int) -> int:
         """The share of the key at a place, against the others'."""
         return self.key_weights[index] if self.key_weights else 1
