@@ -1,8 +1,10 @@
 """The poster: everything once, in one transaction, whatever happens around it."""
 
+import msgspec
 import pytest
 
 from farebox.billing import adjustments, allotments, evidence, poster, segments
+from farebox.billing.journal import read_all
 from farebox.billing.records import Attempt, Settle
 from farebox.storage.database import OutcomeUnknown
 from farebox.wires.usage import Usage
@@ -511,3 +513,20 @@ class TestAdjustments:
         assert world.sums()[f"receivable:{account}"] == 0
         assert world.credits(account).used_nano == 2_500_002
         assert world.check() == []
+
+
+def test_a_hold_and_its_end_meet_by_any_id(world):
+    """Ids are cut out of the lines; one that JSON escapes is read like before."""
+    key = world.key(world.account(100 * DOLLAR))
+    worker = world.worker()
+    first = worker.hold(key, 1_000)
+    ids = ["gen-1", 'gen-"', "gen-\\", "gen-é", "gen-\u2028", ""]
+    for name in (*ids, *(f"{name}-open" for name in ids)):
+        worker.journal.write(msgspec.structs.replace(first, id=name))
+    worker.settle(first)
+    end = read_all(world.journals / "w1")
+    (settled,) = (record for record in end if isinstance(record, Settle))
+    for name in ids:
+        worker.journal.write(msgspec.structs.replace(settled, id=name))
+    held, opens = segments._read(world.journals / "w1" / "00000001.journal")
+    assert held == {f"{name}-open" for name in ids} and opens

@@ -139,7 +139,7 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, one.model or call.model, one.provider,
                 call.state, one.outcome, one.basis, charge, loss, cost, prompt, completion, cached, reasoning, text, transfer,
-                cost_transfer, call.created_us, now_us, bytes(call.tags).decode(),
+                cost_transfer, call.created_us, now_us, bytes(call.tags).decode() if call.tags else "",
             ))  # fmt: skip
         else:
             if care is None and fault(call) is not None:

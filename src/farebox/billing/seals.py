@@ -112,6 +112,7 @@ _ANY = "SELECT 1 FROM unsealed LIMIT 1"
 _OLDEST = "SELECT batch_id, posted_us FROM unsealed ORDER BY posted_us, batch_id LIMIT ?"
 _SEALED = "SELECT 1 FROM seal_runs WHERE posted_us = ? LIMIT 1"
 _ROW = [usage.c[name] for name in UsageRow.__struct_fields__]
+_ACCOUNT = UsageRow.__struct_fields__.index("account_id")
 _POSTED = UsageRow.__struct_fields__.index("posted_us")
 
 Waiting = tuple[tuple[Any, ...], Settled | None]
@@ -153,8 +154,7 @@ def _seals(database: Database, connection: Connection, rows: Sequence[Waiting], 
     forms: dict[int, Forms] = {}
     runs: list[Growing] = []
     for row, call in rows:
-        hold_id, attempt, revision, _, account_id = row[:5]
-        posted_us = row[_POSTED]
+        account_id, posted_us = row[_ACCOUNT], row[_POSTED]
         chain = chains.get(account_id)
         if chain is None:
             chain = chains[account_id] = _chain(database, connection, account_id, day)
@@ -173,7 +173,7 @@ def _seals(database: Database, connection: Connection, rows: Sequence[Waiting], 
             content = receipts.receipt(UsageRow(*row), Place(day, number, chain.digest))
             digest = hashlib.sha256(receipts.canonical(content)).digest()
         chain.digest = digest.hex()
-        run.keys.append((hold_id, attempt, revision))
+        run.keys.append(row[:3])
         run.digests.append(digest)
     return runs
 
