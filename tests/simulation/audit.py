@@ -12,7 +12,7 @@ from farebox.billing.records import Hold, Record
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage
 from tests.simulation.callers import Caller, text_of
-from tests.simulation.market import RETRIES_PERCENT, TOTAL_S, Price, Version
+from tests.simulation.market import OWN_BP, RETRIES_PERCENT, TOTAL_S, Price, Version
 from tests.simulation.shelf import shelf
 from tests.support.reconcile import NOT_EXACT, Books, Row, Truth, half_even, is_posted, pico, read_bill, read_books
 
@@ -54,7 +54,14 @@ def at_any_moment(world: "World", process: "Process", records: tuple[Record, ...
 
 def _has_prices_of(hold: Hold, version: Version) -> bool:
     price = version.prices[hold.model, hold.provider]
-    return (hold.rates.input, hold.rates.output, hold.markup_bp) == (price.input, price.output, version.markup_bp)
+    own = hold.fees is not None and hold.fees.own_key
+    points = (0, OWN_BP) if own else (version.markup_bp,)
+    return (hold.rates.input, hold.rates.output) == (price.input, price.output) and hold.markup_bp in points
+
+
+def _own(row: Row) -> bool:
+    """Whether an attempt was made with a key of the customer's own."""
+    return bool(row.words.get("fees", {}).get("own_key"))
 
 
 # --- at rest, alive -----------------------------------------------------------------------------------------------------
@@ -181,7 +188,8 @@ class Audit:
             # Of two that were under way together, one is the question about the other.
             together = sum("recovered" in row.flags for row in rows) > 1
             rows = [row for row in rows if "rating" not in row.flags][: -1 if together else None]
-            offers = [(row.provider, row.words["upstream_id"]) for row in rows]
+            # With each key of a customer's own it is an offer by itself.
+            offers = [(row.provider, row.words["upstream_id"], _own(row) and row.words["provider_key"]) for row in rows]
             hedge = hold.endswith(HEDGE)
             lives[hold.partition("-")[2][:6]][0] += not hedge
             # A second opinion is no retry; a second attempt beside a late one is.
@@ -230,16 +238,23 @@ class Audit:
             usage = truth.usage if truth is not None else {}
             rates, markup = self.price(row)
             cost = half_even(pico(usage, rates), 1_000)
+            own = _own(row)
             # A continuation is charged its output only.
             paid = {name: count for name, count in usage.items() if "continued" not in row.flags or name not in INPUT}
             price = half_even(pico(paid, rates) * (10_000 + markup), 10_000_000)
+            if own:
+                # The provider bills the customer: of that, here is the fee, or nothing while calls are free.
+                cost, price = 0, half_even(pico(paid, rates) * row.words.get("markup_bp", 0), 10_000_000)
+                if row.words.get("markup_bp", 0) not in (0, OWN_BP) or row.words["provider_key"][:5] != "byok:":
+                    self.say(f"{name}: by an own key at {row.words}")
             charge, loss = sum(one.charge for one in rows), sum(one.loss for one in rows)
             costs = [one.cost for one in rows if one.cost is not None]
             flags = set(row.flags)
             was_corrected = "corrected" in flags
             if not was_corrected:
                 self._plausible(row, truth)
-            if not was_corrected and (not costs or row.basis in ("estimated", "observed") or NOT_EXACT & flags):
+            unseen = own and row.usage is None
+            if not was_corrected and (not costs or unseen or row.basis in ("estimated", "observed") or NOT_EXACT & flags):
                 if corrected and sum(costs) == cost and charge + loss in (0, price):
                     continue  # the estimate was right
                 unknown.append(row)
@@ -369,7 +384,7 @@ class Audit:
             if truth is None or row.name in seen:
                 continue
             seen.add(row.name)
-            invoice += half_even(pico(truth.usage, self.price(row)[0]), 1_000)
+            invoice += 0 if _own(row) else half_even(pico(truth.usage, self.price(row)[0]), 1_000)
         if books.costs != invoice or books.moved("provider_cost") != invoice:
             self.say(f"providers invoice {invoice}, rows {books.costs}, transfers {books.moved('provider_cost')}")
         charged = sum(

@@ -32,6 +32,12 @@ POLICIES: dict[str, str] = {
     'escalation = { to = ["sim/mixed"], must_not_match = "^[a-m]", self_rating_percent = 60 }',
 }
 """Where a stronger model answers when the first one's answer will not do; its streams are withheld, or never looked at."""
+OWN_PLAN = "own"
+"""Of customers with keys of their own at providers: the usual percentage, and a fee for calls by those."""
+OWN_FREE = 3
+OWN_BP = 700
+OWN_AT = ("amber", "cedar", "delta")
+"""Where they have some."""
 DAY_US = 86_400_000_000
 EPOCH_US = 1_772_322_000 * 1_000_000  # 2026-02-28T23:40:00Z: a day, a week and a month are about to end
 NANO = 10**9
@@ -78,6 +84,8 @@ class Version(msgspec.Struct, frozen=True):
             f"[attempts]\nheaders_s = 6.0\nfirst_token_s = 5.0\nchunk_s = 4.0\ntotal_s = {TOTAL_S}",
             f"attempts_max = {self.attempts_max}\nper_offer_max = {self.per_offer_max}",
             f"retries_per_s = {self.retries_per_s}\nretries_percent = {RETRIES_PERCENT}",
+            f'[markup.{OWN_PLAN}]\npercent = "{self.markup_bp // 100}.{self.markup_bp % 100:02d}"',
+            f'[markup.{OWN_PLAN}.byok]\nfree_calls = {OWN_FREE}\npercent = "{OWN_BP // 100}"',
             "[limits]\nconcurrent_calls = 60",
             "[local_model]\nenabled = false",
         ]

@@ -47,6 +47,7 @@ CLASSES: tuple[str, ...] = (
     "fallbacks",  # other models to go on with, wishes about providers
     "changes",  # keys revoked, accounts suspended, credit added, limits moved
     "hedging",  # a second provider beside a late one
+    "own_keys",  # customers with keys of their own at providers, the first few calls by them free
     "leaps",  # hours and days in which nothing runs: day, month and budget windows end
 )
 SHARE = 0.4

@@ -36,6 +36,11 @@ from tests.simulation.world import World
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
+def the_house_owes_for_own_keys(patch: pytest.MonkeyPatch) -> None:
+    """What a customer's own key was used for is booked as ours to pay."""
+    patch.setattr(pricing, "owed_nano", lambda cost_nano, fees: cost_nano)
+
+
 def held_money_counts_as_free(patch: pytest.MonkeyPatch) -> None:
     """A purse is asked for what it was granted, not for what is left beside the calls in flight."""
 
@@ -498,5 +503,6 @@ BUGS: dict[str, Plant] = {
         both_answers_are_charged,
         nobody_is_told_of_its_loss,
         a_hedge_holds_nothing,
+        the_house_owes_for_own_keys,
     )
 }

@@ -45,7 +45,10 @@ FOUND = {
     "both_answers_are_charged": 12,
     "nobody_is_told_of_its_loss": 117,
     "a_hedge_holds_nothing": 12,
+    "the_house_owes_for_own_keys": 5,
 }
+LATER = "own_keys"
+"""A class that came when most of these seeds were known: they keep showing what they showed."""
 QUICK = 7
 """So many, of those that show first, are looked for by `make test`."""
 NAMES = [
@@ -60,7 +63,7 @@ def found_at(name: str) -> int | None:
     with pytest.MonkeyPatch.context() as patch:
         BUGS[name](patch)
         for seed in (known, *(seed for seed in range(SEEDS_MAX) if seed != known)):
-            if problems(Options(seed)):
+            if problems(Options(seed, without=() if "own_keys" in name else (LATER,))):
                 return seed
     return None
 

@@ -15,7 +15,7 @@ from typing import Any
 from farebox import config
 from farebox.app import Outside, Worker
 from farebox.billing import customers as commands
-from farebox.billing import ledger
+from farebox.billing import ledger, provider_keys
 from farebox.billing.journal import JournalError, SlotBusy
 from farebox.config import Loaded
 from farebox.gate import keys
@@ -23,6 +23,7 @@ from farebox.processes.bookkeeper import BATCH_RECORDS_MAX, RETRY_S, Bookkeeper
 from farebox.processes.worker import serve
 from farebox.simulator.plan import Plan
 from farebox.storage.database import Database, StoreError
+from farebox.vault.vault import Vault
 from tests.simulation import audit, market
 from tests.simulation.callers import Caller, order, probe
 from tests.simulation.loop import ProcessLoop, Scheduler, Stuck
@@ -212,6 +213,8 @@ class World:
                     self.top_up(account, customer.credit_nano)
                 for budget, window in customer.keys:
                     self._key(database, pepper, account, budget, window)
+                if "own_keys" in self.options.classes:
+                    self._own_keys(database, account, customer.name)
 
     def _key(self, database: Database, pepper: bytes, account: str, budget: int | None, window: str) -> None:
         secret = keys.make(hashlib.blake2b(f"{len(self.secrets)}".encode(), digest_size=32).digest())
@@ -227,6 +230,19 @@ class World:
         )
         commands.create_key(database, new, now_us=self.now_us())
         self.secrets.append((account, key, secret))
+
+    def _own_keys(self, database: Database, account: str, name: str) -> None:
+        """Keys of a customer's own at providers: of some one, of some two, some of them always used."""
+        chance = self.options.random(f"own keys of {name}")
+        commands.set_markup(database, account, market.OWN_PLAN, now_us=self.now_us())
+        vault = Vault(self.folder / "byok-master.json")
+        for provider in market.OWN_AT:
+            for number in range(chance.choice((0, 1, 1, 2))):
+                new = provider_keys.NewProviderKey(
+                    id=f"own-{name}-{provider}-{number}", account_id=account, provider=provider, hint="…",
+                    secret=f"sk-{name}-{provider}-{number}", always_use=chance.random() < 0.3,
+                )  # fmt: skip
+                provider_keys.create(database, vault, new, now_us=self.now_us())
 
     def top_up(self, account: str, amount_nano: int) -> None:
         now_us = self.now_us()

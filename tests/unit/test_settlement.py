@@ -12,7 +12,7 @@ from farebox.billing.budgets import account_scope
 from farebox.billing.holds import Holds, Taken
 from farebox.billing.journal import JournalError
 from farebox.billing.markup import Fees
-from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG, UNBILLED_FLAG, Seen
+from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG, SEAM_FLAG, UNBILLED_FLAG, Seen
 from farebox.billing.own_keys import provider_nano
 from farebox.billing.pricing import Quote
 from farebox.billing.records import Hold, Record, Settle
@@ -309,3 +309,23 @@ async def test_what_the_provider_reports_is_what_it_bills_the_customer() -> None
     settlement.end_attempt("complete", seen, outcome="ok")
     assert (settlement.charge_nano, settlement.attempts[0].cost_nano) == (5_000, 0)
     assert seams.list_costs_nano(settlement.attempts)[0] == provider_nano(settlement.attempts[0]) == 100_000
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_what_an_own_key_began_and_the_house_completed_is_charged_part_by_part(finished: bool) -> None:
+    settlement, _, paper = await opened(1_000_000, OWN)
+    settlement.end_attempt("taken_over", reported(Usage(input=30, output=20)), outcome="truncated", flags=(SEAM_FLAG,))
+    settlement.dispatch(AttemptStart(2, "spare", "x", "spare#1", QUOTE, 2, continues=True))
+    if not finished:
+        settlement.progress(Usage(input=50, output=10), exact_input=True)
+        (end,) = recovery.finish([line for line in paper.lines if not isinstance(line, Settle)], Hand())
+    else:
+        settlement.end_attempt("complete", reported(Usage(input=50, output=10)), outcome="ok")
+        settlement.settle()
+        last = paper.lines[-1]
+        assert isinstance(last, Settle)
+        end = last
+    own, house = end.attempts
+    assert (own.charge_nano, own.cost_nano, provider_nano(own)) == (70_000 // 20, 0, 70_000), "the fee on the first part"
+    assert (house.charge_nano, house.cost_nano) == (20_000, 70_000), "its output; we owe its longer prompt, too"
+
