@@ -1,9 +1,8 @@
 """Customers' own keys at providers in the database: sealed to their place, in order, bounded, and nobody else's."""
 
 import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from farebox.routing.own_keys import OwnKey
 from farebox.storage import provider_key_queries as stored
 from farebox.storage.database import Database
 from farebox.storage.provider_key_queries import Holder
-from farebox.vault import master_file
+from farebox.vault import envelope, master_file
+from farebox.vault.envelope import Master, Place
 from farebox.vault.master_file import MasterFileError
 from farebox.vault.vault import Vault
 
@@ -197,31 +197,34 @@ def test_a_rotation_of_the_master_key_wraps_everything_anew_and_leaves_the_secre
     assert len([one for one in safe.own() if one.secret]) == 5
 
 
-def test_what_is_stored_while_the_master_key_is_rotated_is_never_left_behind(safe: Safe, database_url: str) -> None:
-    """A process that stores keys all the while, beside one that rotates again and again."""
-    safe.add("pk-0")
-    rotations = 4
-    turned = threading.Semaphore(0)
+@pytest.mark.parametrize("command", ["create", "change"])
+def test_a_rotation_waits_for_whoever_is_storing_a_key(
+    safe: Safe, database_url: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that did not would drop the master key that the secret is just being sealed with."""
+    safe.add("pk-1")
 
-    def store() -> None:
+    def rotate() -> provider_keys.Rotated:
         with Database.open(database_url) as other:
-            vault = Vault(safe.vault.path)
-            for number in range(1, 40):
-                if number % 10 == 0:
-                    turned.acquire(timeout=20)
-                new = NewProviderKey(id=f"pk-{number}", account_id="acc-1", provider=f"p{number % 4}", secret=SECRET, hint="…")
-                provider_keys.create(other, vault, new, now_us=NOW_US)
-                provider_keys.change(other, vault, "pk-0", Change(secret=(f"{SECRET}-{number}", "…")), now_us=NOW_US)
+            return provider_keys.rotate_master(other, Vault(safe.vault.path), now_us=NOW_US)
 
+    real = envelope.seal
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(store)
-        for _ in range(rotations):
-            provider_keys.rotate_master(safe.database, safe.vault, now_us=NOW_US)
-            turned.release()
-        done.result()
-    last = provider_keys.rotate_master(safe.database, safe.vault, now_us=NOW_US)
-    assert last.broken == () and [one.id for one in safe.vault.masters()] == [last.master]
-    assert sorted(one.secret for one in safe.own()) == [SECRET] * 39 + [f"{SECRET}-39"] and safe.said == []
+        rotating: list[Future[provider_keys.Rotated]] = []
+
+        def seal(secret: str, place: Place, master: Master) -> bytes:
+            rotating.append(pool.submit(rotate))
+            wait(rotating, timeout=0.3)
+            return real(secret, place, master)
+
+        monkeypatch.setattr(envelope, "seal", seal)
+        if command == "create":
+            safe.add("pk-2", secret=f"{SECRET}-new")
+        else:
+            safe.change("pk-1", secret=(f"{SECRET}-new", "…"))
+        (done,) = (one.result() for one in rotating)
+    assert done.broken == () and [one.id for one in safe.vault.masters()] == [done.master]
+    assert safe.own()[-1].secret == f"{SECRET}-new" and safe.said == []
 
 
 def test_a_prepared_master_key_seals_on_no_machine_before_the_rotation_and_on_all_after_it(safe: Safe) -> None:
