@@ -21,6 +21,10 @@ of a decision, and does not keep the others from theirs."""
 PAUSE_S = 0.00005
 
 
+_TAKE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_LEAVE = fcntl.LOCK_UN
+
+
 class FileLock:
     """Mutual exclusion of processes by `flock` on a descriptor of our own."""
 
@@ -32,12 +36,12 @@ class FileLock:
 
     def acquire(self) -> None:
         try:
-            self._flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._flock(self._file, _TAKE)
         except BlockingIOError:
             self._wait()
 
     def release(self) -> None:
-        self._flock(self._file, fcntl.LOCK_UN)
+        self._flock(self._file, _LEAVE)
 
     def close(self) -> None:
         os.close(self._file)
@@ -45,7 +49,7 @@ class FileLock:
     def _wait(self) -> None:
         for _ in range(TRIES_MAX):
             try:
-                self._flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._flock(self._file, _TAKE)
                 return
             except BlockingIOError:
                 signal.sigtimedwait([], PAUSE_S)

@@ -73,22 +73,17 @@ class LimitTable:
             raise TableFull
         return self._take(idle, mark)
 
-    def in_flight(self, place: int) -> int:
-        """Calls of a slot's owner, over all workers. `place` is the slot's number."""
-        cells = self.cells
-        found = cells[self.own + place]
+    def in_hand(self, place: int) -> tuple[int, int]:
+        """What the owner of a slot has in flight, over all workers: calls, and the tokens that they have reserved, which may yet
+        come back. `place` is the slot's number."""
+        cells, slots = self.cells, self._slots
+        at = self.own + place
+        calls, tokens = cells[at], cells[at + slots]
         for column in self._others:
-            found += cells[column + place]
-        return found
-
-    def unsure(self, place: int) -> int:
-        """Tokens that its owner's calls in flight have reserved, over all workers: what may yet come back."""
-        cells = self.cells
-        found = cells[self.reserved + place]
-        place += self._slots
-        for column in self._others:
-            found += cells[column + place]
-        return found
+            at = column + place
+            calls += cells[at]
+            tokens += cells[at + slots]
+        return calls, tokens
 
     def own_calls(self) -> dict[int, int]:
         """Calls in flight of this worker, by their owners' marks."""
@@ -117,4 +112,4 @@ class LimitTable:
     def _is_idle(self, base: int, now_us: int) -> bool:
         cells = self.cells
         last_us = max(cells[base + REQUEST_LAST], cells[base + MINUTE_LAST], cells[base + DAY_LAST] * 1_000)
-        return now_us - last_us > IDLE_US and not self.in_flight(base // FIELDS)
+        return now_us - last_us > IDLE_US and not self.in_hand(base // FIELDS)[0]

@@ -205,7 +205,7 @@ class Limiter:
                 if holder.pressed:
                     pressed = True
                 place = base // FIELDS
-                unsure = table.unsure(place) if holder.most else 0
+                calls, unsure = table.in_hand(place) if holder.most or holder.calls else (0, 0)
                 for name, at, limit, full, period, tick in holder.buckets:
                     at += base
                     level = cells[at]
@@ -237,7 +237,7 @@ class Limiter:
                         worst = _longer(worst, holder.refusal(name, limit, -(-above // limit) * tick))
                     fresh.append((at, level, last, lost))
                 limit = holder.calls
-                if limit and table.in_flight(place) >= limit:
+                if limit and calls >= limit:
                     holder.pressed = True
                     worst = _longer(worst, holder.refusal("concurrent_calls", limit, CALL_WAIT_US))
             if worst is not None:
@@ -278,7 +278,7 @@ class Limiter:
                 above = drained(cells, base + REQUEST_LEVEL, limit, now_us) + MINUTE - limit * MINUTE
                 if above > 0:
                     return holder.refusal("requests_per_minute", limit, -(-above // limit))
-            if holder.calls and self._table.in_flight(base // FIELDS) >= holder.calls:
+            if holder.calls and self._table.in_hand(base // FIELDS)[0] >= holder.calls:
                 return holder.refusal("concurrent_calls", holder.calls, CALL_WAIT_US)
         return None
 
@@ -304,7 +304,7 @@ class Limiter:
                 cells[table.own + place] -= 1
                 if not holder.most:
                     continue
-                unsure = table.unsure(place)
+                _, unsure = table.in_hand(place)
                 estimate = admission.tokens
                 reserved = estimate if estimate < holder.most else holder.most
                 for _, at, limit, _, period, tick in holder.buckets:
