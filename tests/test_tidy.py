@@ -287,7 +287,7 @@ MONEY = (
     "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
     "billing.credit_notes", "billing.compare", "billing.price_book",
     "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
-    "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "config_payments",
+    "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "billing.bill_payments", "config_payments",
     "billing.receipts", "billing.receipt_forms", "billing.receipt_audit", "billing.check_seals", "billing.seal_runs",
     "billing.reversals", "billing.check_cards", "billing.auto_topups",
 )  # fmt: skip

@@ -8,6 +8,7 @@ from tests.support.stripe_site import StripeSite
 
 from farebox.billing import card_payments
 from farebox.billing.customers import CommandRefused
+from farebox.billing.invoices import Terms
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Till
 from farebox.failpoints import POINTS
@@ -154,7 +155,7 @@ def test_a_wrong_key_is_no_verdict_on_a_payment(world, site):
     account = world.account()
     payment = order(world, account)
     api = Stripe("sk_test_wrong", api_base=site.origin)
-    wrong = Till(world.database, api, world.clock, world.ids, pages=PAGES, fail_point=lambda _: None)
+    wrong = Till(world.database, api, world.clock, world.ids, pages=PAGES, terms=Terms(), fail_point=lambda _: None)
     wrong.round()
     found = again(world, payment)
     assert found.state == "wanted" and "secret key" in found.problem

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pypdf
 import pytest
-from tests.support.running import Farebox, MadeKey, wait_until
+from tests.support.running import Farebox, wait_until
+from tests.support.stripe_site import StripeSite
 
 from farebox.billing.journal import Journal
 from farebox.billing.periods import month_before, month_bounds, month_of
@@ -31,11 +32,11 @@ grace_hours = 0
 
 
 class Case:
-    def __init__(self, box: Farebox, month: str, made: MadeKey, call: str) -> None:
-        self.box, self.month, self.made, self.call = box, month, made, call
+    def __init__(self, box: Farebox, month: str, keys: dict[str, str], call: str, site: StripeSite) -> None:
+        self.box, self.month, self.keys, self.call, self.site = box, month, keys, call, site
 
 
-def last_month(folder: Farebox, key: str, account: str, month: str) -> str:
+def last_month(folder: Farebox, key: str, account: str, month: str, slot: str = "w7") -> str:
     """A call of the last month, in a journal that was left behind; its id."""
     clock = SystemClock()
     ids = TimeOrderedIds(clock)
@@ -45,7 +46,7 @@ def last_month(folder: Farebox, key: str, account: str, month: str) -> str:
         1, "lab", "m", at_us, at_us + 1, "ok", usage=used, basis="reported", rates=RATES, cost_nano=600_000_000,
         markup_bp=1_000, charge_nano=660_000_000, price_version="m@1",
     )  # fmt: skip
-    journal = Journal(folder.folder / "journal" / "w7", sync="os", segment_bytes_max=64 * 1024)
+    journal = Journal(folder.folder / "journal" / slot, sync="os", segment_bytes_max=64 * 1024)
     life, call = ids.new("life"), ids.new("gen")
     scopes = (f"account:{account}",)
     journal.write(
@@ -62,22 +63,25 @@ def last_month(folder: Farebox, key: str, account: str, month: str) -> str:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    box = Farebox(tmp_path_factory.mktemp("invoices") / "box", config=INVOICES)
-    month = month_before(month_of(SystemClock().now_us()))
-    box.cli("doctor", check=False)
-    with box:
-        box.cli("accounts", "create", "acme", "--postpaid", "--credit-limit", "50")
-        made = box.cli("keys", "create", "--account", "acme")
-    with Database.open(load(box.config_path, box.environment).database_url) as database:
-        account = database.read(lambda c: queries.account(c, "acme"))
-    assert account is not None
-    call = last_month(box, made["id"], account.id, month)
-    with box:
-        yield Case(box, month, MadeKey(made["id"], made["key"], made["hint"]), call)
+    with StripeSite() as site:
+        box = Farebox(tmp_path_factory.mktemp("invoices") / "box", config=INVOICES + site.config())
+        month = month_before(month_of(SystemClock().now_us()))
+        box.cli("doctor", check=False)
+        made: dict[str, tuple[str, str]] = {}
+        with box:
+            for name in ("acme", "cardco"):
+                box.cli("accounts", "create", name, "--postpaid", "--credit-limit", "50")
+                key = box.cli("keys", "create", "--account", name, *(("--scope", "manage") if name == "cardco" else ()))
+                made[name] = key["id"], key["key"]
+        with Database.open(load(box.config_path, box.environment).database_url) as database:
+            accounts = {one.name: one.id for one in database.read(queries.list_accounts)}
+        calls = {name: last_month(box, key, accounts[name], month, f"w-{name}") for name, (key, _) in made.items()}
+        with box:
+            yield Case(box, month, {name: secret for name, (_, secret) in made.items()}, calls["acme"], site)
 
 
 def test_the_month_is_closed_paid_and_taken_back(case: Case) -> None:
-    box, key = case.box, case.made.secret
+    box, key = case.box, case.keys["acme"]
     (first,) = wait_until(lambda: box.get("/v1/invoices", key=key).json()["data"], "the month is closed", timeout_s=30)
     assert (first["number"], first["month"], first["total_usd"], first["open_usd"], first["state"]) == (
         "INV-000001", case.month, "0.79", "0.79", "open",
@@ -92,7 +96,7 @@ def test_the_month_is_closed_paid_and_taken_back(case: Case) -> None:
     assert page.headers["content-type"].startswith("text/html") and b"0.79" in page.body
     assert box.get("/v1/invoices/INV-000001").status == 404, "another account's"
     assert box.get("/v1/invoices/INV-000001?format=doc", key=key).status == 400
-    assert box.cli("invoices", "close", "--month", case.month)["documents"] == [document], "again, the same"
+    assert box.cli("invoices", "close", "--month", case.month, "--account", "acme")["documents"] == [document], "again, the same"
     refused = box.cli("invoices", "close", "--month", month_of(SystemClock().now_us()), check=False)
     assert "can be closed from" in refused["error"]
     file = box.folder / "invoice.pdf"
@@ -114,3 +118,39 @@ def test_the_month_is_closed_paid_and_taken_back(case: Case) -> None:
     assert "nothing of these calls is charged any more" in again["error"]
     box.check_books()
     assert os.path.getsize(file) > 1_000
+
+
+def test_an_open_invoice_is_paid_by_card(case: Case) -> None:
+    """Asked for over HTTP, paid at Stripe, told by a webhook; then it is paid, and nothing is asked for again."""
+    box, site, boss = case.box, case.site, case.keys["cardco"]
+    reader = box.cli("keys", "create", "--account", "cardco")["key"]
+    (made,) = wait_until(lambda: box.get("/v1/invoices", key=boss).json()["data"], "the month is closed", timeout_s=30)
+    where, once = f"/v1/invoices/{made['number']}/pay", {"idempotency-key": "june"}
+    assert box.post(where, {}, key=reader).status == 403
+    assert box.post("/v1/invoices/INV-000001/pay", {}, key=boss).status == 404, "another account's"
+    assert box.post(f"/v1/invoices/{made['number']}/payed", {}, key=boss).status == 404
+    refused = box.post(where, {"amount_usd": "0.10"}, key=boss)
+    assert refused.status == 400 and "amount_usd" in refused.json()["error"]["message"]
+    asked = box.post(where, {}, key=boss, headers=once)
+    assert asked.status == 201, asked.body
+    page = asked.json()["data"]
+    assert (page["invoice"], page["status"], page["amount_usd"]) == (made["number"], "open", "0.79")
+    assert page["url"].startswith("https://checkout.stripe.com/")
+    again = box.cli("invoices", "pay", made["number"])
+    assert set(again) == {"id", "account", "invoice", "amount", "state", "url", "session", "problem"}
+    assert (again["id"], again["url"], again["amount"]) == (page["id"], page["url"], "0.79")
+    paid = site.pay(again["session"])
+    body = site.event("checkout.session.completed", site.objects[again["session"]])
+    assert site.send(f"{box.base}/stripe/webhook", body, signature="t=1,v1=00") == 400, "nobody makes us believe it"
+    site.deliver(f"{box.base}/stripe/webhook", paid)
+    state = lambda: [one["state"] for one in box.get("/v1/invoices", key=boss).json()["data"]]  # noqa: E731
+    wait_until(lambda: state() == ["paid"], "the invoice is paid")
+    site.deliver(f"{box.base}/stripe/webhook", paid)
+    assert box.post(where, {}, key=boss, headers=once).json()["data"]["status"] == "paid"
+    refused = box.post(where, {}, key=boss)
+    assert refused.status == 400 and f"nothing is open of `{made['number']}`" in refused.json()["error"]["message"]
+    assert "nothing is open" in box.cli("invoices", "pay", made["number"], check=False)["error"]
+    assert "there is no invoice `INV-9`" in box.cli("invoices", "pay", "INV-9", check=False)["error"]
+    mine = box.cli("payments", "list", "--account", "cardco")["payments"]
+    assert [one["amount"] for one in mine] == ["0.79"]
+    box.check_books()

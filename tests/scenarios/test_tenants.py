@@ -130,6 +130,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/compare"): Row(READERS, at("/v1/compare")),
     ("GET", "/invoices"): Row(READERS, at("/v1/invoices"), whole=True),
     ("GET", "/invoices/*"): Row(READERS, lambda t, p: f"/v1/invoices/{t.invoice}", named=True, whole=True),
+    ("POST", "/invoices/*"): Row(MANAGERS, lambda t, p: f"/v1/invoices/{t.invoice}/pay", whole=True, created=404),
     ("GET", "/receipts"): Row(READERS, lambda t, p: f"/v1/receipts?id={t.calls[p]}", named=True),
     ("GET", "/receipts/*"): Row(READERS, lambda t, p: f"/v1/receipts/{t.day}", whole=True),
     ("GET", "/.well-known/farebox-keys.json"): Row(ANYBODY, at("/.well-known/farebox-keys.json")),

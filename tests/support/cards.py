@@ -4,6 +4,7 @@ from sqlalchemy import select
 
 from farebox.billing import card_payments
 from farebox.billing.card_payments import CardTerms
+from farebox.billing.invoices import Terms
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Pages, Till
 from farebox.ports import TimeOrderedIds
@@ -25,7 +26,7 @@ def make_till(world, site, die_at=None):
             raise Died
 
     api = Stripe(SECRET_KEY, api_base=site.origin)
-    return Till(world.database, api, world.clock, TimeOrderedIds(world.clock), pages=PAGES, fail_point=fail_point)
+    return Till(world.database, api, world.clock, TimeOrderedIds(world.clock), pages=PAGES, terms=Terms(), fail_point=fail_point)
 
 
 def order(world, account, amount_nano=25 * DOLLAR, command="one"):

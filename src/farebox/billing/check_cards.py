@@ -32,6 +32,27 @@ def payments_are_credit(connection: Connection) -> list[Problem]:
     ]
 
 
+def bills_are_payments(connection: Connection) -> list[Problem]:
+    """Each invoice that was paid by card has one transfer, of its account and amount, and each such transfer its payment."""
+    found = [
+        Problem("I2", row.id, "the invoice is paid by card, and its transfer is not what was paid")
+        for row in _rows(
+            connection,
+            "SELECT b.id FROM bill_payments AS b LEFT JOIN transfers AS t ON t.cause_kind = 'payment' "
+            "AND t.cause_id = 'card:' || b.id WHERE b.state = 'paid' "
+            "AND (t.id IS NULL OR t.account_id <> b.account_id OR t.amount_nano <> b.amount_nano)",
+        )
+    ]
+    return found + [
+        Problem("I2", row.id, "the transfer is of a payment by card that was not paid")
+        for row in _rows(
+            connection,
+            "SELECT t.id FROM transfers AS t WHERE t.cause_kind = 'payment' AND substr(t.cause_id, 1, 10) = 'card:bill-' "
+            "AND NOT EXISTS (SELECT 1 FROM bill_payments AS b WHERE 'card:' || b.id = t.cause_id AND b.state = 'paid')",
+        )
+    ]
+
+
 def reversals_are_transfers(connection: Connection) -> list[Problem]:
     """What is owed, what was withdrawn from grants, and what is on its way back, each the sum of its transfers."""
     found: list[Problem] = []

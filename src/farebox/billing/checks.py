@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from farebox.billing import carrying
 from farebox.billing import transfers as entries
 from farebox.billing.carrying import Revised
-from farebox.billing.check_cards import payments_are_credit, reversals_are_transfers
+from farebox.billing.check_cards import bills_are_payments, payments_are_credit, reversals_are_transfers
 from farebox.billing.check_invoices import invoices_are_usage
 from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
 from farebox.billing.check_reconciliations import findings_are_transfers
@@ -60,6 +60,7 @@ def _check(connection: Connection) -> list[Violation]:
         own_keys_are_usage,
         uses_are_redemptions,
         payments_are_credit,
+        bills_are_payments,
         reversals_are_transfers,
         one_end_per_hold,
         ended_lives_hold_nothing,

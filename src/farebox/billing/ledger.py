@@ -153,13 +153,22 @@ def pay(database: Database, ids: Ids, *, command_id: str, account_id: str, amoun
             return known.id
         if account.kind != "postpaid":
             raise CommandRefused(f"the account `{account_id}` is prepaid: top it up")
-        owed = entries.receivable(account_id)
-        moved = Transfer(ids.new("trf"), now_us, entries.CASH, owed, amount_nano, account_id, "payment", command_id)
-        insert_transfers(database, connection, [moved])
-        shift_account_limit(connection, account_id, amount_nano)
-        return moved.id
+        return book_payment(
+            database, connection, ids, account_id=account_id, amount_nano=amount_nano, command_id=command_id, now_us=now_us
+        )
 
     return _once(database, command_id, work)
+
+
+def book_payment(
+    database: Database, connection: Connection, ids: Ids, *, account_id: str, amount_nano: int, command_id: str, now_us: int
+) -> str:
+    """The same within a transaction that has locked the postpaid account. The transfer's id."""
+    owed = entries.receivable(account_id)
+    moved = Transfer(ids.new("trf"), now_us, entries.CASH, owed, amount_nano, account_id, "payment", command_id)
+    insert_transfers(database, connection, [moved])
+    shift_account_limit(connection, account_id, amount_nano)
+    return moved.id
 
 
 def _once(database: Database, command_id: str, work: Callable[[Connection], T]) -> T:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from farebox.app import card_terms
+from farebox.app import card_terms, invoice_terms
 from farebox.billing import auto_topups, card_payments, reversals
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused, NotFound
@@ -58,7 +58,7 @@ def ask_for_page(
     except CommandRefused as error:
         raise CliError(str(error)) from None
     if payment.state == "wanted":
-        payment = make_till(section, database, clock, armed(loaded.environment)).advance(payment)
+        payment = make_till(section, invoice_terms(loaded), database, clock, armed(loaded.environment)).advance(payment)
     if payment.state in ("wanted", "failed"):
         raise CliError(f"{payment.id} has no page yet: {payment.problem}; the same command with --command-id tries again")
     if as_json:
@@ -155,7 +155,7 @@ def refund(
             hint = "; --below-zero does it all the same" if "below zero" in str(error) else ""
             raise CliError(f"{error}{hint}") from None
         if found.state == "wanted":
-            found = make_till(section, database, clock, armed(loaded.environment)).advance_reversal(found)
+            found = make_till(section, invoice_terms(loaded), database, clock, armed(loaded.environment)).advance_reversal(found)
     if found.state == "returned":
         raise CliError(f"Stripe did not refund it, the credit is back: {found.problem}; `farebox cards list` shows payments")
     if as_json:
@@ -236,7 +236,7 @@ def auto(
             if new_card or (given and wish is not None and not wish.payment_method):
                 ordered = TimeOrderedIds(clock).new("pay")
                 page = auto_topups.order_setup(database, terms, id=ordered, account_id=found.id, now_us=clock.now_us())
-                page = make_till(section, database, clock, armed(loaded.environment)).advance(page)
+                page = make_till(section, invoice_terms(loaded), database, clock, armed(loaded.environment)).advance(page)
         except CommandRefused as error:
             raise CliError(str(error)) from None
     url = page.url or None if page is not None else None

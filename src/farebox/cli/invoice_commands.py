@@ -1,4 +1,4 @@
-"""`invoices list|show|close|credit-note`, `payments list|book`."""
+"""`invoices list|show|close|credit-note|pay`, `payments list|book`."""
 
 import sys
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 import click
 from sqlalchemy import Connection, select
 
-from farebox.app import invoice_terms
-from farebox.billing import credit_notes, dunning, invoice_pages, invoices, ledger, months
+from farebox.app import card_terms, invoice_terms
+from farebox.billing import bill_payments, credit_notes, dunning, invoice_pages, invoices, ledger, months
 from farebox.billing.customers import CommandRefused
 from farebox.billing.dunning import Standing
 from farebox.billing.invoice_pages import unit_name
@@ -17,15 +17,18 @@ from farebox.billing.invoices import Document
 from farebox.billing.periods import format_day, format_moment
 from farebox.cli.account_commands import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
+from farebox.failpoints import armed
 from farebox.money import format_amount
 from farebox.ports import SystemClock, TimeOrderedIds
+from farebox.processes.till import make_till
 from farebox.storage import queries
+from farebox.storage.tables import invoices as documents
 from farebox.storage.tables import transfers
 
 
 @click.group("invoices")
 def invoices_group() -> None:
-    """Invoices and credit notes: list, show, close, credit-note. Months close by themselves."""
+    """Invoices and credit notes: list, show, close, credit-note, pay. Months close by themselves."""
 
 
 @invoices_group.command("list")
@@ -207,6 +210,50 @@ def make_credit_note(number: str, calls: tuple[str, ...], reason: str, config_pa
         print_json(made)
         return
     click.echo(f"Issued {made.number} over {made.total} USD.")
+
+
+@invoices_group.command("pay")
+@click.argument("number")
+@click.option("--command-id", help="Makes a repeat give the same page.")
+@config_option
+@json_option
+def pay_by_card(number: str, command_id: str | None, config_path: Path, as_json: bool) -> None:
+    """The address of Stripe's page where what is open of an invoice can be paid by card ([stripe] in the configuration)."""
+    clock = SystemClock()
+    ids = TimeOrderedIds(clock)
+    with database_of(config_path) as (loaded, database):
+        cards, section, terms = card_terms(loaded), loaded.config.stripe, invoice_terms(loaded)
+        if cards is None or section is None:
+            raise CliError("the configuration has no `[stripe]` section; docs/money.md shows one")
+        whose = select(documents.c.account_id).where(documents.c.number == number)
+        account_id = database.read(lambda connection: connection.execute(whose).scalar_one_or_none())
+        if account_id is None:
+            raise CliError(f"there is no invoice `{number}`; `farebox invoices list` shows them")
+        try:
+            payment = bill_payments.order(
+                database,
+                cards,
+                terms,
+                id=ids.new(bill_payments.MARK),
+                account_id=account_id,
+                number=number,
+                command_id=command_id or ids.new("cmd"),
+                now_us=clock.now_us(),
+            )
+        except CommandRefused as error:
+            raise CliError(str(error)) from None
+        if payment.state == "wanted":
+            payment = make_till(section, terms, database, clock, armed(loaded.environment)).advance_bill(payment)
+        if payment.state in ("wanted", "failed"):
+            raise CliError(f"{payment.id} has no page yet: {payment.problem}; the same command with --command-id tries again")
+    if as_json:
+        amount_usd = format_amount(payment.amount_nano)
+        print_json({
+            "id": payment.id, "account": payment.account_id, "invoice": number, "amount": amount_usd, "state": payment.state,
+            "url": payment.url or None, "session": payment.session_id, "problem": payment.problem or None,
+        })  # fmt: skip
+        return
+    click.echo(payment.url if payment.state == "open" else f"{payment.id} is {payment.state}.")
 
 
 @click.group()

@@ -145,12 +145,12 @@ class Stripe:
 
     def make_session(
         self, *, payment_id: str, attempt: int, account_id: str, amount_minor: int, currency: str, success_url: str,
-        cancel_url: str,
+        cancel_url: str, product: str = "Credit",
     ) -> Session:
-        """A page where a top-up can be paid. The same payment and attempt give the same page."""
+        """A page where a top-up, or an invoice, can be paid. The same payment and attempt give the same page."""
         marks = {"farebox_payment": payment_id, "farebox_account": account_id}
         item = {
-            "price_data": {"currency": currency, "unit_amount": amount_minor, "product_data": {"name": "Credit"}},
+            "price_data": {"currency": currency, "unit_amount": amount_minor, "product_data": {"name": product}},
             "quantity": 1,
         }
         wanted = {

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from farebox.billing import auto_topups, card_payments, reversals
+from farebox.billing import auto_topups, bill_payments, card_payments, reversals
+from farebox.billing.bill_payments import BillPayment
 from farebox.billing.card_payments import Event, Paid, Payment
+from farebox.billing.invoices import Terms
 from farebox.billing.reversals import Reversal
 from farebox.control.stripe_api import (
     Dispute,
@@ -30,7 +32,9 @@ COLLECT_US = 5_000_000
 LOOKS_BEFORE_ANEW = 8
 """Looks for a refund of which Stripe said only that it failed itself, minutes all together, before it is asked for anew."""
 OURS = "pay-"
-"""What our ids of payments begin with: a page that names another was made by something else that uses the same Stripe."""
+BILLS = f"{bill_payments.MARK}-"
+"""What our ids of payments begin with, and those of payments of invoices: a page that names another was made by something else
+that uses the same Stripe."""
 
 
 class Pages(msgspec.Struct, frozen=True):
@@ -49,13 +53,23 @@ class Till:
     """`round` once, over and over; or `advance` one payment at once."""
 
     def __init__(
-        self, database: Database, api: Stripe, clock: Clock, ids: Ids, *, pages: Pages, fail_point: Callable[[str], None]
+        self,
+        database: Database,
+        api: Stripe,
+        clock: Clock,
+        ids: Ids,
+        *,
+        pages: Pages,
+        terms: Terms,
+        fail_point: Callable[[str], None],
     ) -> None:
+        """`terms` are those of invoices."""
         self._database = database
         self._api = api
         self._clock = clock
         self._ids = ids
         self._pages = pages
+        self._terms = terms
         self._fail_point = fail_point
         self._collected_us = 0
 
@@ -82,6 +96,14 @@ class Till:
                 raise
             except Exception as error:
                 card_payments.later(self._database, payment.id, _odd(error), now_us=self._clock.now_us())
+        bills = self._database.read(lambda connection: bill_payments.due(connection, now_us))
+        for bill in bills:
+            try:
+                self.advance_bill(bill)
+            except StoreError:
+                raise
+            except Exception as error:
+                bill_payments.later(self._database, bill.id, _odd(error), now_us=self._clock.now_us())
         waiting = self._database.read(lambda connection: reversals.due(connection, now_us))
         for reversal in waiting:
             try:
@@ -94,7 +116,7 @@ class Till:
             self._collected_us = now_us
             reversals.collect_all(self._database, self._ids, now_us=now_us)
             card_payments.forget_events(self._database, now_us=now_us)
-        return len(events) + len(payments) + len(waiting)
+        return len(events) + len(payments) + len(bills) + len(waiting)
 
     def advance(self, payment: Payment) -> Payment:
         """Take a payment a step further, if Stripe answers; as it is afterwards."""
@@ -252,6 +274,84 @@ class Till:
             self._database, payment.id, "expired" if state == "expired" else "failed", problem, now_us=self._clock.now_us()
         )
 
+    # --- invoices -----------------------------------------------------------------------------------------------------------
+
+    def advance_bill(self, bill: BillPayment) -> BillPayment:
+        """Take the payment of an invoice a step further, if Stripe answers; as it is afterwards."""
+        try:
+            if bill.state == "wanted":
+                return self._open_bill(bill)
+            if bill.state == "open":
+                assert bill.session_id is not None, "what is open has a page"
+                found = self._look_at_bill(bill, self._api.session(bill.session_id))
+                if found.state == "open":
+                    bill_payments.later(self._database, bill.id, "", now_us=self._clock.now_us())
+                return found
+        except StripeUnavailable as error:
+            again = error.kept and bill.state == "wanted"
+            bill_payments.later(self._database, bill.id, str(error), new_attempt=again, now_us=self._clock.now_us())
+        except StripeRefused as error:
+            return bill_payments.end(self._database, bill.id, "failed", str(error), now_us=self._clock.now_us())
+        found = self._database.read(lambda connection: bill_payments.payment(connection, bill.id))
+        assert found is not None, "rows of payments are never removed"
+        return found
+
+    def _open_bill(self, bill: BillPayment) -> BillPayment:
+        self._fail_point("card.before_call")
+        session = self._api.make_session(
+            payment_id=bill.id,
+            attempt=bill.attempt,
+            account_id=bill.account_id,
+            amount_minor=bill.amount_minor,
+            currency=bill.currency,
+            success_url=self._pages.success_url,
+            cancel_url=self._pages.cancel_url,
+            product=f"Invoice {bill.number}",
+        )
+        self._fail_point("card.after_call")
+        return self._bill_at_page(bill.id, session)
+
+    def _bill_at_page(self, bill_id: str, session: Session) -> BillPayment:
+        now_us = self._clock.now_us()
+        return bill_payments.opened(self._database, bill_id, session_id=session.id, url=session.url or "", now_us=now_us)
+
+    def _look_at_bill(self, bill: BillPayment, session: Session) -> BillPayment:
+        """What a page says about the invoice that is paid on it; the amount is the intent's, read from Stripe."""
+        now_us = self._clock.now_us()
+        if session.payment_status == "paid" and session.payment_intent is not None:
+            intent = self._api.intent(session.payment_intent)
+            if intent.status != "succeeded":
+                return bill
+            self._fail_point("card.before_credit")
+            seen = Paid(intent.amount_received, intent.currency, intent.id)
+            found = bill_payments.paid(self._database, self._ids, self._terms, bill.id, seen, now_us=now_us)
+            self._fail_point("card.after_credit")
+            return found
+        if session.status == "expired":
+            return bill_payments.end(self._database, bill.id, "expired", "nobody paid it in time", now_us=now_us)
+        return bill
+
+    def _bill_changed(self, session: Session, reference: str) -> tuple[str, str]:
+        bill = self._database.read(lambda connection: bill_payments.payment(connection, reference))
+        if bill is None:
+            return "quarantined", f"it names `{reference}`, which is not known here"
+        if bill.session_id is None:
+            bill = self._bill_at_page(bill.id, session)
+        if bill.session_id != session.id:
+            return "quarantined", f"it names `{bill.id}`, whose page is another one"
+        found = self._look_at_bill(bill, session)
+        return ("quarantined" if found.state == "quarantined" else "done"), found.problem
+
+    def _bill_of(self, intent_id: str | None) -> BillPayment | None:
+        """The payment of an invoice that an intent of Stripe's has paid, or is about to."""
+        if intent_id is None:
+            return None
+        found = self._database.read(lambda connection: bill_payments.payment_of_intent(connection, intent_id))
+        if found is not None:
+            return found
+        named = self._api.intent(intent_id).metadata.get("farebox_payment", "")
+        return self._database.read(lambda connection: bill_payments.payment(connection, named))
+
     # --- webhooks -----------------------------------------------------------------------------------------------------------
 
     def _look_into(self, event: Event) -> None:
@@ -311,6 +411,10 @@ class Till:
             if isinstance(seen, Refund) and seen.status in ("failed", "canceled"):
                 return "ignored", "it failed before it was known here"
             payment = self._payment_of(seen.payment_intent)
+            bill = self._bill_of(seen.payment_intent) if payment is None else None
+            if bill is not None:
+                # An invoice that was paid is open again only by a person's decision.
+                return "quarantined", f"it is about `{bill.id}`, the payment of the invoice `{bill.number}`: see to it by hand"
             if payment is None:
                 return "ignored", "it is not about a top-up"
             if payment.state != "credited":
@@ -415,6 +519,8 @@ class Till:
     def _session_changed(self, session_id: str) -> tuple[str, str]:
         session = self._api.session(session_id)
         reference = session.client_reference_id or ""
+        if reference.startswith(BILLS):
+            return self._bill_changed(session, reference)
         if not reference.startswith(OURS):
             return "ignored", "it is not about a top-up"
         payment = self._database.read(lambda connection: card_payments.payment(connection, reference))

@@ -43,6 +43,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/compare", statements.compare, "read_usage"),
     Route("GET", "/invoices", statements.invoices, "read_usage"),
     Route("GET", "/invoices/*", statements.invoice, "read_usage"),
+    Route("POST", "/invoices/*", topups.pay_invoice, "manage"),
     Route("GET", "/receipts", receipts.of_call, "read_usage"),
     Route("GET", "/receipts/*", receipts.of_day, "read_usage"),
     Route("GET", "/.well-known/farebox-keys.json", receipts.keys, "public", root=True),

@@ -1,21 +1,24 @@
 """`POST /topups` and `GET /topups/{id}`: a management key of an account asks for a page to pay on, and what became of it;
-`/topups/auto`: top-ups by a saved card.
+`/topups/auto`: top-ups by a saved card; `POST /invoices/{number}/pay`: a page to pay an invoice on.
 
 The worker writes down what is wanted and waits a moment for the bookkeeper to have the page from Stripe; nothing here speaks to
 Stripe.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import auto_topups, card_payments
+from farebox.billing import auto_topups, bill_payments, card_payments
 from farebox.billing.auto_topups import AutoTopUp
+from farebox.billing.bill_payments import BillPayment
 from farebox.billing.card_payments import Payment
-from farebox.billing.customers import CommandRefused
+from farebox.billing.customers import CommandRefused, NotFound
 from farebox.edge.info import Page, Question, whole_account
 from farebox.edge.key_bodies import Body
 from farebox.edge.stripe_webhook import cards_of
@@ -30,6 +33,7 @@ LOOKS_MAX = 100
 """Ten seconds; who waits longer asks again with the id."""
 WAITING_MAX = 16
 """Requests of a worker that wait for a page at a time; others get the id alone."""
+P = TypeVar("P", Payment, BillPayment)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,25 +68,25 @@ async def create(gateway: Gateway, request: Question) -> Page:
         )  # fmt: skip
     except CommandRefused as error:
         raise invalid(str(error)) from None
-    payment = await _with_page(request, payment)
+    payment = await _with_page(request, payment, _known)
     return Page(202 if payment.state == "wanted" else 201, _encode({"data": shown(payment)}))
 
 
-async def _with_page(request: Question, payment: Payment) -> Payment:
+async def _with_page(request: Question, payment: P, known: Callable[[Connection, str], P | None]) -> P:
     """The payment when it has its page, or as it is after some seconds."""
     if request.library.waiting >= WAITING_MAX or payment.state != "wanted":
         return payment
     request.library.waiting += 1
     try:
-        return await _opened(request, payment)
+        return await _opened(request, payment, known)
     finally:
         request.library.waiting -= 1
 
 
-async def _opened(request: Question, payment: Payment) -> Payment:
+async def _opened(request: Question, payment: P, known: Callable[[Connection, str], P | None]) -> P:
     for _ in range(LOOKS_MAX):
         await asyncio.sleep(LOOK_S)
-        found = await request.library.read(lambda connection: _known(connection, payment.id))
+        found = await request.library.read(lambda connection: known(connection, payment.id))
         if found is not None and found.state != "wanted":
             return found
     return payment
@@ -90,6 +94,39 @@ async def _opened(request: Question, payment: Payment) -> Payment:
 
 def _known(connection: Connection, payment_id: str) -> Payment | None:
     return card_payments.payment(connection, payment_id)
+
+
+async def pay_invoice(gateway: Gateway, request: Question) -> Page:
+    """`POST /invoices/{number}/pay`: 201 with the address of a page to pay what is open of it, or 202 if Stripe takes its time.
+    The same `idempotency-key` gives the same payment, with what became of it."""
+    principal = await whole_account(gateway, request)
+    cards = cards_of(request)
+    number, _, verb = unquote(request.path.partition("/invoices/")[2].rstrip("/")).rpartition("/")
+    if verb != "pay" or not number:
+        raise FareboxError(Kind.NOT_FOUND, "only `POST /v1/invoices/{number}/pay` is here")
+    Body(request.body or b"{}", ())
+    command_id = request.headers.get(b"idempotency-key", b"").decode("latin-1") or gateway.ids.new("cmd")
+    made, now_us, terms = gateway.ids.new(bill_payments.MARK), gateway.clock.now_us(), request.library.terms
+    try:
+        payment: BillPayment = await request.library.command(
+            lambda database: bill_payments.order(
+                database, cards, terms, id=made, account_id=principal.account, number=number[:ID_CHARS_MAX],
+                command_id=command_id, now_us=now_us,
+            )
+        )  # fmt: skip
+    except NotFound as error:
+        raise FareboxError(Kind.NOT_FOUND, f"{error}; `GET /v1/invoices` lists them", param="number") from None
+    except CommandRefused as error:
+        raise invalid(str(error)) from None
+    payment = await _with_page(request, payment, bill_payments.payment)
+    data = {
+        "id": payment.id,
+        "invoice": payment.number,
+        "status": {"wanted": "pending", "quarantined": "failed"}.get(payment.state, payment.state),
+        "amount_usd": format_amount(payment.amount_nano),
+        "url": payment.url if payment.state == "open" and payment.url else None,
+    }
+    return Page(202 if payment.state == "wanted" else 201, _encode({"data": data}))
 
 
 async def get(gateway: Gateway, request: Question) -> Page:
@@ -163,5 +200,5 @@ async def set_auto(gateway: Gateway, request: Question) -> Page:
         )
     except CommandRefused as error:
         raise invalid(str(error)) from None
-    page = await _with_page(request, page)
+    page = await _with_page(request, page, _known)
     return Page(200, _encode({"data": _auto_shown(wish, page.url or None)}))

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 
-from farebox.app import Outside
+from farebox.app import Outside, invoice_terms
+from farebox.billing.invoices import Terms
 from farebox.config import Loaded
 from farebox.config_payments import StripeSection
 from farebox.control.stripe_api import Stripe
@@ -16,11 +17,13 @@ RETRY_S = 2.0
 """After the database did not answer."""
 
 
-def make_till(section: StripeSection, database: Database, clock: Clock, fail_point: Callable[[str], None]) -> Till:
+def make_till(
+    section: StripeSection, terms: Terms, database: Database, clock: Clock, fail_point: Callable[[str], None]
+) -> Till:
     """With ids of its own: those of another thread are not to be shared."""
     api = Stripe(section.secret_key, api_base=section.api_base)
     pages = Pages(section.success_url, section.cancel_url, section.currency)
-    return Till(database, api, clock, TimeOrderedIds(clock), pages=pages, fail_point=fail_point)
+    return Till(database, api, clock, TimeOrderedIds(clock), pages=pages, terms=terms, fail_point=fail_point)
 
 
 def start(
@@ -32,7 +35,7 @@ def start(
         return None
 
     def work() -> None:
-        till = make_till(section, database, outside.clock, outside.fail_point)
+        till = make_till(section, invoice_terms(loaded), database, outside.clock, outside.fail_point)
         while not stop.is_set():
             try:
                 if till.round():

@@ -48,6 +48,40 @@ card_payments = Table(
 `quarantined` one is money that does not fit what was asked for: nothing is credited, somebody is told.
 """
 
+bill_payments = Table(
+    "bill_payments",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("number", Text, ForeignKey("invoices.number"), nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("command_id", Text, nullable=False, unique=True),
+    Column("session_id", Text, unique=True),
+    Column("intent_id", Text, unique=True),
+    Column("url", Text, nullable=False, server_default=text("''")),
+    Column("problem", Text, nullable=False, server_default=text("''")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_us", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    CheckConstraint("state IN ('wanted', 'open', 'paid', 'expired', 'failed', 'quarantined')", name="state"),
+    CheckConstraint("amount_nano > 0 AND amount_minor > 0", name="amount"),
+    Index(None, "account_id", "created_us"),
+    Index(
+        "uq_bill_payments_number", "number", unique=True,
+        sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
+    ),
+    Index(
+        "ix_bill_payments_due", "next_us",
+        sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
+    ),
+)  # fmt: skip
+"""Invoices that are paid by card, asked for as above (`billing.bill_payments`); one page for an invoice at a time."""
+
 stripe_events = Table(
     "stripe_events",
     METADATA,

@@ -29,12 +29,12 @@ from sqlalchemy import (
 )
 
 from farebox.storage.metadata import METADATA
-from farebox.storage.payment_tables import auto_topups, card_payments, clawbacks, reversals, stripe_events
+from farebox.storage.payment_tables import auto_topups, bill_payments, card_payments, clawbacks, reversals, stripe_events
 from farebox.storage.provider_key_tables import provider_key_master, provider_keys
 from farebox.storage.reconciliation_tables import reconciliation_findings, reconciliations
 from farebox.storage.seal_tables import seal_runs, sealing, unsealed
 
-PAYMENT_TABLES = (auto_topups, card_payments, clawbacks, reversals, stripe_events)
+PAYMENT_TABLES = (auto_topups, bill_payments, card_payments, clawbacks, reversals, stripe_events)
 PROVIDER_KEY_TABLES = (provider_keys, provider_key_master)
 RECONCILIATION_TABLES = (reconciliations, reconciliation_findings)
 SEAL_TABLES = (seal_runs, unsealed, sealing)
