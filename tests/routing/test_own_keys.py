@@ -151,5 +151,25 @@ def test_a_call_by_an_own_key_is_not_hedged() -> None:
     assert found.why_not == "own_key"
 
 
+def test_a_provider_for_own_keys_alone_is_called_by_nobody_else() -> None:
+    made = market()
+    by_wire = {
+        wire: {slug: tuple(_for_own_keys(one) for one in targets) for slug, targets in by_slug.items()}
+        for wire, by_slug in made.by_wire.items()
+    }
+    made = made.over(made.catalog, by_wire)
+    assert sorted(refs(planned(made, call()))) == ["b#1", "c#1"]
+    with pytest.raises(FareboxError, match="`a` is called by customers' own keys alone, and there is none of yours") as refused:
+        planned(made, call(provider={"only": ["a"]}))
+    assert refused.value.status == 400
+    plan = planned(made, call(provider={"only": ["a"]}), own_keys=(A1,))
+    assert refs(plan) == ["byok:one"] and plan.hold_nano == plan.candidates[0].hold_nano, "no house stands behind it"
+    assert sorted(refs(planned(made, call(), own_keys=(C1,)))) == ["b#1", "byok:three", "c#1"]
+
+
+def _for_own_keys(target: Any) -> Any:
+    return msgspec.structs.replace(target, house=target.provider.name != "a")
+
+
 def test_a_secret_is_in_no_representation() -> None:
     assert "sk-first" not in repr(A1) and A1.ref == "byok:one"

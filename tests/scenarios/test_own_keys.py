@@ -39,7 +39,7 @@ percent = "10"
 free_calls = 2
 percent = "5"
 """
-MODEL, SLOW, LONG, OTHER = "o/m", "o/slow", "o/long", "o/other"
+MODEL, SLOW, LONG, OTHER, MINE = "o/m", "o/slow", "o/long", "o/other", "o/mine"
 OUTPUT = 6000
 
 
@@ -93,6 +93,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             simulator.fault(fault, credential=secret)
         config = provider("lab", simulator.base_url, extra="output_limit_field = 'max_tokens'")
         config += provider("other", simulator.base_url, wire="anthropic_messages")
+        config += provider("mine", simulator.base_url, extra="own_keys_only = true")
+        config += model(MINE, offer("mine", "sim+tokens=20+prompt=100"))
         config += model(OTHER, offer("other", "sim+tokens=20+prompt=100"))
         config += model(MODEL, offer("lab", "sim+tokens=20+prompt=100"))
         config += model(SLOW, offer("lab", f"sim+tokens={OUTPUT}+delay-first=1s"), output=OUTPUT)
@@ -204,6 +206,18 @@ def test_tokens_are_counted_with_the_own_key_and_where_that_is_refused_with_the_
         assert status != 200 or (reply.json()["input_tokens"] > 0 and "x-farebox-estimated" not in reply.headers)
     reply = world.box.post("/v1/messages", {**body, "max_tokens": 50}, key=world.customer("other", GOOD, at="other"))
     assert (told(reply)["cost_usd"], told(reply)["is_byok"]) == (usd(FEE), True)
+
+
+def test_a_provider_for_own_keys_alone_serves_those_who_have_one(world: World) -> None:
+    before = world.seen()
+    usage = told(world.ask(world.customer("mine", GOOD, at="mine"), MINE))
+    assert (usage["cost_usd"], usage["is_byok"]) == (usd(FEE), True)
+    refused = world.ask(world.customer("mine-bad", BAD, at="mine"), MINE)
+    assert (refused.status, refused.json()["error"]["code"]) == (403, "own_key_refused")
+    none = world.ask(world.customer("mine-none", GOOD), MINE)
+    assert (none.status, none.json()["error"]["code"]) == (400, "no_eligible_offer")
+    assert "`mine` is called by customers' own keys alone" in none.json()["error"]["message"]
+    assert world.seen() - before == Counter({GOOD: 1, BAD: 1}), "nobody was asked without a key"
 
 
 def test_the_plan_and_what_became_of_it_say_whose_keys_were_tried(world: World) -> None:

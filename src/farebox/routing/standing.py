@@ -198,6 +198,10 @@ def prepare(
             offered = _with_own_keys(offered, own_keys, own_targets, excluded)
         for target, behind, note in offered:
             offer = target.offer
+            if not (target.house or is_own(target)):
+                why = f"`{target.provider.name}` is called by customers' own keys alone, and there is none of yours"
+                excluded.append(_excluded(target, ("own_key", why)))
+                continue
             rule = None if allowance is None else allowance.forbids(target)
             if rule is not None:
                 excluded.append(_excluded(target, rule))
@@ -263,7 +267,8 @@ def _with_own_keys(
     found: list[_Offered] = []
     for target, _, _ in offered:
         alone = ""
-        for number, key in enumerate(keys_for(keys, target)):
+        mine = keys_for(keys, target)
+        for number, key in enumerate(mine):
             if key.always_use:
                 alone = alone or key.shown
             if key.secret:
@@ -274,7 +279,7 @@ def _with_own_keys(
         if alone:
             why = f"only your own key `{alone}` is used at `{target.provider.name}`"
             excluded.append(_excluded(target, ("own_key.always_use", why)))
-        else:
+        elif target.house or not mine:
             found.append(_Offered(target, RANK_HOUSE))
     return found
 
