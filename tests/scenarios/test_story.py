@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 from tests.support.callers import Fate
 from tests.support.running import model, offer, provider
 from tests.support.town import Town, Vendor, town
 
-from farebox.app import invoice_terms, read_pepper
-from farebox.billing import adjustments, budget_commands, customers, ledger
+from farebox.app import invoice_terms, read_pepper, signup_rules
+from farebox.billing import adjustments, budget_commands, customers, ledger, signups
 from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import Budget
 from farebox.billing.credit_notes import credit_note
@@ -38,6 +39,8 @@ daily_spend = "0.10"
 [tiers.paying]
 paid = "5"
 daily_spend = "50.00"
+[signup]
+credit = "0.06"
 [invoices]
 seller = "Example Ltd"
 """
@@ -58,8 +61,22 @@ class Customer:
         self.calls: list[str] = []
 
     def sign_up(self) -> None:
+        """As anybody would: an account named by the address, with the free credit of the configuration."""
         world = self.world
-        customers.create_account(world.database, id=self.account, name="acme", kind="prepaid", now_us=world.now_us)
+        rules = signup_rules(world.loaded)
+        made = signups.sign_up(world.database, world.ids, rules, mail="ann+trial@acme.example", now_us=world.now_us)
+        assert made.amount_nano == FREE
+        self.account = made.account_id
+        self.make_keys()
+
+    def without_credit(self) -> None:
+        """An account that an operator has made, and nobody has paid for."""
+        world = self.world
+        customers.create_account(world.database, id=self.account, name="stranger", kind="prepaid", now_us=world.now_us)
+        self.make_keys()
+
+    def make_keys(self) -> None:
+        world = self.world
         customers.create_project(world.database, id=self.project, account_id=self.account, name="web", now_us=world.now_us)
         pepper = read_pepper(world.loaded)
         for secret, project in ((self.secret, self.project), (self.owner, "")):
@@ -126,17 +143,21 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
         credits = (await world.get(acme.owner, "/v1/credits"))["data"]
         assert Decimal(str(credits["total_credits"])) - Decimal(str(credits["total_usage"])) == Decimal(given - spent).scaleb(-9)
 
-    # Sign-up: nothing without credit.
-    acme.sign_up()
-    code, _, details = refusal(await acme.call())
+    # Without a sign-up there is nothing without credit.
+    stranger = Customer(world)
+    stranger.without_credit()
+    code, _, details = refusal(await stranger.call())
     assert code == "insufficient_quota"
     worst = int(Decimal(str(details["needed_usd"])).scaleb(9))
-    await step(0)
 
-    # Free credit.
+    # Sign-up: free credit, once an address however it is written.
+    acme.sign_up()
     given += FREE
-    acme.credit(FREE, promo=True)
-    await acme.soon(200)
+    await step(0)
+    with pytest.raises(signups.SignupRefused, match="`ann@acme.example` has signed up before"):
+        Customer(world).sign_up()
+    await step(0)
+    await acme.paid()
     await acme.paid(surface="messages")
     await acme.paid(stream=True)
     spent = len(acme.calls) * PRICE
@@ -151,7 +172,8 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
     fates = await asyncio.gather(*burst)
     assert sorted(fate.status or 0 for fate in fates) == [200] * fits + [402] * (20 - fits)
     for code, message, details in (refusal(fate) for fate in fates if fate.status == 402):
-        assert code == "insufficient_quota" and "the account `acme`" in message and "is only held by calls in flight" in message
+        assert code == "insufficient_quota" and "the account `ann@acme.example`" in message
+        assert "is only held by calls in flight" in message
         assert int(str(details["affordable_output_tokens"])) < OUTPUT
     spent += fits * PRICE
     await step(spent)
@@ -162,7 +184,7 @@ async def tell(world: Town, vendor: Vendor, acme: Customer) -> None:
     await acme.soon(200)
     full = await acme.soon(402)
     code, message, details = refusal(full)
-    assert code == "budget_exceeded" and "the tier of the account `acme`" in message
+    assert code == "budget_exceeded" and "the tier of the account `ann@acme.example`" in message
     assert details["resets_at"] == "2026-11-17T00:00:00Z"
     spent = len(acme.calls) * PRICE
     assert 100_000_000 - worst < spent <= 100_000_000, "to the last call that fits"
