@@ -1,6 +1,7 @@
 """A budget whose window, zone or filter is changed goes on from what was spent and is held, and nothing new passes its amount."""
 
 import random
+import threading
 
 import msgspec
 import pytest
@@ -10,6 +11,8 @@ from farebox.billing import adjustments, allotments, budget_commands, carrying
 from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import EACH, budget_scope, window_name
 from farebox.billing.customers import CommandRefused, NotFound
+from farebox.storage import queries
+from farebox.storage.database import Database
 from farebox.storage.tables import audit
 from farebox.wires.usage import Usage
 
@@ -260,6 +263,29 @@ def test_a_carried_sum_that_is_wrong_is_found(world):
     (found,) = world.check()
     assert (found.invariant, found.subject) == ("I2", scope)
     assert found.sentence == f"the scope carries {PRICE - 1}, calls from before its budget was changed {PRICE}"
+
+
+def test_what_is_posted_while_a_budget_is_changed_counts_once(world):
+    """Of a call that was in no scope of the budget: did the change not wait, it would be neither in its sum nor carried."""
+    account, key, id = open_a_month(world, window="month", models=("openai/*",))
+    assert world.worker().call(key, CALL, model="other/one")
+    world.clock.us += 1
+    with Database.open(world.url) as another:
+        change = Change(models=())
+        changing = threading.Thread(
+            target=lambda: budget_commands.change_budget(another, id, change, now_us=world.clock.us)
+        )
+
+        def nearly_posted():
+            changing.start()
+            changing.join(0.3)
+            assert changing.is_alive(), "it waits"
+
+        world.post(before_commit=nearly_posted)
+        changing.join()
+    row = world.database.read(lambda connection: queries.list_budgets(connection, account)[0])
+    assert spent(world, carrying.from_row(row)) == PRICE and row.revision == 1
+    assert world.check() == []
 
 
 def play(world, seed, steps):

@@ -91,6 +91,11 @@ def test_a_part_and_then_the_rest_go_back(world, site):
     for event in list(site.events):
         tell(world, till, event)
     assert len(states(world, payment)) == 2 and left(world, account) == 0, "told again, nothing moves"
+    late = site.dispute(payment.intent_id, 2_500)
+    tell(world, till, late)
+    assert event_states(world)[late["id"]] == "quarantined", "a dispute of what was refunded whole is for a person"
+    assert len(states(world, payment)) == 2 and left(world, account) == 0 and not world.check()
+    assert len(world.outbox("payment_quarantined")) == 1
 
 
 def test_credit_that_is_spent_is_owed_and_paid_by_the_next_top_up(world, site):
