@@ -5,7 +5,7 @@ from sqlalchemy import select, text
 from tests.support.cards import TERMS, Died, event_states, hear, make_till, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import bill_payments, dunning, ledger, months
+from farebox.billing import bill_payments, card_payments, dunning, ledger, months
 from farebox.billing.checks import check
 from farebox.billing.customers import CommandRefused, NotFound
 from farebox.billing.invoices import Terms
@@ -120,6 +120,9 @@ def test_what_does_not_fit_is_not_booked_and_told(owing, site, came, said):
     assert found.state == "quarantined" and said in found.problem and booked(world) == []
     assert world.outbox("payment_quarantined")[0][0] == payment.id and event_states(world)[event["id"]] == "quarantined"
     assert standing(world)[0][2] == "open" and not world.check()
+    # The doctor counts the payment and the webhook that told of it.
+    assert world.database.read(card_payments.standing).quarantined == 2
+    assert [one.id for one in world.database.read(lambda c: bill_payments.listed(c, state="quarantined"))] == [payment.id]
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("card.") and point != "card.after_event"])

@@ -151,6 +151,8 @@ def test_an_open_invoice_is_paid_by_card(case: Case) -> None:
     assert refused.status == 400 and f"nothing is open of `{made['number']}`" in refused.json()["error"]["message"]
     assert "nothing is open" in box.cli("invoices", "pay", made["number"], check=False)["error"]
     assert "there is no invoice `INV-9`" in box.cli("invoices", "pay", "INV-9", check=False)["error"]
+    (card,) = box.cli("cards", "list", "--account", "cardco", "--state", "paid")["payments"]
+    assert (card["id"], card["kind"], card["amount"], card["account_name"]) == (page["id"], "invoice", "0.79", "cardco")
     mine = box.cli("payments", "list", "--account", "cardco")["payments"]
     assert [one["amount"] for one in mine] == ["0.79"]
     box.check_books()

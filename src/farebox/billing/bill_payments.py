@@ -83,11 +83,13 @@ def _one(connection: Connection, which: Any) -> BillPayment | None:
     return None if row is None else BillPayment(*row)
 
 
-def listed(connection: Connection, *, account_id: str | None = None) -> list[BillPayment]:
+def listed(connection: Connection, *, account_id: str | None = None, state: str | None = None) -> list[BillPayment]:
     """The newest first."""
     query = select(bill_payments).order_by(bill_payments.c.created_us.desc(), bill_payments.c.id.desc()).limit(LISTED_MAX)
     if account_id is not None:
         query = query.where(bill_payments.c.account_id == account_id)
+    if state is not None:
+        query = query.where(bill_payments.c.state == state)
     return [BillPayment(*row) for row in connection.execute(query)]
 
 

@@ -14,7 +14,7 @@ is `control.till`.
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from farebox.billing.customers import CommandRefused, NotFound, lock_account
@@ -24,7 +24,7 @@ from farebox.billing.scopes import bump_version
 from farebox.money import format_amount
 from farebox.ports import Ids
 from farebox.storage.database import Database, RowRefused
-from farebox.storage.payment_tables import auto_topups, card_payments, stripe_events
+from farebox.storage.payment_tables import auto_topups, bill_payments, card_payments, stripe_events
 
 NANO_PER_CENT = 10_000_000
 US_PER_S = 1_000_000
@@ -424,6 +424,7 @@ def standing(connection: Connection) -> Standing:
         len(connection.execute(select(stripe_events.c.id).where(which).limit(LISTED_MAX)).all())
         for which in (stripe_events.c.state == "quarantined", (stripe_events.c.state == "new") & (stripe_events.c.tries > 0))
     ]
-    wrong = select(card_payments.c.id).where(card_payments.c.state == "quarantined").limit(LISTED_MAX)
+    tables = (card_payments, bill_payments)
+    wrong = union_all(*(select(table.c.id).where(table.c.state == "quarantined") for table in tables)).limit(LISTED_MAX)
     off = select(auto_topups.c.account_id).where(auto_topups.c.enabled.is_(False), auto_topups.c.declines > 0).limit(LISTED_MAX)
     return Standing(events[0] + len(connection.execute(wrong).all()), events[1], len(connection.execute(off).all()))

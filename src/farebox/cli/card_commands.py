@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from farebox.app import card_terms, invoice_terms
-from farebox.billing import auto_topups, card_payments, reversals
+from farebox.billing import auto_topups, bill_payments, card_payments, reversals
+from farebox.billing.bill_payments import BillPayment
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused, NotFound
 from farebox.billing.reversals import Reversal
@@ -32,6 +33,23 @@ def words(payment: Payment) -> dict[str, Any]:
         "session": payment.session_id,
         "intent": payment.intent_id,
         "grant": payment.grant_id,
+        "problem": payment.problem or None,
+        "created_at": day(payment.created_us),
+    }
+
+
+def bill_words(payment: BillPayment) -> dict[str, Any]:
+    """The payment of an invoice in JSON, with the same names."""
+    return {
+        "id": payment.id,
+        "account": payment.account_id,
+        "kind": "invoice",
+        "amount": format_amount(payment.amount_nano),
+        "state": payment.state,
+        "url": payment.url or None,
+        "session": payment.session_id,
+        "intent": payment.intent_id,
+        "grant": None,
         "problem": payment.problem or None,
         "created_at": day(payment.created_us),
     }
@@ -74,33 +92,32 @@ def cards() -> None:
 
 @cards.command("list")
 @click.option("--account", "account_name", help="Only this account's.")
-@click.option("--state", type=click.Choice(["wanted", "open", *card_payments.CLOSING]), help="Only those in a state.")
+@click.option(
+    "--state", type=click.Choice(["wanted", "open", "paid", *card_payments.CLOSING]), help="Only those in a state."
+)
 @config_option
 @json_option
 def list_cards(account_name: str | None, state: str | None, config_path: Path, as_json: bool) -> None:
-    """Payments, the newest first."""
+    """Payments, of top-ups and of invoices, the newest first."""
     from farebox.cli.account_commands import find_account
 
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
-        found = database.read(lambda connection: card_payments.listed(connection, account_id=account_id, state=state))
+        topups = database.read(lambda connection: card_payments.listed(connection, account_id=account_id, state=state))
+        bills = database.read(lambda connection: bill_payments.listed(connection, account_id=account_id, state=state))
         names = {one.id: one.name for one in database.read(queries.list_accounts)}
+    found = [(one.created_us, words(one)) for one in topups] + [(one.created_us, bill_words(one)) for one in bills]
+    told = [
+        {**one, "account_name": names.get(one["account"], "")}
+        for _, one in sorted(found, key=lambda pair: (pair[0], pair[1]["id"]), reverse=True)
+    ]
     if as_json:
-        print_json({"payments": [{**words(one), "account_name": names.get(one.account_id, "")} for one in found]})
+        print_json({"payments": told})
         return
+    columns = ("created_at", "account_name", "amount", "state", "id", "problem")
     print_table(
         ("day", "account", "USD", "state", "id", "problem"),
-        [
-            (
-                day(one.created_us),
-                names.get(one.account_id, ""),
-                format_amount(one.amount_nano),
-                one.state,
-                one.id,
-                one.problem,
-            )
-            for one in found
-        ],
+        [tuple(one[name] or "" for name in columns) for one in told],
         right=(2,),
         empty="No payments by card yet; `farebox topup ACCOUNT 25 --stripe` makes a page to pay on.",
     )
