@@ -188,6 +188,25 @@ def test_many_processes_may_upgrade_at_once(tmp_path):
         migrate.check(database)
 
 
+def test_an_upgrade_waits_for_another_longer_than_a_call_would(fresh_database, monkeypatch):
+    """A large table may take minutes, and a machine that is busy may take seconds for an empty one."""
+    waits = []
+
+    def ask(connection):
+        if connection.dialect.name == "sqlite":
+            waits.append(connection.exec_driver_sql("PRAGMA busy_timeout").scalar())
+        else:
+            upgrade(connection)
+            waits.append(int(connection.exec_driver_sql("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'").scalar()))
+            statement = "SELECT setting FROM pg_settings WHERE name = 'statement_timeout'"
+            assert int(connection.exec_driver_sql(statement).scalar()) == migrate.UPGRADE_WAIT_MS
+
+    upgrade = migrate._upgrade
+    monkeypatch.setattr(migrate, "_upgrade", ask)
+    migrate.upgrade(fresh_database())
+    assert waits == [migrate.UPGRADE_WAIT_MS]
+
+
 def test_every_amount_and_time_is_an_integer():
     from sqlalchemy import BigInteger
 

@@ -17,6 +17,9 @@ from farebox.storage.database import Database
 UPGRADE_LOCK = 7_223_406_001
 """The PostgreSQL advisory lock of an upgrade: any number that nobody else uses."""
 
+UPGRADE_WAIT_MS = 600_000
+"""How long an upgrade waits for another's, and how long one of its statements may take: both rewrite whole tables."""
+
 
 class SchemaOutdated(Exception):
     """The database is not at the version that this program needs."""
@@ -45,12 +48,13 @@ def current(database: Database) -> str | None:
 
 def upgrade(url: str) -> None:
     """Create or update every table, in one transaction."""
-    with Database.open(url) as database:
+    with Database.open(url, busy_timeout_ms=UPGRADE_WAIT_MS, statement_timeout_ms=UPGRADE_WAIT_MS) as database:
         database.write(_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {UPGRADE_WAIT_MS}")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
     command.upgrade(_config(connection), "head")
 
