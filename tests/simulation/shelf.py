@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from sqlalchemy import Engine
 
-from farebox import app
+from farebox import market
 from farebox.catalog import loader
 from farebox.storage import migrate
 from farebox.storage.database import Database
@@ -46,8 +46,9 @@ class Shelf:
         self.folder.mkdir()
         shutil.copyfile(self._migrated, self.folder / "farebox.db")
         (self.folder / "pepper").write_text("5a" * 32)
-        # The shipped catalog has no part in this: a world has models of its own.
-        app.loader = SimpleNamespace(**{**vars(loader), "load": _no_models})  # type: ignore[assignment]
+        # The shipped catalog has no part in this: a world has models of its own, and would be slow with it.
+        assert hasattr(market, "loader"), "it is the market that reads the catalog"
+        market.loader = SimpleNamespace(**{**vars(loader), "load": _no_models})  # type: ignore[assignment]
         return self.folder
 
 
