@@ -338,6 +338,18 @@ def test_workers_share_limits_and_a_dead_ones_places_come_back() -> None:
     assert list(one.in_flight().values()) == [1] == list(other.in_flight().values())
 
 
+def test_what_another_worker_has_reserved_is_not_given_back_out_of_what_was_let_in_since() -> None:
+    """As with one worker: the tokens of a call that takes long flow off, whoever looks at the bucket meanwhile."""
+    one, other = (Limiter(table) for table in two_workers())
+    mine, theirs = holder(tokens_per_minute=600), holder(tokens_per_minute=600)
+    long = admitted(one, mine, tokens=600)
+    later_us = START_US + MINUTE_US
+    admitted(other, theirs, tokens=600, now_us=later_us)
+    long.release(0, later_us)
+    assert refused(other, theirs, tokens=1, now_us=later_us).limit == "tokens_per_minute"
+    assert refused(one, mine, tokens=1, now_us=later_us).limit == "tokens_per_minute"
+
+
 def limits_left(limiter: Limiter, one: Holder) -> int:
     return limiter.standing([one], START_US).requests_left
 
