@@ -94,8 +94,9 @@ ARROWS: dict[str, set[str]] = {
     "config_providers": set(),
     "config_routing": {"money"},
     "exchange": {"gate", "wires"},
-    "turn": set(),
-    "transport": {"turn"},
+    "fiber": set(),
+    "turn": {"fiber"},
+    "transport": {"fiber", "turn"},
     "storage": {"ports"},
     "vault": set(),
     "billing": {"catalog", "display", "money", "ports", "storage", "vault", "wires"},
@@ -116,10 +117,10 @@ ARROWS: dict[str, set[str]] = {
     "verdict": {"errors", "routing", "wires"},
     "probes": {"ports", "providers", "routing", "transport"},
     "rating": {"billing", "bridge", "escalation", "quality", "routing", "transport", "wires"},
-    "attempt": {"billing", "bridge", "errors", "escalation", "rating", "routing", "transport", "turn", "verdict", "wires"},
+    "attempt": {"billing", "bridge", "errors", "escalation", "fiber", "rating", "routing", "transport", "verdict", "wires"},
     "flight": {
-        "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "money", "routing", "turn", "verdict",
-        "wires",
+        "attempt", "billing", "bridge", "continuation", "errors", "escalation", "exchange", "fiber", "money", "routing",
+        "verdict", "wires",
     },
     "gateway": {
         "billing", "catalog", "exchange", "flight", "gate", "ports", "routing", "sorting", "telemetry",
@@ -130,12 +131,12 @@ ARROWS: dict[str, set[str]] = {
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {
-        "billing", "bridge", "continuation", "errors", "exchange", "flight", "gate", "gateway", "metering", "money", "race",
-        "routing", "turn", "wires",
+        "billing", "bridge", "continuation", "errors", "exchange", "fiber", "flight", "gate", "gateway", "metering", "money",
+        "race", "routing", "wires",
     },
     "edge": {
-        "attempt", "billing", "bridge", "catalog", "display", "errors", "exchange", "gate", "gateway", "metering", "money",
-        "pipeline", "ports", "routing", "storage", "telemetry", "transport", "turn", "vault", "verdict", "wires",
+        "attempt", "billing", "bridge", "catalog", "display", "errors", "exchange", "fiber", "gate", "gateway", "metering",
+        "money", "pipeline", "ports", "routing", "storage", "telemetry", "transport", "turn", "vault", "verdict", "wires",
     },
     "simulator": {"wires"},
 }  # fmt: skip

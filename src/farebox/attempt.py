@@ -15,6 +15,7 @@ from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
 from farebox.escalation import Escalation, Withheld
+from farebox.fiber import step
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate
 from farebox.transport import (
@@ -27,7 +28,6 @@ from farebox.transport import (
     TotalTimeout,
     TransportError,
 )
-from farebox.turn import step
 from farebox.verdict import Failure, upstream_failure
 from farebox.wires.neutral import Completion, UpstreamError
 from farebox.wires.relay import MalformedStream, NotACompletion, Relay
@@ -84,7 +84,7 @@ class Try(msgspec.Struct, eq=False):
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled
         )
-        if gateway.turn.crowded:
+        if gateway.fibers.running is not None:
             await step()
         gateway.begin(start, candidate.target)
         timeouts, first_token_us = gateway.timeouts_for(candidate.target, flight)
@@ -109,7 +109,7 @@ class Try(msgspec.Struct, eq=False):
             body = response.at_once(REPLY_BYTES_MAX)
             if body is None:
                 body = await response.read(REPLY_BYTES_MAX)
-            if gateway.turn.crowded:
+            if gateway.fibers.running is not None:
                 await step()
             looking = flight.escalation
             if looking is None or not looking.looks_at(candidate) or flight.exchange.answer.gone:

@@ -21,12 +21,12 @@ from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
 from farebox.escalation import Escalation, Withheld
 from farebox.exchange import Exchange
+from farebox.fiber import step
 from farebox.money import format_amount
 from farebox.routing import explain
 from farebox.routing.patience import NO_DEMAND, Demand
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry import Next, Tries
-from farebox.turn import step
 from farebox.verdict import Failure, barred
 from farebox.wires.call import Call
 from farebox.wires.relay import Relay, Reply, with_members
@@ -120,7 +120,7 @@ class Flight(msgspec.Struct, eq=False):
         if counted:
             gateway.retries.called(self.started_us)
         try:
-            if gateway.turn.crowded:
+            if gateway.fibers.running is not None:
                 await step()
             failure = await self.trying.run()
             if failure is None:

@@ -112,6 +112,7 @@ class Gateway:
         self.settings = settings
         self.fail_point = fail_point
         self.turn = turn
+        self.fibers = turn.fibers
         self.sorter = sorter
         """Where policies sort calls by examples."""
         self.flights: dict[Flight, None] = {}

@@ -23,6 +23,7 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
+from farebox.fiber import step
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, completed, tagged
@@ -33,7 +34,6 @@ from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, own_keys_only, without_first
-from farebox.turn import step
 from farebox.wires.call import Call
 
 _scope_id = attrgetter("id")
@@ -51,8 +51,10 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     whom = attributed(exchange, principal, call)
     sorter = gateway.sorter
     sorted_as = await sorter.assess(call) if sorter is not None and call.model in sorter.examples else None
-    turn = gateway.turn
-    if turn.crowded:
+    fibers = gateway.fibers
+    if call.stream:
+        await fibers.as_task()
+    if fibers.running is not None:
         await step()
     found = route(gateway, exchange, principal, call, now_us, sorted_as=sorted_as)
     if principal.tier is not None:
@@ -60,7 +62,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     slot = metering.enter(gateway, exchange, principal, call, found, now_us)
     settlement: Settlement | None = None
     try:
-        if turn.crowded:
+        if fibers.running is not None:
             await step()
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)

@@ -1,4 +1,5 @@
-"""What leaves the process at the end of a turn of the event loop: first the journal's lines, then bytes.
+"""A turn of the event loop: what has been read is worked on, call by call and step by step; then everything leaves, first the
+journal's lines, then bytes.
 
 A busy worker reads dozens of requests and answers in one turn. Written one by one, each would be a system call between two
 pieces of Python, and wake a process that is about to sleep again; written together, after the work, they cost half.
@@ -8,9 +9,10 @@ The order is the rule of the journal: no byte leaves before the records that it 
 """
 
 import asyncio
-import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Protocol
+
+from farebox.fiber import Fibers
 
 
 class Sink(Protocol):
@@ -26,18 +28,6 @@ class Sink(Protocol):
 TURN_BYTES_MAX = 2**20
 """Waiting for the end of a turn; what is more leaves at once, so that a sender learns that its reader is slow."""
 
-CROWD = 4
-"""Connections written to in one turn: from here on calls go on step by step."""
-
-
-@types.coroutine
-def step() -> Generator[None]:
-    """Let the other calls of this turn come as far as this one has, before any goes on.
-
-    A processor that does the same for many calls in a row has code and data of that step at hand. Worth a task switch, about a
-    third of a microsecond, where several calls come at once: `if turn.crowded: await step()`."""
-    yield
-
 
 def _nothing() -> None:
     """No journal: bytes may leave at once."""
@@ -46,7 +36,7 @@ def _nothing() -> None:
 class Turn:
     """One event loop's. Made outside of it or inside; used inside only."""
 
-    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_loop", "_queue", "crowd", "crowded", "number")
+    __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_queue", "_scheduled", "fibers", "number")
 
     def __init__(
         self, commit: Callable[[], None] = _nothing, fail_point: Callable[[str], None] = lambda _name: None
@@ -57,10 +47,9 @@ class Turn:
         self._queue: list[tuple[Sink, bytes]] = []
         self._bytes = 0
         self._due = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.crowd = CROWD
-        self.crowded = False
-        """Many connections were written to in the last turn, so many calls are probably at the same point."""
+        self._scheduled = False
+        self.fibers = Fibers(self.end_soon)
+        """The calls that are worked on in turns."""
         self.number = 0
         """How many turns have ended: what was sent in turn `number` has not left before it grows."""
 
@@ -75,12 +64,15 @@ class Turn:
 
     def end_soon(self) -> None:
         """Something waits for the end of this turn."""
-        if self._due:
-            return
         self._due = True
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        self._loop.call_soon(self.flush)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self.fibers.advance()
+        self._scheduled = False
+        self.flush()
 
     def flush(self) -> None:
         """Write everything that waits, now; nothing if nothing does."""
@@ -92,8 +84,6 @@ class Turn:
         self._fail_point("turn.after_commit")
         self.number += 1
         queue, self._queue = self._queue, []
-        if queue:
-            self.crowded = len(queue) >= self.crowd
         for sink, data in queue:
             if not sink.is_closing():
                 try:

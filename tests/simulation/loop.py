@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
+from farebox.fiber import Fibers
+
 STEP_US = 1
 """What running one callback takes; so no two records have the same moment."""
 TURNS_AT_ONCE_MAX = 200_000
@@ -109,6 +111,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.name = name
         self.dead = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.handlers: list[Coroutine[Any, Any, None]] = []
         self.errors: list[str] = []
         self.transports: dict[Any, None] = {}
         self.executor_delay_us: Callable[[], int] = lambda: 0
@@ -171,6 +174,18 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.tasks[task] = None
         task.add_done_callback(self._task_ended)
         return task
+
+    def look_after(self, fibers: Fibers, *, as_tasks: bool) -> None:
+        """Know of every coroutine that a fiber drives; or let tasks drive them, which run in any order."""
+        start = fibers.start
+
+        def started(coroutine: Coroutine[Any, Any, None]) -> Any:
+            if as_tasks:
+                return self.create_task(coroutine)
+            self.handlers.append(coroutine)
+            return start(coroutine)
+
+        fibers.start = started
 
     def _task_ended(self, task: "asyncio.Task[Any]") -> None:
         self.tasks.pop(task, None)
@@ -236,11 +251,12 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def bury(self) -> None:
         """Take the coroutines of a killed process apart, once nothing of it is on the stack."""
         assert self.dead
-        tasks = list(self.tasks)
-        self.tasks.clear()
-        for task in tasks:
+        for task in self.tasks:
             task._log_destroy_pending = False
-            coroutine = task.get_coro()
+        coroutines: list[Any] = [*(task.get_coro() for task in self.tasks), *self.handlers]
+        self.tasks.clear()
+        self.handlers.clear()
+        for coroutine in coroutines:
             for _ in range(50):  # a `finally` may await once more
                 try:
                     coroutine.close()

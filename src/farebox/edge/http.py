@@ -19,6 +19,7 @@ from farebox.edge.answer import HttpAnswer
 from farebox.edge.body import PIECES_MAX, LongBody
 from farebox.edge.repeated import RepeatedHead
 from farebox.edge.request import LENGTH_DIGITS_MAX, Problem, Request, head_without_upgrade, judge
+from farebox.fiber import Handling
 
 if TYPE_CHECKING:
     from farebox.edge.server import HttpServer
@@ -44,8 +45,8 @@ class HttpConnection(asyncio.Protocol):
     """One client's connection: requests in their order, one answer at a time."""
 
     __slots__ = (
-        "_begun_us", "_body", "_body_bytes", "_completed", "_continue", "_discarded", "_head_bytes", "_headers", "_host",
-        "_in_head", "_long_body", "_parser", "_path", "_plain", "_query", "_queue", "_repeated", "_request", "_target", "_task",
+        "_begun_us", "_body", "_body_bytes", "_completed", "_continue", "_discarded", "_handling", "_head_bytes", "_headers",
+        "_host", "_in_head", "_long_body", "_parser", "_path", "_plain", "_query", "_queue", "_repeated", "_request", "_target",
         "_transport", "_turned_away", "_upgrade", "answer", "closing", "lingering_us", "paused", "server", "since_us",
     )  # fmt: skip
 
@@ -79,7 +80,7 @@ class HttpConnection(asyncio.Protocol):
         self._upgrade = False
         self._turned_away: Problem | None = None
         self._queue: list[Request] = []
-        self._task: asyncio.Task[None] | None = None
+        self._handling: Handling | None = None
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
 
     # --- the event loop's calls ------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ class HttpConnection(asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         answer = self.answer = HttpAnswer(self, request, request.keep_alive)
         if request.problem is None:
-            self._task = self.server.run(request, answer)
+            self._handling = self.server.run(request, answer)
         else:
             self.server.refuse(answer, *request.problem)
 
@@ -359,7 +360,7 @@ class HttpConnection(asyncio.Protocol):
     def finish(self, keep_alive: bool) -> None:
         """The answer is complete: the next request, or the end."""
         self.answer = None
-        self._task = None
+        self._handling = None
         self.since_us = self.server.now_us
         if not keep_alive or self.server.draining:
             self._end()
@@ -411,14 +412,14 @@ class HttpConnection(asyncio.Protocol):
         return self._request is not None
 
     @property
-    def handler(self) -> "asyncio.Task[None] | None":
+    def handler(self) -> Handling | None:
         """What answers the request at hand, while it does."""
-        return self._task if self._task is not None and not self._task.done() else None
+        return self._handling if self._handling is not None and not self._handling.done() else None
 
     @property
-    def forsaken(self) -> "asyncio.Task[None] | None":
-        """The handler that is over without having answered: a bug in it, which must not leave the client waiting."""
-        return self._task if self._task is not None and self._task.done() else None
+    def forsaken(self) -> bool:
+        """The handler is over without having answered: a bug in it, which must not leave the client waiting."""
+        return self._handling is not None and self._handling.done()
 
     def is_slow(self, now_us: int, *, header_us: int, body_grace_us: int, body_bytes_per_s: int) -> bool:
         """Whether the request being read takes longer than an honest client would."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 
 from farebox.edge.http import Handler, HttpAnswer, HttpConnection, Request
+from farebox.fiber import Handling
 from farebox.ports import Clock
 from farebox.turn import Turn
 
@@ -52,7 +53,7 @@ class HttpServer:
         self._tell = tell
         self.turn = turn
         self._connections: dict[HttpConnection, None] = {}
-        self._left: list[asyncio.Task[None]] = []
+        self._left: list[Handling] = []
         """Handlers whose clients are gone."""
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -70,9 +71,8 @@ class HttpServer:
         self._server = await self._loop.create_server(lambda: HttpConnection(self), sock=listening, backlog=BACKLOG)
         self._sweeper = self._loop.create_task(self._sweep())
 
-    def run(self, request: Request, answer: HttpAnswer) -> asyncio.Task[None]:
-        assert self._loop is not None, "connections exist only while the server runs"
-        return self._loop.create_task(self._handler(request, answer))
+    def run(self, request: Request, answer: HttpAnswer) -> Handling:
+        return self.turn.fibers.start(self._handler(request, answer))
 
     def refuse(self, answer: HttpAnswer, status: int, problem: str) -> None:
         answer.whole(status, *self._tell(status, problem, answer.request))
@@ -100,7 +100,7 @@ class HttpServer:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._tick()
-            self._left = [task for task in self._left if not task.done()]
+            self._left = [handling for handling in self._left if not handling.done()]
             for connection in list(self._connections):
                 self._judge(connection)
 
@@ -128,12 +128,8 @@ class HttpServer:
 
     def _check_handler(self, connection: HttpConnection, answer: HttpAnswer) -> None:
         """A handler that ended without an answer has a bug; its client must not wait for ever."""
-        task = connection.forsaken
-        if task is None:
+        if not connection.forsaken:
             return
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            task.get_loop().call_exception_handler({"message": "a handler failed", "exception": error, "task": task})
         if answer.started:
             connection.abort()
         else:
@@ -155,18 +151,21 @@ class HttpServer:
         """Wait for the calls under way, also those of vanished clients, at most `timeout_s`; then cancel them: each settles
         itself on the way out.
         """
+        await self._settled(timeout_s)
+        for handling in self._handlers():
+            handling.cancel()
+        await self._settled(CANCEL_S)
+
+    async def _settled(self, timeout_s: float) -> None:
+        """Until no call is under way, or the time is over."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
-        while (tasks := self._handlers()) and loop.time() < deadline_s:
+        while self._handlers() and loop.time() < deadline_s:
             await asyncio.sleep(FLUSH_POLL_S)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CANCEL_S)
 
-    def _handlers(self) -> list[asyncio.Task[None]]:
+    def _handlers(self) -> list[Handling]:
         found = [connection.handler for connection in self._connections]
-        return [task for task in (*found, *self._left) if task is not None and not task.done()]
+        return [handling for handling in (*found, *self._left) if handling is not None and not handling.done()]
 
     async def close(self) -> None:
         """End every connection, after what is already written has left."""

@@ -84,6 +84,7 @@ class Client:
             connection = pool.take()
             if connection is None:
                 self._start_sweep()  # for the wait
+                await self._turn.fibers.as_task()  # its time-outs need one
                 connection = await pool.acquire(timeouts)
             if not self._sweeping:
                 self._start_sweep()

@@ -92,11 +92,11 @@ class Connection(asyncio.Protocol):
         """Write a request. The waiter of the exchange wakes when the response head is there or the exchange failed."""
         transport = self._transport
         assert transport is not None and self._exchange is None and not self.gone
+        turn = self._turn
         self._exchange = exchange = Exchange(
-            loop=self._loop, carrier=self, timeouts=timeouts, waiter=self._loop.create_future(), head_only=head_only
+            fibers=turn.fibers, carrier=self, timeouts=timeouts, waiter=turn.fibers.waiter(), head_only=head_only
         )
         self._progress = self._started = True
-        turn = self._turn
         self._turn_started = turn.number
         turn.send(transport, head + body if len(body) <= JOIN_BYTES_MAX else head)
         if len(body) > JOIN_BYTES_MAX:

@@ -1,8 +1,9 @@
 """One request in flight: what its connection and its `Response` share."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
+
+from farebox.fiber import Fibers, Waiter
 
 from .errors import TransportError
 from .limits import Timeouts
@@ -35,10 +36,10 @@ class Exchange(ResponseReader, eq=False, kw_only=True):
     it are still delivered.
     """
 
-    loop: asyncio.AbstractEventLoop
+    fibers: Fibers
     carrier: Carrier | None
     timeouts: Timeouts
-    waiter: asyncio.Future[None] | None
+    waiter: Waiter | None
     error: TransportError | None = None
     sink: Callable[[bytes], bool] | None = None
     wanted: int = WAKE_ON_HEAD

@@ -140,7 +140,7 @@ class Response(msgspec.Struct, eq=False):
         if exchange.error is None and exchange.buffered < wanted:
             if exchange.waiter is not None:
                 raise RuntimeError("two tasks read one response")
-            waiter = exchange.waiter = exchange.loop.create_future()
+            waiter = exchange.waiter = exchange.fibers.waiter()
             exchange.wanted = wanted
             try:
                 await waiter
