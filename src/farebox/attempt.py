@@ -15,7 +15,7 @@ from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
 from farebox.escalation import Escalation, Withheld
-from farebox.fiber import step
+from farebox.fiber import STEP
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate
 from farebox.transport import (
@@ -85,7 +85,7 @@ class Try(msgspec.Struct, eq=False):
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled
         )
         if gateway.fibers.running is not None:
-            await step()
+            await STEP
         gateway.begin(start, candidate.target)
         timeouts, first_token_us = gateway.timeouts_for(candidate.target, flight)
         self.first_token_us = start.begun_us + first_token_us if flight.call.stream else 0
@@ -110,7 +110,7 @@ class Try(msgspec.Struct, eq=False):
             if body is None:
                 body = await response.read(REPLY_BYTES_MAX)
             if gateway.fibers.running is not None:
-                await step()
+                await STEP
             looking = flight.escalation
             if looking is None or not looking.looks_at(candidate) or flight.exchange.answer.gone:
                 return self._whole(response, body)
@@ -206,6 +206,7 @@ class Try(msgspec.Struct, eq=False):
             error=reason,
             flags=(ESCALATED_FLAG,) if reason else (),
             n=start.n,
+            ended_us=None if reason else came_us,
         )
         if reason:
             assert flight.escalation is not None, "it was looked at"

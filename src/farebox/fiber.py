@@ -2,7 +2,7 @@
 answers.
 
 A task per call costs a tenth of it: the task, its future, a callback of the loop for every step (docs/decisions/0020). A fiber
-is a coroutine in a list. All that are ready go on to their next `step` before any goes further, so that a processor does the
+is a coroutine in a list. All that are ready go on to their next `STEP` before any goes further, so that a processor does the
 same for many calls in a row and has code and data of it at hand; then the turn writes what they have to say.
 
 Whatever else a coroutine waits for, a future of the database or of a timer, turns its fiber into a task, which waits as any task
@@ -12,7 +12,7 @@ does. Code that needs a task from the start (`asyncio.timeout`, `asyncio.current
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -42,10 +42,20 @@ class Handling(Protocol):
     def cancel(self) -> bool: ...
 
 
-@types.coroutine
-def step() -> Generator[None]:
-    """Let the other fibers come as far as this one has, before any goes on: `if fibers.running: await step()`."""
-    yield
+class _Step(tuple[None]):
+    """A tuple's iterator gives its one None to whoever drives the coroutine: nothing is made or called for a step but that."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __await__(self) -> Generator[None, None, None]: ...
+    else:
+        __await__ = tuple.__iter__
+
+
+STEP = _Step((None,))
+"""Let the other fibers come as far as this one has, before any goes on: `if fibers.running is not None: await STEP`."""
 
 
 class Pause(msgspec.Struct, eq=False):

@@ -21,7 +21,7 @@ from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
 from farebox.escalation import Escalation, Withheld
 from farebox.exchange import Exchange
-from farebox.fiber import step
+from farebox.fiber import STEP
 from farebox.money import format_amount
 from farebox.routing import explain
 from farebox.routing.patience import NO_DEMAND, Demand
@@ -41,8 +41,9 @@ CHECKPOINT_TOKENS = 256
 SEND_STALL_US = 30_000_000
 """A client that takes no bytes for this long counts as gone."""
 
-_PAID = b"content-type: application/json\r\n%bx-farebox-cost-usd: %b\r\nx-litellm-response-cost: %b\r\n"
+_JSON = b"content-type: application/json\r\n"
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+_NO_TRY = cast("Try", None)
 
 
 class Flight(msgspec.Struct, eq=False):
@@ -59,7 +60,7 @@ class Flight(msgspec.Struct, eq=False):
     started_us: int
     deadline_us: int
     checkpoint_us: int
-    trying: Try = cast("Try", None)
+    trying: Try = _NO_TRY
     """The attempt under way, or the last one."""
     checkpoint_tokens: int = 0
     sending_us: int = 0
@@ -121,7 +122,7 @@ class Flight(msgspec.Struct, eq=False):
             gateway.retries.called(self.started_us)
         try:
             if gateway.fibers.running is not None:
-                await step()
+                await STEP
             failure = await self.trying.run()
             if failure is None:
                 return
@@ -150,7 +151,7 @@ class Flight(msgspec.Struct, eq=False):
                 seen = Seen(None, estimated_input=self.plan.input_estimate) if unseen else trying.seen()
                 self.settlement.close(seen, gone=gone)
             # The two know each other; memory is free at once when one forgets.
-            self.trying = cast("Try", None)
+            self.trying = _NO_TRY
 
     def _following(self, failure: Failure, index: int, tries: Tries) -> Next | None:
         """Who is asked after the candidate at `index` has failed, and when; None to give up."""
@@ -205,9 +206,9 @@ class Flight(msgspec.Struct, eq=False):
         data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
         if self.exchange.wishes.tells:
             data = with_members(data, b'"farebox":%b' % self.metadata())
-        shown = cost.encode()
         gateway.finished(self, "ok", 200)
-        self.exchange.answer.whole(200, _PAID % (self.headers(), shown, shown), data)
+        paid = f"x-farebox-cost-usd: {cost}\r\nx-litellm-response-cost: {cost}\r\n".encode()
+        self.exchange.answer.whole(200, _JSON + self.headers() + paid, data)
 
     def deliver_stream(self, relay: Relay, verdict: Verdict, withheld: Withheld | None = None) -> None:
         """Settle, and send the end of a stream of the candidate at hand; all of it, if it was withheld."""

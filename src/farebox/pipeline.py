@@ -23,7 +23,7 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
-from farebox.fiber import step
+from farebox.fiber import STEP
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, completed, tagged
@@ -55,7 +55,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     if call.stream:
         await fibers.as_task()
     if fibers.running is not None:
-        await step()
+        await STEP
     found = route(gateway, exchange, principal, call, now_us, sorted_as=sorted_as)
     if principal.tier is not None:
         found = metering.within_tier(principal, found, streamed=call.stream)
@@ -63,7 +63,7 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     settlement: Settlement | None = None
     try:
         if fibers.running is not None:
-            await step()
+            await STEP
         scopes = covered(principal, found, whom, now_us)
         reserved = gateway.books.holds.try_reserve(scopes, found.hold_nano)
         if reserved is None:
@@ -252,31 +252,31 @@ def open_hold(
     covering = principal.covering
     only, only_models = (NOTHING, NOTHING) if covering.steady else covering.only(scopes)
     hold = Hold(
-        id="gen" + exchange.request_id[3:],
-        at_us=start.started_us,
-        account=principal.account,
-        key=principal.key,
-        scopes=tuple(map(_scope_id, scopes)),
-        amount_nano=reserved.amount_nano,
-        surface=exchange.surface.name,
-        model=target.model.slug,
-        provider=target.provider.name,
-        upstream_id=first.upstream_id,
-        price_version=first.quoted.price_version,
-        rates=first.quoted.rates_for(found.input_estimate),
-        markup_bp=first.quoted.markup_bp,
-        fees=first.quoted.fees,
-        plan=first.quoted.plan,
-        provider_key=start.provider_key,
-        project=principal.project,
-        end_user=whom.end_user,
-        requested=call.model,
-        streamed=call.stream,
-        input_bound=first.bound.input_tokens,
-        input_estimate=found.input_estimate,
-        tags=whom.tags,
-        only=only,
-        only_models=only_models,
+        "gen" + exchange.request_id[3:],
+        start.started_us,
+        principal.account,
+        principal.key,
+        tuple(map(_scope_id, scopes)),
+        reserved.amount_nano,
+        exchange.surface.name,
+        target.model.slug,
+        target.provider.name,
+        first.upstream_id,
+        first.quoted.price_version,
+        first.quoted.rates_for(found.input_estimate),
+        first.quoted.markup_bp,
+        first.quoted.fees,
+        first.quoted.plan,
+        start.provider_key,
+        principal.project,
+        whom.end_user,
+        call.model,
+        call.stream,
+        first.bound.input_tokens,
+        found.input_estimate,
+        whom.tags,
+        only,
+        only_models,
     )
     try:
         settlement = Settlement.opened(gateway.books, hold, reserved, start)

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from farebox.fiber import Fiber, Fibers, step
+from farebox.fiber import STEP, Fiber, Fibers
 from farebox.turn import Turn
+
+
+async def step() -> None:
+    await STEP
 
 
 class World:
@@ -71,7 +75,7 @@ async def test_what_it_says_leaves_behind_its_records_in_the_same_turn() -> None
             story.append(data.decode())
 
     async def call() -> None:
-        await step()
+        await STEP
         turn.send(Sink(), b"bytes")
 
     turn.fibers.start(call())
@@ -129,7 +133,7 @@ async def test_what_waits_for_anything_else_becomes_a_task(world: World) -> None
         seen.append(await future)
         seen.append(world.fibers.running)
         async with asyncio.timeout(5):
-            await step()
+            await STEP
 
     fiber = world.start("a", wait, wait)
     await turn_over()

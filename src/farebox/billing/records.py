@@ -9,6 +9,9 @@
 
 A hold has exactly one `Settle` (states of billing.md §3: SETTLED, VOIDED, RECOVERED); the poster refuses a second one.
 Fields are only ever added, with defaults: an old journal stays readable.
+
+The three that every call makes are made without names, in the order of their fields (`tests/billing/test_records_in_order.py`
+holds them to it): Python packs more than 15 named arguments into a dict first, which for these three was 4 % of a call.
 """
 
 from collections.abc import Collection, Sequence

@@ -251,9 +251,10 @@ class Settlement(msgspec.Struct, eq=False):
         error: str = "",
         n: int | None = None,
         flags: tuple[str, ...] = (),
+        ended_us: int | None = None,
     ) -> Verdict:
         """Bill an attempt under way, the only one if `n` does not say; its record is written with the settlement, or with the
-        next dispatch."""
+        next dispatch. It ends now, or did `ended_us`."""
         assert len(self.under_way) == 1 or n in self.under_way, "no such attempt is under way"
         _, current = self.under_way.popitem() if n is None else (n, self.under_way.pop(n))
         if self.ruling is not None:
@@ -298,35 +299,42 @@ class Settlement(msgspec.Struct, eq=False):
             cost = 0  # whatever it was, it is the customer's
         if flags and "estimated" in flags:
             books.estimated += 1
+        raw_usage = provider_cost_usd = ""
+        if report is not None:
+            if report.anomalies:
+                flags = (*flags, *report.anomalies)
+            raw_usage = report.raw.decode("utf-8", "replace")
+            provider_cost_usd = report.provider_cost_usd or ""
+        ended_us = books.clock.now_us() if ended_us is None else ended_us
         self.attempts.append(
-            Attempt(
-                n=current.n,
-                provider=current.provider,
-                upstream_id=current.upstream_id,
-                started_us=current.started_us,
-                ended_us=books.clock.now_us(),
-                outcome=outcome,
-                provider_key=current.provider_key,
-                first_byte_us=current.first_byte_us,
-                status=current.status,
-                usage=verdict.usage,
-                basis=verdict.basis,
-                flags=(*flags, *report.anomalies) if report is not None and report.anomalies else flags,
-                price_version=current.quoted.price_version,
-                rates=rates,
-                markup_bp=current.quoted.markup_bp,
-                fees=fees,
-                plan=current.quoted.plan,
-                cost_nano=cost,
-                charge_nano=charge,
-                loss_nano=loss,
-                raw_usage=report.raw.decode("utf-8", "replace") if report is not None else "",
-                upstream_request_id=current.upstream_request_id,
-                finish_reason=finish_reason,
-                native_finish_reason=native_finish_reason,
-                provider_cost_usd=(report.provider_cost_usd or "") if report is not None else "",
-                error=error[:ERROR_TEXT_MAX],
-                model=self._other_model(current),
+            Attempt(  # in the order of its fields, as every record on the way of a call: see `billing.records`
+                current.n,
+                current.provider,
+                current.upstream_id,
+                current.started_us,
+                ended_us,
+                outcome,
+                current.provider_key,
+                current.first_byte_us,
+                current.status,
+                verdict.usage,
+                verdict.basis,
+                flags,
+                current.quoted.price_version,
+                rates,
+                current.quoted.markup_bp,
+                fees,
+                current.quoted.plan,
+                cost,
+                charge,
+                loss,
+                raw_usage,
+                current.upstream_request_id,
+                finish_reason,
+                native_finish_reason,
+                provider_cost_usd,
+                error[:ERROR_TEXT_MAX],
+                self._other_model(current),
             )
         )
         if books.learn is not None:
@@ -376,25 +384,25 @@ class Settlement(msgspec.Struct, eq=False):
         at_us = self.attempts[-1].ended_us if settled_at_once and self.attempts else books.clock.now_us()
         books.write(
             Settle(
-                id=hold.id,
-                state=state,
-                at_us=at_us,
-                account=hold.account,
-                key=hold.key,
-                scopes=scopes,
-                hold_nano=hold.amount_nano,
-                charge_nano=self.charge_nano,
-                surface=hold.surface,
-                model=hold.model,
-                attempts=tuple(self.attempts),
-                created_us=hold.at_us,
-                life=books.life,
-                project=hold.project,
-                end_user=hold.end_user,
-                requested=hold.requested,
-                streamed=hold.streamed,
-                cancelled=cancelled,
-                tags=hold.tags,
+                hold.id,
+                state,
+                at_us,
+                hold.account,
+                hold.key,
+                scopes,
+                hold.amount_nano,
+                self.charge_nano,
+                hold.surface,
+                hold.model,
+                tuple(self.attempts),
+                hold.at_us,
+                books.life,
+                hold.project,
+                hold.end_user,
+                hold.requested,
+                hold.streamed,
+                cancelled,
+                hold.tags,
             )
         )
         books.holds.settle(self._reserved, self.charge_nano, scopes if scopes is not hold.scopes else None)

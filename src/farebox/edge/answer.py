@@ -61,7 +61,8 @@ class HttpAnswer(msgspec.Struct, eq=False):
         connection = self._connection
         if status == 200 and self.keep_alive and self.request.method != b"HEAD":
             # As nearly every answer.
-            connection.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (connection.server.ok, headers, len(body), body))
+            length = b"content-length: %d\r\n\r\n" % len(body)
+            connection.write(b"".join((connection.server.ok, headers, length, body)))
             connection.finish(True)
             return
         close = b"" if self.keep_alive else b"connection: close\r\n"

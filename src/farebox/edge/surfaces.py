@@ -11,7 +11,7 @@ from farebox.wires.openai_chat import call as chat_call
 
 
 def _openai_head(request_id: bytes) -> bytes:
-    return b"access-control-allow-origin: *\r\nx-request-id: %b\r\n" % request_id
+    return b"access-control-allow-origin: *\r\nx-request-id: " + request_id + b"\r\n"
 
 
 def _anthropic_head(request_id: bytes) -> bytes:

@@ -262,15 +262,15 @@ def swap_model(call: Call, model: bytes) -> bytes | None:
     In a plain body the text `"model"` stands once, so what follows it is the value.
     """
     body = call.body
-    old = b'"model":%b' % _encode(call.model)
-    start = body.find(old)
+    name, old = b'"model":', _encode(call.model)
+    start = body.find(name + old)
     if start < 0:
-        old = b'"model": %b' % _encode(call.model)
-        start = body.find(old)
+        name = b'"model": '
+        start = body.find(name + old)
         if start < 0:
             return None
-        return b'%b"model": %b%b' % (body[:start], model, body[start + len(old) :])
-    return b'%b"model":%b%b' % (body[:start], model, body[start + len(old) :])
+    start += len(name)
+    return b"".join((body[:start], model, body[start + len(old) :]))
 
 
 def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ()) -> bytes:

@@ -129,4 +129,4 @@ class MalformedStream(Exception):
 def with_members(body: bytes, members: bytes) -> bytes:
     """A JSON object with members appended, without parsing it: `{"a":1}` and `"b":2` → `{"a":1,"b":2}`."""
     head = body.rstrip()[:-1].rstrip()
-    return b"%b%b%b}" % (head, b"" if head.endswith(b"{") else b",", members)
+    return b"".join((head, b"" if head.endswith(b"{") else b",", members, b"}"))

@@ -63,8 +63,8 @@ def read_call(body: bytes) -> Call:
             (older is None or cap is None)
             and messages.startswith(b"[{")
             # Of a name that stands twice we read the last, a provider perhaps the first: all of the body is looked at.
-            and b'"type"' not in body
-            and b"\\u00" not in body  # an escaped name could stand twice, or hide a typed part
+            and body.find(b'"type"') < 0  # `in` is slower: it first tries the text as a number
+            and body.find(b"\\u00") < 0  # an escaped name could stand twice, or hide a typed part
             and body.count(b'"model"') == 1
             and body.count(b'_tokens"') == (older is not None or cap is not None)  # the ends of both caps' names
             and body.count(b'"stream"') <= 1

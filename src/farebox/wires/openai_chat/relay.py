@@ -54,7 +54,7 @@ def merged_usage(raw: bytes | None, usage: Usage, extra: Extra, *, as_it_came: b
 
     `as_it_came`: the provider counts as OpenAI does, so its object goes out as it is, with the cost behind.
     """
-    if as_it_came and raw is not None and b'"cost' not in raw:
+    if as_it_came and raw is not None and raw.find(b'"cost') < 0:
         return with_members(raw, extra)
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     fields: dict[str, Any] = {}

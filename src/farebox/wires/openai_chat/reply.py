@@ -87,13 +87,15 @@ class Reply(msgspec.Struct, eq=False):
         body = self._body
         merged = merged_usage(self._usage, usage, extra, as_it_came=self._as_it_came)
         theirs, raw = self._answer.id, self._usage
-        if theirs is not None and raw is not None and b'"provider"' not in body:
-            old = b'"id":%b' % _encode(theirs)
+        if theirs is not None and raw is not None and body.find(b'"provider"') < 0:
+            old = b'"id":' + _encode(theirs)
             # Both stand once, or the places cannot be told apart.
             at, place = body.find(old), body.find(raw)
             if 0 <= at < place and body.find(old, at + 1) < 0 and body.find(raw, place + 1) < 0:
                 between, behind = body[at + len(old) : place], body[place + len(raw) :]
-                return b'%b"id":%b,"provider":%b%b%b%b' % (body[:at], _encode(id), _encode(provider), between, merged, behind)
+                return b"".join(
+                    (body[:at], b'"id":', _encode(id), b',"provider":', _encode(provider), between, merged, behind)
+                )
         fields = _decode_map(body)
         fields["id"] = msgspec.Raw(_encode(id))
         fields["provider"] = msgspec.Raw(_encode(provider))
