@@ -134,7 +134,7 @@ def build(calls: Sequence[tuple[Settled, str]], ids: Ids, now_us: int, care: Car
                 cached, reasoning = usage.cache_read, usage.reasoning
                 completion = usage.output + reasoning + usage.audio_output + usage.image_output
             ordinary(None if loss or one.flags else call)
-            if one.fees and _OWN_KEY in bytes(one.fees):
+            if one.fees and bytes(one.fees).find(_OWN_KEY) >= 0:
                 batch.own_keys = True
             append((
                 call.id, one.n, 0, True, account, call.key, call.project, call.end_user, one.model or call.model, one.provider,

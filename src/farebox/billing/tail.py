@@ -149,21 +149,21 @@ def _take_lines(lines: list[bytes], reading: Reading, records_max: int, offset: 
     size = 0
     count = 0
     for line in lines:
-        payload = line[9:]
+        payload = line[9:-1]
         try:
             if crc32(payload) != int(line[:8], 16):
                 raise ValueError
             if payload.startswith(b'{"type":"settle"'):
                 settled.append((decode(payload), payload.decode()))
             elif payload.startswith((b'{"type":"opened"', b'{"type":"closed"')):
-                record = decode_line(line, name)
+                record = decode_line(line[:-1], name)
                 assert isinstance(record, Opened | Closed)
                 reading.lives.append(record)
         except (ValueError, msgspec.MsgspecError) as error:
             if line is newest:
                 break
             raise JournalError(f"{reading.slot}/{name} at {offset + size}: damaged line ({error})") from error
-        size += len(line) + 1
+        size += len(line)
         count += 1
     reading.records += count
     return size
