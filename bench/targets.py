@@ -21,11 +21,11 @@ from pathlib import Path
 import msgspec
 
 from bench import cpu
-from farebox.app import read_pepper
 from farebox.billing import journal, ledger, poster
 from farebox.billing.journal import Position
 from farebox.cli.setup import FIRST_ACCOUNT, initialise, make_key
 from farebox.money import parse_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
 from farebox.storage.database import Database

@@ -127,7 +127,11 @@ ARROWS: dict[str, set[str]] = {
         "transport", "turn", "wires",
     },
     "monotonic_health": {"ports", "routing"},
-    "market": {"billing", "bridge", "catalog", "config", "config_providers", "gateway", "providers", "routing"},
+    "market": {"billing", "catalog", "config", "config_providers", "providers", "routing", "wires"},
+    "configured_routing": {"catalog", "config", "embedding", "errors", "market", "providers", "routing", "sorting"},
+    "outside": {"billing", "config", "failpoints", "ports", "storage"},
+    "pepper": {"config", "gate"},
+    "terms": {"billing", "config", "config_limits", "gate", "money", "pepper"},
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {
@@ -393,7 +397,7 @@ READERS = {
     "[markup.NAME]": ("billing.markup",),
     "markup.NAME.volume": ("billing.markup",),
     "markup.NAME.rules": ("billing.markup",),
-    "[policies.NAME]": ("app", "routing.policy", "config", "config_routing"),
+    "[policies.NAME]": ("configured_routing", "routing.policy", "config", "config_routing"),
     "policies.NAME.max_price": ("routing.filters",),
     "policies.NAME.preferred_*": ("routing.preferences", "routing.measured"),
 }

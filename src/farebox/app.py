@@ -2,150 +2,44 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from farebox.billing import price_book, signups
+from farebox.billing import price_book
 from farebox.billing.allotments import AllotmentError, Allotments
-from farebox.billing.card_payments import CardTerms
 from farebox.billing.holds import Holds
-from farebox.billing.invoices import Terms
-from farebox.billing.journal import Journal, SyncPolicy
+from farebox.billing.journal import Journal
 from farebox.billing.settlement import Books
-from farebox.catalog.missing import ModelNotFound
-from farebox.config import ConfigError, HealthSection, Loaded
-from farebox.config_limits import SHIPPED_TIERS
+from farebox.config import HealthSection, Loaded
+from farebox.configured_routing import make_router, make_sorter
 from farebox.edge.app import App
 from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.edge.signup_desk import Desk
 from farebox.edge.signup_desk import Terms as DeskTerms
-from farebox.embedding import model as embedding
-from farebox.errors import FareboxError
-from farebox.failpoints import armed
 from farebox.gate.addresses import network
-from farebox.gate.keys import PEPPER_BYTES_MIN
-from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Limiter, Limits
 from farebox.gate.principal import Keyring
-from farebox.gateway import Gateway, Market, Settings
-from farebox.market import by_price, make_market
+from farebox.gateway import Gateway, Settings
+from farebox.market import make_market
 from farebox.money import parse_amount
 from farebox.monotonic_health import MonotonicHealth
-from farebox.ports import Clock, Ids, Random, SystemClock, SystemRandom, TimeOrderedIds
+from farebox.outside import Outside
+from farebox.pepper import read_pepper
 from farebox.probes import Prober
-from farebox.providers.registry import PROVIDERS
 from farebox.routing import retry
-from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.circuit import Rules
 from farebox.routing.health import Health
 from farebox.routing.hedging import Waste
-from farebox.routing.measured import Measured
-from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
-from farebox.routing.preferences import Providers, Reader, split_suffix
+from farebox.routing.market import Market
 from farebox.routing.retry_budget import RetryBudget
-from farebox.routing.router import Router
-from farebox.sorting import Sorter
-from farebox.storage.database import Database, StoreError
+from farebox.storage.database import StoreError
 from farebox.telemetry import Metrics
+from farebox.terms import card_terms, invoice_terms, make_ladder, signup_rules
 from farebox.transport import Client, PoolLimits, ProxySettings, Timeouts
 from farebox.turn import Turn
 from farebox.vault.vault import Vault
-
-
-class Outside(msgspec.Struct, frozen=True):
-    """What a process takes from outside its own memory, beside the network, which is its event loop's. The simulation brings
-    its own (`tests/simulation`)."""
-
-    clock: Clock
-    random: Random
-    ids: Ids
-    open_database: Callable[[Loaded], Database]
-    open_journal: Callable[[Path, SyncPolicy], Journal]
-    """Raises `SlotBusy` while another process owns the slot."""
-    fail_point: Callable[[str], None]
-
-
-def real_outside(environment: Mapping[str, str]) -> Outside:
-    """The machine itself."""
-    clock = SystemClock()
-    return Outside(
-        clock=clock,
-        random=SystemRandom(),
-        ids=TimeOrderedIds(clock),
-        open_database=open_database,
-        open_journal=lambda slot, sync: Journal(slot, sync=sync),
-        fail_point=armed(environment),
-    )
-
-
-def make_ladder(loaded: Loaded) -> Ladder:
-    """The configuration's tiers, or the shipped ones."""
-    sections = loaded.config.tiers or SHIPPED_TIERS
-    tiers = [
-        Tier(
-            name,
-            Limits(
-                requests_per_minute=section.requests_per_minute,
-                concurrent_calls=section.concurrent_calls,
-                tokens_per_minute=section.tokens_per_minute,
-                tokens_per_day=section.tokens_per_day,
-            ),
-            tuple(
-                (
-                    pattern,
-                    Limits(
-                        requests_per_minute=one.requests_per_minute,
-                        tokens_per_minute=one.tokens_per_minute,
-                        tokens_per_day=one.tokens_per_day,
-                    ),
-                )
-                for pattern, one in section.classes.items()
-            ),
-            None if section.daily_spend is None else parse_amount(section.daily_spend),
-            section.models,
-            parse_amount(section.paid),
-            section.age_days * 86_400_000_000,
-        )
-        for name, section in sections.items()
-    ]
-    return Ladder(tiers, loaded.config.limits.tier)
-
-
-def invoice_terms(loaded: Loaded) -> Terms:
-    """How this operator invoices."""
-    section = loaded.config.invoices
-    return Terms(
-        seller=section.seller,
-        address=section.address,
-        tax_id=section.tax_id,
-        tax_label=section.tax_label,
-        tax_bp=loaded.tax_bp,
-        prefix=section.prefix,
-        credit_note_prefix=section.credit_note_prefix,
-        grace_us=section.grace_hours * 3_600_000_000,
-        due_days=section.due_days,
-        reminder_days=section.reminder_days,
-        pause_after_days=section.pause_after_days,
-        display=loaded.config.display.shown,
-    )
-
-
-def signup_rules(loaded: Loaded) -> signups.Rules:
-    """What a sign-up gets, and how often."""
-    section = loaded.config.signup
-    return signups.Rules(
-        parse_amount(section.credit),
-        section.credit_days,
-        section.per_day,
-        section.per_network_per_day,
-        section.per_domain_per_day,
-        read_pepper(loaded),
-        frozenset(section.open_domains),
-    )
 
 
 def signup_desk(loaded: Loaded) -> Desk | None:
@@ -154,20 +48,6 @@ def signup_desk(loaded: Loaded) -> Desk | None:
     if not section.endpoint:
         return None
     return Desk(DeskTerms(signup_rules(loaded), section.token.encode(), section.tries_per_network_per_hour))
-
-
-def card_terms(loaded: Loaded) -> CardTerms | None:
-    """What this operator takes by card; None: nothing."""
-    section = loaded.config.stripe
-    if section is None:
-        return None
-    return CardTerms(
-        min_nano=parse_amount(section.min_amount),
-        max_nano=parse_amount(section.max_amount),
-        currency=section.currency,
-        webhook_secret=section.webhook_secret.encode(),
-        tolerance_s=section.tolerance_s,
-    )
 
 
 def _rules(section: HealthSection) -> Rules:
@@ -180,79 +60,6 @@ def _rules(section: HealthSection) -> Rules:
         ejection_max_us=section.ejection_max_s * 1_000_000,
         ejected_max_percent=section.ejected_max_percent,
     )
-
-
-def make_router(
-    loaded: Loaded, market: Market, health: Measured, decisions: Mapping[str, Decisions] = DECISIONS
-) -> Router:
-    """Routing over a market, under the configuration's policies, every one of them checked."""
-    sections = loaded.config.providers
-    titles = {name: row.title for name, row in PROVIDERS.items()} | {name: s.title or name for name, s in sections.items()}
-    providers = Providers.of(titles)
-    policies: list[Policy] = []
-    sections_of_policies = loaded.config.policies
-    for name, section in sections_of_policies.items():
-        try:
-            policy = compiled(name, section, providers, decisions)
-            for setting, models in policy.named_models():
-                for index, model in enumerate(models):
-                    _check_model(market, model, f"policies.{name}.{setting}[{index}]")
-            if policy.examples and embedding.missing():
-                raise PolicyError(f"policies.{name}.examples", f"needs a small model on this machine: {embedding.INSTALL}")
-        except PolicyError as error:
-            raise ConfigError(f"{loaded.path}: {error}") from None
-        except FareboxError as error:
-            raise ConfigError(f"{loaded.path}: {error.message}") from None
-        policies.append(policy)
-    if AUTO not in sections_of_policies:
-        usual = automatic(market.targets.keys(), by_price(market))
-        if usual is not None:
-            policies.append(usual)
-    return Router(
-        market.catalog,
-        market.by_wire,
-        policies=Policies(policies, decisions),
-        reader=Reader(providers),
-        health=health,
-        attempts_max=loaded.config.attempts.attempts_max,
-        default_policy=loaded.config.routing.policy or "",
-    )
-
-
-def make_sorter(router: Router, run: Callable[..., "asyncio.Future[Any]"]) -> Sorter | None:
-    """What sorts calls by examples, where policies want that; `run` is a thread of its own."""
-    wanting = [policy for policy in router.policies if policy.examples]
-    return Sorter(wanting, embedding.Model().embed, run) if wanting else None
-
-
-def _check_model(market: Market, name: str, place: str) -> None:
-    """A policy's model has to exist; whether its provider is switched on may change from day to day."""
-    try:
-        market.catalog.resolve(split_suffix(name)[0])
-    except ModelNotFound as error:
-        if "providers" not in error.details:
-            raise PolicyError(place, error.message.partition("; `GET /v1/models`")[0]) from None
-
-
-def read_pepper(loaded: Loaded) -> bytes:
-    """The secret under which API keys are stored: `FAREBOX_PEPPER` (hex) or the file beside the configuration."""
-    given = loaded.environment.get("FAREBOX_PEPPER")
-    try:
-        pepper = bytes.fromhex(given if given is not None else loaded.pepper_file.read_text().strip())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{loaded.pepper_file}: missing; without it no API key can be checked; `farebox init` makes one, "
-            "or set FAREBOX_PEPPER to the hex text of the one your keys were made with"
-        ) from None
-    except ValueError:
-        raise ConfigError("the pepper must be hexadecimal text") from None
-    if len(pepper) < PEPPER_BYTES_MIN:
-        raise ConfigError(f"the pepper must have at least {PEPPER_BYTES_MIN} bytes")
-    return pepper
-
-
-def open_database(loaded: Loaded) -> Database:
-    return Database.open(loaded.database_url)
 
 
 def on_one_thread(name: str) -> tuple[Callable[..., "asyncio.Future[Any]"], ThreadPoolExecutor]:

@@ -11,7 +11,7 @@ import msgspec
 from farebox.errors import FareboxError, Kind
 from farebox.routing.plan import Candidate
 from farebox.routing.target import Target
-from farebox.wires import anthropic_messages, openai_chat, redaction
+from farebox.wires import NAMES, anthropic_messages, openai_chat, redaction
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
@@ -29,6 +29,7 @@ from farebox.wires.translation import ContinuedRelay, TranslatedRelay, Translate
 
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
+assert tuple(WIRES) == NAMES
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

@@ -8,10 +8,8 @@ from typing import Any
 import msgspec
 
 from farebox.billing import seams
-from farebox.billing.markup import MarkupPlan
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
-from farebox.catalog.catalog import Catalog
 from farebox.exchange import Exchange
 from farebox.flight import Flight
 from farebox.gate.addresses import Network
@@ -22,6 +20,7 @@ from farebox.routing import explain, hedging, retry
 from farebox.routing.health import Health
 from farebox.routing.hedging import Outlook, Waste
 from farebox.routing.lessons import OUTRUN, lesson
+from farebox.routing.market import Market
 from farebox.routing.patience import NO_DEMAND, Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
@@ -49,21 +48,6 @@ class Settings(msgspec.Struct, frozen=True):
     """Unless the caller says otherwise."""
     metrics_public: bool = True
     trusted_proxies: tuple[Network, ...] = ()
-
-
-class Market(msgspec.Struct, frozen=True, eq=False):
-    """A snapshot of what can be called: replaced whole when configuration or prices change."""
-
-    catalog: Catalog
-    by_wire: dict[str, dict[str, tuple[Target, ...]]]
-    """By the client's wire and the model's slug: every enabled offer, on the client's wire where its provider speaks it."""
-    markups: dict[str, MarkupPlan] = {}
-    """By name; an account without a plan of its own pays by the `markup` of the targets."""
-
-    @property
-    def targets(self) -> dict[str, tuple[Target, ...]]:
-        """By model slug, for those who only ask what there is."""
-        return next(iter(self.by_wire.values()))
 
 
 class Gateway:

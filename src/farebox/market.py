@@ -6,18 +6,18 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from farebox.billing.markup import MarkupError, MarkupPlan, flat, plan_from_config
-from farebox.bridge import WIRES
 from farebox.catalog import loader
 from farebox.catalog.book import Version, overlay
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Model, Offer
 from farebox.config import ConfigError, Loaded, ModelSection
 from farebox.config_providers import Attempts
-from farebox.gateway import Market
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
+from farebox.routing.market import Market
 from farebox.routing.patience import Patience, before
 from farebox.routing.target import Target, target
+from farebox.wires import NAMES
 
 LOCAL_PROVIDER = "local"
 
@@ -142,7 +142,7 @@ def make_market(
     except loader.CatalogError as error:
         raise ConfigError(f"{loaded.path}: {error}") from None
     markups = markup_plans(loaded)
-    targets: dict[str, dict[str, tuple[Target, ...]]] = {wire: {} for wire in WIRES}
+    targets: dict[str, dict[str, tuple[Target, ...]]] = {wire: {} for wire in NAMES}
     for model in models.values():
         offers = [(offer, providers[offer.provider]) for offer in model.offers if offer.provider in providers]
         offers = [(offer, at) for offer, at in offers if offer.wire in at.provider.speaks]

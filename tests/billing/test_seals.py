@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import func, select
 from tests.support.chains import PUBLIC, SIGNER, audited, exported, sealed
 
-from farebox.app import real_outside
 from farebox.billing import adjustments, check_seals, seal_runs, seals
 from farebox.billing.receipt_audit import audit
 from farebox.billing.receipts import START, canonical
 from farebox.billing.seals import SealBroken
 from farebox.config import load
+from farebox.outside import real_outside
 from farebox.processes.bookkeeper import Bookkeeper
 from farebox.storage import tables
 from farebox.wires.usage import Usage

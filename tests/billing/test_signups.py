@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import Connection, select, text, update
 from tests.billing.conftest import World
 
-from farebox.app import real_outside
 from farebox.billing.customers import CommandRefused
 from farebox.billing.signups import (
     US_PER_DAY,
@@ -23,6 +22,7 @@ from farebox.billing.signups import (
     unkeyed,
 )
 from farebox.config import load
+from farebox.outside import real_outside
 from farebox.processes.bookkeeper import Bookkeeper
 from farebox.storage import queries
 from farebox.storage.tables import signups

@@ -9,8 +9,8 @@ from bench.routing.evaluation import evaluate_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.app import make_router
 from farebox.config import ConfigError, load
+from farebox.configured_routing import make_router
 from farebox.embedding import model as embedding
 from farebox.embedding.model import TOKENS_MAX, Model
 from farebox.embedding.nearest import Examples, Likeness

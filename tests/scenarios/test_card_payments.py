@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 from tests.support.running import Farebox, model, offer, provider, wait_until
 from tests.support.stripe_site import StripeSite
 
-from farebox.app import read_pepper
 from farebox.billing import customers
 from farebox.cli.setup import make_key
 from farebox.config import load
 from farebox.failpoints import POINTS
 from farebox.money import format_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.simulator.testing import SimulatorProcess
 from farebox.storage import queries

@@ -14,13 +14,14 @@ from tests.support.callers import Fate
 from tests.support.running import model, offer, provider
 from tests.support.town import Town, Vendor, town
 
-from farebox.app import invoice_terms, read_pepper, signup_rules
 from farebox.billing import adjustments, budget_commands, customers, ledger, signups
 from farebox.billing.budget_commands import Change
 from farebox.billing.budgets import Budget
 from farebox.billing.credit_notes import credit_note
 from farebox.gate import keys
+from farebox.pepper import read_pepper
 from farebox.storage.tables import accounts, outbox
+from farebox.terms import invoice_terms, signup_rules
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000

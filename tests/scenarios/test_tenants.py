@@ -14,7 +14,6 @@ from sqlalchemy import select
 from tests.scenarios.test_invoices import INVOICES, last_month
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
 
-from farebox.app import read_pepper
 from farebox.billing import customers, provider_keys
 from farebox.billing.periods import month_before, month_of
 from farebox.billing.provider_keys import NewProviderKey
@@ -22,6 +21,7 @@ from farebox.cli.setup import MadeKey, make_key
 from farebox.config import load
 from farebox.edge.app import CALLS
 from farebox.edge.routes import ROUTES
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.simulator.testing import SimulatorProcess
 from farebox.storage import tables

@@ -13,12 +13,13 @@ from collections import deque
 from typing import Any
 
 from farebox import config
-from farebox.app import Outside, Worker
+from farebox.app import Worker
 from farebox.billing import customers as commands
 from farebox.billing import ledger, provider_keys
 from farebox.billing.journal import JournalError, SlotBusy
 from farebox.config import Loaded
 from farebox.gate import keys
+from farebox.outside import Outside
 from farebox.processes.bookkeeper import BATCH_RECORDS_MAX, RETRY_S, Bookkeeper
 from farebox.processes.worker import serve
 from farebox.simulator.plan import Plan

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from farebox.app import read_pepper
 from farebox.billing import customers, ledger
 from farebox.billing.customers import Window
 from farebox.cli.setup import MadeKey, initialise, make_key
 from farebox.config import load
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage.database import Database
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from farebox.app import Worker, real_outside
+from farebox.app import Worker
 from farebox.billing import checks
 from farebox.config import load
+from farebox.outside import real_outside
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.processes.bookkeeper import Bookkeeper
 from farebox.processes.worker import serve

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from farebox.app import invoice_terms, signup_rules
 from farebox.billing import customers, dunning, ledger, signups
 from farebox.billing.customers import CommandRefused
 from farebox.cli.card_commands import ask_for_page
@@ -16,6 +15,7 @@ from farebox.money import MoneyError, format_amount, parse_amount
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
 from farebox.storage.database import Database
+from farebox.terms import invoice_terms, signup_rules
 
 
 def amount(text: str, what: str) -> int:

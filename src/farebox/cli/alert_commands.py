@@ -6,7 +6,6 @@ from typing import cast
 
 import click
 
-from farebox.app import read_pepper
 from farebox.billing import alerts as conditions
 from farebox.billing.alerts import AlertSettings
 from farebox.billing.customers import CommandRefused
@@ -20,6 +19,7 @@ from farebox.control.messages import EVENT_TYPES, Letter
 from farebox.control.senders import Outcome
 from farebox.control.signing import secret_text
 from farebox.money import MoneyError, format_amount, parse_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.processes.courier import all_channels, make_senders
 from farebox.storage.database import Database

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from farebox.app import card_terms, invoice_terms
 from farebox.billing import auto_topups, bill_payments, card_payments, reversals
 from farebox.billing.bill_payments import BillPayment
 from farebox.billing.card_payments import Payment
@@ -19,6 +18,7 @@ from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.processes.till import make_till
 from farebox.storage import queries
 from farebox.storage.database import Database
+from farebox.terms import card_terms, invoice_terms
 
 
 def words(payment: Payment) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from farebox.app import read_pepper
 from farebox.billing import codes as billing_codes
 from farebox.billing.codes import NewBatch
 from farebox.billing.customers import CommandRefused
@@ -13,6 +12,7 @@ from farebox.cli.account_commands import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError
 from farebox.money import format_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
 

@@ -8,15 +8,16 @@ from typing import Literal
 
 import msgspec
 
-from farebox.app import make_ladder, make_router, read_pepper
 from farebox.billing import card_payments, journal, poster, provider_keys, receipt_keys, seals
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.receipt_keys import KeyFileError
 from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load
+from farebox.configured_routing import make_router
 from farebox.control import deliveries
 from farebox.market import make_market
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock
 from farebox.processes import local_model
 from farebox.processes.courier import all_channels
@@ -24,6 +25,7 @@ from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate, queries
 from farebox.storage import provider_key_queries as stored
 from farebox.storage.database import Database, StoreError
+from farebox.terms import make_ladder
 from farebox.vault.envelope import CannotOpen
 from farebox.vault.master_file import MasterFileError
 from farebox.vault.vault import Vault

@@ -8,7 +8,6 @@ from typing import Any
 import click
 from sqlalchemy import Connection, select
 
-from farebox.app import card_terms, invoice_terms
 from farebox.billing import bill_payments, credit_notes, dunning, invoice_pages, invoices, ledger, months
 from farebox.billing.customers import CommandRefused
 from farebox.billing.dunning import Standing
@@ -24,6 +23,7 @@ from farebox.processes.till import make_till
 from farebox.storage import queries
 from farebox.storage.tables import invoices as documents
 from farebox.storage.tables import transfers
+from farebox.terms import card_terms, invoice_terms
 
 
 @click.group("invoices")

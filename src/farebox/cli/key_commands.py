@@ -8,7 +8,6 @@ from typing import Any, cast
 import click
 from msgspec import UNSET
 
-from farebox.app import read_pepper
 from farebox.billing import customers
 from farebox.billing.customers import CommandRefused, KeyChange, Window
 from farebox.cli.account_commands import amount, check_policy, find_account
@@ -20,6 +19,7 @@ from farebox.config import ConfigError
 from farebox.gate import keys as secrets
 from farebox.gate.permissions import UNRESTRICTED, restored, scope_words, stored
 from farebox.money import format_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock
 from farebox.storage import queries
 from farebox.storage.database import Database

@@ -11,10 +11,10 @@ from farebox.cli import price_book_commands
 from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.errors import FareboxError
-from farebox.gateway import Market
 from farebox.market import make_market
 from farebox.money import format_rate, format_unit_rate
 from farebox.ports import SystemClock
+from farebox.routing.market import Market
 from farebox.wires.usage import Usage
 
 

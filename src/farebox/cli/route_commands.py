@@ -7,7 +7,6 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.app import make_router, make_sorter
 from farebox.cli.account_commands import check_policy, find_account
 from farebox.cli.output import (
     CliError,
@@ -21,6 +20,7 @@ from farebox.cli.output import (
     print_table,
 )
 from farebox.config import ConfigError, Loaded
+from farebox.configured_routing import make_router, make_sorter
 from farebox.edge.surfaces import CHAT_COMPLETIONS, MESSAGES
 from farebox.errors import FareboxError
 from farebox.market import make_market

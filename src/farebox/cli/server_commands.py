@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from farebox import __version__
-from farebox.app import make_router, read_pepper
 from farebox.cli import doctor as doctors
 from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json
 from farebox.cli.setup import CONFIG_NAME, first_key, initialise
 from farebox.config import ConfigError, Loaded
+from farebox.configured_routing import make_router
 from farebox.edge.model_lists import openai_list
 from farebox.market import make_market
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock
 from farebox.processes.supervisor import supervise
 from farebox.routing.measured import NothingMeasured

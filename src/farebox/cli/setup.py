@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import read_pepper
 from farebox.billing import customers, ledger, receipt_keys
 from farebox.billing.receipt_keys import KeyFileError
 from farebox.cli.output import CliError, load_config
 from farebox.config import ConfigError, Loaded
 from farebox.gate import keys
 from farebox.money import parse_amount
+from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import migrate, queries
 from farebox.storage.database import Database

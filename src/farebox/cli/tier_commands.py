@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 import msgspec
 
-from farebox.app import make_ladder
 from farebox.billing import customers
 from farebox.cli.account_commands import accounts, find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table
 from farebox.money import format_amount
 from farebox.ports import SystemClock
+from farebox.terms import make_ladder
 
 US_PER_DAY = 86_400_000_000
 

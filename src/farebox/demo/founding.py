@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import read_pepper
 from farebox.billing import budget_commands, customers, ledger
 from farebox.billing.budgets import Budget
 from farebox.cli.setup import CONFIG_NAME, initialise
@@ -27,6 +26,7 @@ from farebox.demo.stage import Stage
 from farebox.demo.traffic import Traffic
 from farebox.gate import keys
 from farebox.money import NANO_PER_USD, parse_amount
+from farebox.pepper import read_pepper
 
 PEPPER = "FAREBOX_PEPPER"
 _PER_CALL_NANO = NANO_PER_USD // 1_000

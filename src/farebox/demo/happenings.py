@@ -3,7 +3,6 @@
 import msgspec
 from sqlalchemy import Connection, select
 
-from farebox.app import invoice_terms
 from farebox.billing import credit_notes, dunning, ledger, months, price_book
 from farebox.billing.invoices import Document
 from farebox.billing.periods import format_day, month_bounds
@@ -15,6 +14,7 @@ from farebox.demo.traffic import DAY_US, Traffic
 from farebox.market import make_market
 from farebox.money import format_rate, parse_amount
 from farebox.storage.tables import closed_months, invoice_parts, usage
+from farebox.terms import invoice_terms
 
 OUTAGE_OF = "anthropic"
 OUTAGE_DAY = 8

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from farebox.app import Outside, Worker, real_outside
+from farebox.app import Worker
 from farebox.config import Loaded
 from farebox.demo.chance import Dice
 from farebox.demo.clock import HouseClock, MonthClock
+from farebox.outside import Outside, real_outside
 from farebox.ports import TimeOrderedIds
 from farebox.processes.bookkeeper import BATCH_RECORDS_MAX, Bookkeeper
 from farebox.processes.worker import serve

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import Outside, invoice_terms, make_ladder, read_pepper, real_outside
 from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments, signups
 from farebox.billing.customers import CommandRefused
 from farebox.billing.journal import JournalError
@@ -24,9 +23,12 @@ from farebox.billing.months import MonthCloser
 from farebox.billing.poster import Posted
 from farebox.config import ConfigError, Loaded, load
 from farebox.market import markup_plans
+from farebox.outside import Outside, real_outside
+from farebox.pepper import read_pepper
 from farebox.processes import courier, till
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError
+from farebox.terms import invoice_terms, make_ladder
 
 IDLE_S = 0.1
 """Pause between batches: a call is in the ledger within about this time."""

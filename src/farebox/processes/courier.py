@@ -7,7 +7,6 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from farebox.app import Outside, read_pepper
 from farebox.billing.alerts import Watch
 from farebox.config import ConfigError, Loaded
 from farebox.config_control import SmtpSection
@@ -16,6 +15,8 @@ from farebox.control.channels import Channel, ChannelError
 from farebox.control.courier import Courier
 from farebox.control.senders import Senders
 from farebox.money import parse_amount
+from farebox.outside import Outside
+from farebox.pepper import read_pepper
 from farebox.ports import Clock
 from farebox.storage.database import Database
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.app import real_outside
 from farebox.billing.records import Closed
 from farebox.config import ConfigError, Loaded
 from farebox.gate import limit_file
+from farebox.outside import real_outside
 from farebox.processes import local_model
 from farebox.processes.courier import configured_channels
 from farebox.processes.worker import open_slot

@@ -3,14 +3,15 @@
 import threading
 from collections.abc import Callable
 
-from farebox.app import Outside, invoice_terms
 from farebox.billing.invoices import Terms
 from farebox.config import Loaded
 from farebox.config_payments import StripeSection
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Pages, Till
+from farebox.outside import Outside
 from farebox.ports import Clock, TimeOrderedIds
 from farebox.storage.database import Database, StoreError
+from farebox.terms import invoice_terms
 
 IDLE_S = 0.25
 RETRY_S = 2.0

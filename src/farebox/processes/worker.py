@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from farebox.app import Outside, Worker, real_outside
+from farebox.app import Worker
 from farebox.billing import journal as journals
 from farebox.billing import recovery
 from farebox.billing.journal import Journal
@@ -23,6 +23,7 @@ from farebox.edge import health_files
 from farebox.edge.server import HttpServer
 from farebox.gate import limit_file
 from farebox.gate.limits import Limiter
+from farebox.outside import Outside, real_outside
 from farebox.processes import hedge_file
 from farebox.processes.lifeline import die_with_parent
 from farebox.telemetry import save
