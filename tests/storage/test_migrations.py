@@ -89,7 +89,7 @@ def test_volumes_begin_with_what_the_ledger_says(database_url, tmp_path):
 
 
 def test_rows_from_before_there_were_receipts_are_marked_for_sealing(tmp_path):
-    scripts = ScriptDirectory.from_config(migrate._config()).walk_revisions()
+    scripts = ScriptDirectory.from_config(migrate._config(None)).walk_revisions()
     receipts = next(script for script in scripts if script.path.endswith("_receipts.py"))
     with Database.open(f"sqlite:///{tmp_path}/old.db") as database:
         database.write(at_version(receipts.down_revision))
@@ -109,7 +109,7 @@ def test_seals_are_carried_over_into_runs(database_url, tmp_path, monkeypatch):
     """Every place and digest is what it was, in runs of one posting, however the pages of the carrying fall."""
     from farebox.billing import seal_runs
 
-    scripts = ScriptDirectory.from_config(migrate._config())
+    scripts = ScriptDirectory.from_config(migrate._config(None))
     script = next(script for script in scripts.walk_revisions() if script.path.endswith("_seal_runs.py"))
     monkeypatch.setattr(script.module, "SEALS_AT_ONCE", 7)
     is_file = database_url.startswith("sqlite")
@@ -160,6 +160,19 @@ def test_upgrading_again_changes_nothing(database_url):
     with Database.open(database_url) as database:
         assert migrate.current(database) == migrate.head()
         assert database.read(lambda c: c.execute(text("SELECT count(*) FROM control_version")).scalar_one()) == 1
+
+
+def test_versions_are_what_alembic_says(tmp_path):
+    assert migrate.head() == ScriptDirectory(str(migrate.MIGRATIONS)).get_current_head()
+    with Database.open(f"sqlite:///{tmp_path}/new.db") as database:
+
+        def said():
+            return database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())
+
+        assert migrate.current(database) is None is said()
+        for revision in ("0001", "0013"):
+            database.write(lambda c, to=revision: command.upgrade(migrate._config(c), to))
+            assert migrate.current(database) == revision == said()
 
 
 def test_an_empty_database_is_outdated(tmp_path):

@@ -6,6 +6,7 @@ out of that model, since a sum over some of them would look cheap.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,7 @@ from farebox.billing.pricing import cost_pico, in_peak, rest_pico
 from farebox.billing.records import Attempt
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import Rates, Schedule
-from farebox.money import PICO_PER_NANO, divide_half_even
+from farebox.money import PICO_PER_NANO, divide_half_even, format_amount
 from farebox.storage.queries import UsageRow
 from farebox.wires.usage import Usage
 
@@ -191,3 +192,26 @@ def compare(
         last = row
     done()
     return comparing.result()
+
+
+def compared(one: Comparison) -> dict[str, Any]:
+    """A comparison with stable names; amounts are decimal strings, a positive difference is what going there costs more."""
+    return {
+        "model": one.model or None,
+        "requests": one.calls,
+        "here_usd": format_amount(one.here_nano),
+        "as_served_usd": format_amount(one.as_served_nano),
+        "cheapest": one.cheapest or None,
+        "cheapest_usd": format_amount(one.cheapest_nano),
+        "direct": [
+            {
+                "provider": direct.provider,
+                "models": direct.models,
+                "requests": direct.calls,
+                "direct_usd": format_amount(direct.direct_nano),
+                "here_usd": format_amount(direct.here_nano),
+                "difference_usd": format_amount(direct.difference_nano),
+            }
+            for direct in one.direct
+        ],
+    }

@@ -4,63 +4,14 @@ import sys
 
 import click
 
-from farebox.cli import (
-    account_commands,
-    alert_commands,
-    audit_commands,
-    budget_commands,
-    byok_commands,
-    card_commands,
-    code_commands,
-    demo_commands,
-    export_commands,
-    invoice_commands,
-    key_commands,
-    limit_commands,
-    price_commands,
-    provider_commands,
-    receipt_commands,
-    reconcile_commands,
-    replay_commands,
-    route_commands,
-    server_commands,
-    tier_commands,
-    usage_commands,
-)
 from farebox.cli.output import CliError
+from farebox.cli.shelf import Shelf
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(commands=Shelf(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="farebox")
 def cli() -> None:
     """Farebox: a pay-as-you-go gateway for AI models."""
-
-
-for module in (
-    server_commands,
-    demo_commands,
-    account_commands,
-    key_commands,
-    byok_commands,
-    budget_commands,
-    tier_commands,
-    limit_commands,
-    usage_commands,
-    export_commands,
-    invoice_commands,
-    receipt_commands,
-    alert_commands,
-    code_commands,
-    card_commands,
-    price_commands,
-    provider_commands,
-    reconcile_commands,
-    route_commands,
-    audit_commands,
-    replay_commands,
-):
-    for command in module.COMMANDS:
-        cli.add_command(command)
 
 
 def usage_sentence(error: click.UsageError) -> str:

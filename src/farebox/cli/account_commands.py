@@ -8,34 +8,12 @@ import click
 
 from farebox.billing import customers, dunning, ledger, signups
 from farebox.billing.customers import CommandRefused
-from farebox.cli.card_commands import ask_for_page
+from farebox.cli.arguments import amount, check_policy, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
-from farebox.config import Loaded
-from farebox.money import MoneyError, format_amount, parse_amount
+from farebox.money import format_amount
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage import queries
-from farebox.storage.database import Database
 from farebox.terms import invoice_terms, signup_rules
-
-
-def amount(text: str, what: str) -> int:
-    """A positive decimal amount, or a sentence about it."""
-    try:
-        nano = parse_amount(text)
-    except MoneyError as error:
-        raise CliError(f"{what}: {error}") from None
-    if nano <= 0:
-        raise CliError(f"{what} must be more than 0, not {text}")
-    return nano
-
-
-def find_account(database: Database, name: str) -> queries.Account:
-    found = database.read(lambda connection: queries.account(connection, name))
-    if found is None:
-        raise CliError(
-            f"there is no account `{name}`; `farebox accounts list` shows them, `farebox accounts create {name}` makes it"
-        )
-    return found
 
 
 @click.group()
@@ -189,13 +167,6 @@ def signup(mail: str, address: str, config_path: Path, as_json: bool) -> None:
     click.echo(f"Made {made.account_id} with ${format_amount(made.amount_nano)}{until}; `farebox keys create` makes its key.")
 
 
-def check_policy(loaded: Loaded, name: str) -> None:
-    """Refuse a routing policy that the configuration does not have."""
-    if name and name not in loaded.config.policies:
-        known = ", ".join(sorted(loaded.config.policies)) or "none yet"
-        raise CliError(f"the configuration has no `[policies.{name}]`; policies: {known}")
-
-
 @accounts.command("policy")
 @click.argument("account")
 @click.argument("policy", required=False)
@@ -236,6 +207,8 @@ def topup(account: str, usd: str, command_id: str | None, by_card: bool, config_
     with database_of(config_path) as (loaded, database):
         found = find_account(database, account)
         if by_card:
+            from farebox.cli.card_commands import ask_for_page
+
             ask_for_page(loaded, database, found, nano, command, as_json)
             return
         try:

@@ -10,7 +10,7 @@ from farebox.billing import alerts as conditions
 from farebox.billing.alerts import AlertSettings
 from farebox.billing.customers import CommandRefused
 from farebox.billing.periods import format_second
-from farebox.cli.account_commands import find_account
+from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.control import channels, deliveries
@@ -21,7 +21,7 @@ from farebox.control.signing import secret_text
 from farebox.money import MoneyError, format_amount, parse_amount
 from farebox.pepper import read_pepper
 from farebox.ports import SystemClock, TimeOrderedIds
-from farebox.processes.courier import all_channels, make_senders
+from farebox.processes.channels import all_channels
 from farebox.storage.database import Database
 
 
@@ -182,6 +182,8 @@ def test(channel_id: str, config_path: Path, as_json: bool) -> None:
     letter = Letter(TimeOrderedIds(clock).new("msg"), "test", format_second(clock.now_us()), {"channel": channel.id})
 
     async def send() -> Outcome:
+        from farebox.processes.courier import make_senders
+
         senders = make_senders(loaded, clock)
         try:
             return await senders.send(channel, letter)

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from farebox.billing import audit as log
-from farebox.cli.account_commands import find_account
+from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 
 SHOWN_MAX = 60

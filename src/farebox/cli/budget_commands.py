@@ -9,7 +9,7 @@ from msgspec import UNSET
 from farebox.billing import budget_commands, carrying, customers
 from farebox.billing.budgets import Budget, BudgetKind, Window
 from farebox.billing.customers import CommandRefused, NotFound
-from farebox.cli.account_commands import amount, find_account
+from farebox.cli.arguments import amount, find_account, find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.money import format_amount
 from farebox.ports import SystemClock, TimeOrderedIds
@@ -17,14 +17,6 @@ from farebox.storage import queries
 from farebox.storage.database import Database
 
 WINDOWS = ("none", "hour", "day", "week", "month")
-
-
-def find_project(database: Database, account_id: str, name: str) -> queries.Project:
-    """An account's project by name or id. Raises `CliError`."""
-    for project in database.read(lambda connection: queries.list_projects(connection, account_id)):
-        if name in (project.id, project.name):
-            return project
-    raise CliError(f"there is no project `{name}` in this account; `farebox projects list --account NAME` shows them")
 
 
 @click.group()

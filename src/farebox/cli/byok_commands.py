@@ -15,8 +15,7 @@ from msgspec import UNSET
 from farebox.billing import provider_keys
 from farebox.billing.customers import CommandRefused
 from farebox.billing.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
-from farebox.cli.account_commands import find_account
-from farebox.cli.budget_commands import find_project
+from farebox.cli.arguments import find_account, find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.gate import provider_secret

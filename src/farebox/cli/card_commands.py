@@ -10,6 +10,7 @@ from farebox.billing.bill_payments import BillPayment
 from farebox.billing.card_payments import Payment
 from farebox.billing.customers import CommandRefused, NotFound
 from farebox.billing.reversals import Reversal
+from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import Loaded
 from farebox.failpoints import armed
@@ -99,7 +100,6 @@ def cards() -> None:
 @json_option
 def list_cards(account_name: str | None, state: str | None, config_path: Path, as_json: bool) -> None:
     """Payments, of top-ups and of invoices, the newest first."""
-    from farebox.cli.account_commands import find_account
 
     with database_of(config_path) as (_, database):
         account_id = None if account_name is None else find_account(database, account_name).id
@@ -148,7 +148,6 @@ def refund(
     payment: str, usd: str | None, below_zero: bool, command_id: str | None, config_path: Path, as_json: bool
 ) -> None:
     """Give a payment back to its card, whole or in part: farebox cards refund pay-… 10.00"""
-    from farebox.cli.account_commands import amount
 
     nano = None if usd is None else amount(usd, "the amount")
     clock = SystemClock()
@@ -223,7 +222,6 @@ def auto(
     """Top an account up by a saved card: farebox cards auto ACCOUNT --below 5 --amount 25 --month-cap 200
 
     Without options: how it stands."""
-    from farebox.cli.account_commands import amount, find_account
 
     wishes = {"--below": below, "--amount": usd, "--month-cap": month_cap}
     given = [name for name, text in wishes.items() if text is not None]

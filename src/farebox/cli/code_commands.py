@@ -8,7 +8,7 @@ import click
 from farebox.billing import codes as billing_codes
 from farebox.billing.codes import NewBatch
 from farebox.billing.customers import CommandRefused
-from farebox.cli.account_commands import amount, find_account
+from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError
 from farebox.money import format_amount

@@ -12,11 +12,11 @@ import click
 
 from farebox.billing import checks, evidence, exports, price_book
 from farebox.billing import compare as comparing
+from farebox.billing.compare import compared
 from farebox.billing.periods import format_day, month_bounds
 from farebox.cli import usage_commands
 from farebox.cli.output import CliError, json_option, print_json
 from farebox.config import Loaded
-from farebox.edge.statements import compared
 from farebox.market import make_market
 from farebox.money import format_amount
 from farebox.ports import SystemClock

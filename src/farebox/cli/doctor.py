@@ -20,7 +20,7 @@ from farebox.market import make_market
 from farebox.pepper import read_pepper
 from farebox.ports import SystemClock
 from farebox.processes import local_model
-from farebox.processes.courier import all_channels
+from farebox.processes.channels import all_channels
 from farebox.routing.measured import NothingMeasured
 from farebox.storage import migrate, queries
 from farebox.storage import provider_key_queries as stored

@@ -14,9 +14,8 @@ from farebox.billing import exports, focus
 from farebox.billing.export_files import Format, ParquetMissing, writer
 from farebox.billing.exports import Column, Values
 from farebox.billing.periods import month_bounds
-from farebox.cli.account_commands import find_account
+from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json
-from farebox.cli.usage_commands import moment
 from farebox.storage.reports import Narrow
 
 F = TypeVar("F", bound=Callable[..., Any])

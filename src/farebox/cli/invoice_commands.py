@@ -14,7 +14,7 @@ from farebox.billing.dunning import Standing
 from farebox.billing.invoice_pages import unit_name
 from farebox.billing.invoices import Document
 from farebox.billing.periods import format_day, format_moment
-from farebox.cli.account_commands import amount, find_account
+from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
 from farebox.failpoints import armed
 from farebox.money import format_amount

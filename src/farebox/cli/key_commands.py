@@ -10,8 +10,7 @@ from msgspec import UNSET
 
 from farebox.billing import customers
 from farebox.billing.customers import CommandRefused, KeyChange, Window
-from farebox.cli.account_commands import amount, check_policy, find_account
-from farebox.cli.budget_commands import find_project
+from farebox.cli.arguments import amount, check_policy, find_account, find_project
 from farebox.cli.key_options import permission_options, restrictions_of, scopes_of, shown
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.cli.setup import make_key

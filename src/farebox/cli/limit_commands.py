@@ -9,8 +9,8 @@ import msgspec
 
 from farebox.billing import customers
 from farebox.billing.customers import KeyChange
-from farebox.cli.account_commands import find_account
-from farebox.cli.budget_commands import find_project, projects
+from farebox.cli.arguments import find_account, find_project
+from farebox.cli.budget_commands import projects
 from farebox.cli.key_commands import checked, keys
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json
 from farebox.gate.limits import LIMIT_MAX, Limits, restored, stored

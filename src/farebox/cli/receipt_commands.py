@@ -15,7 +15,7 @@ from farebox.billing.receipt_keys import KeyFileError, Keys
 from farebox.billing.receipts import Content, canonical
 from farebox.billing.seals import SealBroken
 from farebox.billing.signatures import PublicKeys, read_key_set
-from farebox.cli.account_commands import find_account
+from farebox.cli.arguments import find_account
 from farebox.cli.export_commands import opened
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table
 from farebox.config import Loaded

@@ -10,9 +10,8 @@ from sqlalchemy import Connection
 
 from farebox.billing import exports, price_book
 from farebox.billing.periods import format_day, format_moment
-from farebox.cli.account_commands import find_account
+from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
-from farebox.cli.usage_commands import moment
 from farebox.config import ConfigError, Loaded, load
 from farebox.configured_routing import make_router
 from farebox.gate.permissions import permit

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.cli.account_commands import check_policy, find_account
+from farebox.cli.arguments import check_policy, find_account
 from farebox.cli.output import (
     CliError,
     book_of,

@@ -5,83 +5,8 @@ from pathlib import Path
 
 import click
 
-from farebox import __version__
-from farebox.cli import doctor as doctors
-from farebox.cli.output import CliError, book_of, config_option, json_option, load_config, local_url, print_json
-from farebox.cli.setup import CONFIG_NAME, first_key, initialise
-from farebox.config import ConfigError, Loaded
-from farebox.configured_routing import make_router
-from farebox.edge.model_lists import openai_list
-from farebox.market import make_market
-from farebox.pepper import read_pepper
-from farebox.ports import SystemClock
-from farebox.processes.supervisor import supervise
-from farebox.routing.measured import NothingMeasured
-from farebox.storage import migrate
-from farebox.storage.database import StoreError
-
-LOCAL_MODEL = "local/smollm2-135m-instruct"
-SHOWN_MODELS_MAX = 4
-
-
-def _curl(base: str, key: str, model: str) -> str:
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}], "max_tokens": 64}}'
-    return f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'"
-
-
-def _callable_models(loaded: Loaded) -> list[str]:
-    """Slugs that a call would reach now, the local one first."""
-    market, _ = make_market(loaded, local_url=local_url(loaded), versions=book_of(loaded))
-    make_router(loaded, market, NothingMeasured())  # a policy that cannot be is told before any process starts
-    now_us = SystemClock().now_us()
-    day = f"{_date(now_us)}"
-    slugs = [str(item["id"]) for item in openai_list(market.targets, day)["data"]]
-    return sorted(slugs, key=lambda slug: (slug != LOCAL_MODEL, slug))
-
-
-def _date(us: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d")
-
-
-def _serve(loaded: Loaded, *, workers: int | None, host: str | None, port: int | None, quickstart: bool) -> None:
-    """Migrate, then run until a signal; the banner comes when calls are answered."""
-    try:
-        read_pepper(loaded)
-        migrate.upgrade(loaded.database_url)
-        models = _callable_models(loaded)
-    except StoreError as error:
-        raise CliError(f"the database cannot be used: {error}; `farebox doctor` looks for the cause") from None
-    except ConfigError as error:
-        raise CliError(str(error)) from None
-
-    def ready(base: str, local: bool) -> None:
-        shown = ", ".join(models[:SHOWN_MODELS_MAX]) or "none yet: set OPENAI_API_KEY or the like, or add a provider"
-        more = f" and {len(models) - SHOWN_MODELS_MAX} more" if len(models) > SHOWN_MODELS_MAX else ""
-        key = first_key(loaded.folder)
-        click.echo(f"Farebox {__version__} is serving {base}/v1  (OpenAI's and Anthropic's APIs)")
-        click.echo(f"Models  {shown}{more}")
-        click.echo(f"Data    {loaded.folder}")
-        if quickstart:
-            click.echo(f"Key     {key or '(shown once when it was made; `farebox keys create --account default` makes another)'}")
-            if models and key:
-                click.echo("Try it:")
-                click.echo(_curl(base, key, models[0]))
-        elif local:
-            click.echo("Local   llama.cpp with SmolLM2-135M-Instruct is on")
-        sys.stdout.flush()
-
-    try:
-        supervise(
-            loaded,
-            workers=workers or loaded.config.server.workers,
-            host=host or loaded.config.server.host,
-            port=loaded.config.server.port if port is None else port,
-            ready=ready,
-        )
-    except ConfigError as error:
-        raise CliError(str(error)) from None
+from farebox.cli.output import config_option, json_option, load_config, print_json
+from farebox.cli.setup import CONFIG_NAME, initialise
 
 
 @click.command()
@@ -105,7 +30,9 @@ def init(data: Path, as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: server.port; 0: any free one).")
 def serve(config_path: Path, workers: int | None, host: str | None, port: int | None) -> None:
     """Run the gateway: workers, bookkeeper, local model. SIGTERM drains."""
-    _serve(load_config(config_path), workers=workers, host=host, port=port, quickstart=False)
+    from farebox.cli import serving
+
+    serving.run(load_config(config_path), workers=workers, host=host, port=port, quickstart=False)
 
 
 @click.command()
@@ -113,9 +40,11 @@ def serve(config_path: Path, workers: int | None, host: str | None, port: int | 
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on (default: server.port).")
 def run(data: Path, port: int | None) -> None:
     """Make the data folder if there is none, then serve: what `make run` does."""
+    from farebox.cli import serving
+
     path = data / CONFIG_NAME
     loaded = load_config(path) if path.exists() else initialise(data)[0]
-    _serve(loaded, workers=None, host=None, port=port, quickstart=True)
+    serving.run(loaded, workers=None, host=None, port=port, quickstart=True)
 
 
 @click.command(
@@ -136,6 +65,8 @@ def simulate(arguments: tuple[str, ...]) -> None:
 @json_option
 def doctor(config_path: Path, as_json: bool) -> None:
     """Look for what is wrong: configuration, database, journals, providers, prices. Exit status 1 if something is."""
+    from farebox.cli import doctor as doctors
+
     findings = doctors.examine(config_path)
     bad = any(finding.level == "problem" for finding in findings)
     if as_json:

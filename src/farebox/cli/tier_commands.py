@@ -6,7 +6,8 @@ import click
 import msgspec
 
 from farebox.billing import customers
-from farebox.cli.account_commands import accounts, find_account
+from farebox.cli.account_commands import accounts
+from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table
 from farebox.money import format_amount
 from farebox.ports import SystemClock

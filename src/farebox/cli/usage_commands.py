@@ -11,25 +11,17 @@ import click
 
 from farebox.billing import checks, evidence, exports, price_book
 from farebox.billing import compare as comparing
-from farebox.billing.periods import format_moment, parse_moment
-from farebox.cli.account_commands import find_account
+from farebox.billing.compare import compared
+from farebox.billing.periods import format_moment
+from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError
-from farebox.edge.statements import compared
 from farebox.market import make_market
 from farebox.money import format_amount
 from farebox.ports import SystemClock
 from farebox.storage import queries, reports
 from farebox.storage.database import Database
 from farebox.storage.reports import Group, Narrow, UsageLine
-
-
-def moment(text: str, option: str) -> int:
-    """`7d`, `12h`, `30m`, `2w` before now, a date (UTC) or a time, as microseconds; a sentence when it is none of these."""
-    try:
-        return parse_moment(text, SystemClock().now_us())
-    except (ValueError, OverflowError) as error:
-        raise CliError(f"{option}: {error}") from None
 
 
 def _groups(text: str) -> tuple[Group, ...]:

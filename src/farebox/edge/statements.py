@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from farebox.billing import compare as comparing
 from farebox.billing import dunning, evidence, exports, invoice_pages, months
 from farebox.billing import invoices as documents
-from farebox.billing.compare import Comparison
+from farebox.billing.compare import Comparison, compared
 from farebox.billing.periods import format_day, format_moment, parse_moment
 from farebox.display import Shown
 from farebox.edge.info import Page, Question, identified, whole_account
@@ -181,29 +181,6 @@ async def compare(gateway: Gateway, request: Question) -> Page:
     models, total = found
     body = {"since": format_moment(narrow.since_us), "until": format_moment(narrow.until_us or now_us)}
     return Page(200, _encode({**body, "data": [compared(one) for one in models], "total": compared(total)}))
-
-
-def compared(one: Comparison) -> dict[str, Any]:
-    """A comparison with stable names; amounts are decimal strings, a positive difference is what going there costs more."""
-    return {
-        "model": one.model or None,
-        "requests": one.calls,
-        "here_usd": format_amount(one.here_nano),
-        "as_served_usd": format_amount(one.as_served_nano),
-        "cheapest": one.cheapest or None,
-        "cheapest_usd": format_amount(one.cheapest_nano),
-        "direct": [
-            {
-                "provider": direct.provider,
-                "models": direct.models,
-                "requests": direct.calls,
-                "direct_usd": format_amount(direct.direct_nano),
-                "here_usd": format_amount(direct.here_nano),
-                "difference_usd": format_amount(direct.difference_nano),
-            }
-            for direct in one.direct
-        ],
-    }
 
 
 async def invoices(gateway: Gateway, request: Question) -> Page:

@@ -26,6 +26,7 @@ from farebox.market import markup_plans
 from farebox.outside import Outside, real_outside
 from farebox.pepper import read_pepper
 from farebox.processes import courier, till
+from farebox.processes.channels import watch_of
 from farebox.processes.lifeline import die_with_parent
 from farebox.storage.database import StoreError
 from farebox.terms import invoice_terms, make_ladder
@@ -55,7 +56,7 @@ class Bookkeeper:
         self._markups = markup_plans(loaded)
         self._terms = invoice_terms(loaded)
         self._closer = MonthCloser(self._database, outside.ids, outside.clock, self._terms)
-        self._watch = courier.watch_of(loaded)
+        self._watch = watch_of(loaded)
         self._ladder = make_ladder(loaded)
         self._looked_at = ""
         """The last account whose tier was looked at, while a look over all of them is under way."""

@@ -13,17 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
-from farebox.billing.records import Closed
 from farebox.config import ConfigError, Loaded
 from farebox.gate import limit_file
-from farebox.outside import real_outside
 from farebox.processes import local_model
-from farebox.processes.courier import configured_channels
-from farebox.processes.worker import open_slot
+from farebox.processes.channels import configured_channels
+from farebox.processes.slots import finish_orphans
 
 POLL_S = 0.1
 RESTART_PAUSE_S = 0.2
@@ -123,25 +120,6 @@ def is_healthy(port: int, path: str, host: str = "127.0.0.1") -> bool:
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
-
-
-def finish_orphans(loaded: Loaded, workers: int) -> None:
-    """Slots that no worker of this start will own are finished and closed here."""
-    outside = real_outside(os.environ)
-    for slot in sorted(loaded.journal_dir.glob("w*")) if loaded.journal_dir.is_dir() else []:
-        if slot.name[1:].isdigit() and int(slot.name[1:]) >= workers and not _is_closed(slot):
-            journal, life = open_slot(loaded, slot, outside)
-            journal.write(Closed(life=life, at_us=outside.clock.now_us()))
-            journal.close()
-
-
-def _is_closed(slot: Path) -> bool:
-    """Whether the slot's last line is a clean end, so that starting often does not grow it."""
-    files = sorted(slot.glob("*.journal"))
-    if not files:
-        return True
-    data = files[-1].read_bytes()[-4096:]
-    return data.endswith(b"\n") and b'"type":"closed"' in data.splitlines()[-1] if data else False
 
 
 def supervise(loaded: Loaded, *, workers: int, host: str, port: int, ready: Callable[[str, bool], None]) -> None:

@@ -14,10 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farebox.app import Worker
-from farebox.billing import journal as journals
-from farebox.billing import recovery
-from farebox.billing.journal import Journal
-from farebox.billing.records import Closed, Opened
+from farebox.billing.records import Closed
 from farebox.config import Loaded, load
 from farebox.edge import health_files
 from farebox.edge.server import HttpServer
@@ -26,39 +23,13 @@ from farebox.gate.limits import Limiter
 from farebox.outside import Outside, real_outside
 from farebox.processes import hedge_file
 from farebox.processes.lifeline import die_with_parent
+from farebox.processes.slots import open_slot, slot_path
 from farebox.telemetry import save
 
 TICK_S = 0.25
 TICKS_PER_HOUSEKEEPING = 4
 TICKS_PER_NOTE = 40
 """Between two times at which it is written down when keys were used: 10 s."""
-SLOT_WAIT_S = 10.0
-"""How long a new life waits for the last one to let go of its slot."""
-
-
-def slot_path(loaded: Loaded, number: int) -> Path:
-    return loaded.journal_dir / f"w{number}"
-
-
-def open_slot(loaded: Loaded, slot: Path, outside: Outside) -> tuple[Journal, str]:
-    """Own the slot, finish its open holds, begin a new life."""
-    clock = outside.clock
-    deadline_us = clock.monotonic_us() + int(SLOT_WAIT_S * 1_000_000)
-    while True:
-        try:
-            journal = outside.open_journal(slot, loaded.config.journal.sync)
-            break
-        except journals.SlotBusy:
-            if clock.monotonic_us() > deadline_us:
-                raise
-            signal.sigtimedwait([], 0.05)
-    owed = recovery.finish(journals.read_all(slot), clock)
-    if owed:
-        journal.write(*owed)
-        journal.sync()
-    life = outside.ids.new("life")
-    journal.write(Opened(life=life, at_us=clock.now_us(), pid=os.getpid()))
-    return journal, life
 
 
 async def serve(

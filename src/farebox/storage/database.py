@@ -20,14 +20,16 @@ Synchronous, for threads and for processes without an event loop.
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, Engine, Row, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from farebox.ports import Random, SystemRandom
+
+if TYPE_CHECKING:
+    import psycopg
 
 T = TypeVar("T")
 
@@ -72,8 +74,10 @@ class RowRefused(StoreError):
 class Database:
     """One database, of either engine; shared by the threads of a process, never across a fork."""
 
-    def __init__(self, engine: Engine, *, random: Random) -> None:
+    def __init__(self, engine: Engine, *, random: Random, refusals: tuple[type[Exception], ...] = ()) -> None:
+        """`refusals` are what the driver itself raises for a row, where it is asked past SQLAlchemy."""
         self.engine = engine
+        self._refusals = refusals
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._random = random
         # Between threads a lock is fairer and cheaper than SQLite's busy loop, which remains for other processes.
@@ -93,12 +97,17 @@ class Database:
     ) -> Self:
         """`sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://…`. Does not create tables (`storage.migrate`)."""
         parsed = make_url(url)
+        refusals: tuple[type[Exception], ...] = ()
         if parsed.drivername == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise ValueError("a SQLite database is a file: several processes share it")
             engine = create_engine(parsed, pool_size=pool_size, max_overflow=POOL_OVERFLOW, pool_timeout=POOL_TIMEOUT_S)
             _prepare_sqlite(engine, busy_timeout_ms)
         elif parsed.drivername in ("postgresql", "postgresql+psycopg"):
+            # Here, because a command on SQLite starts without.
+            from psycopg import IntegrityError as DriverIntegrityError
+
+            refusals = (DriverIntegrityError,)
             options = (
                 f"-c statement_timeout={statement_timeout_ms} -c lock_timeout={LOCK_TIMEOUT_MS}"
                 f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
@@ -115,7 +124,7 @@ class Database:
             )
         else:
             raise ValueError(f"`{parsed.drivername}` is not supported: use a `sqlite:///` or a `postgresql://` address")
-        return cls(engine, random=random or SystemRandom())
+        return cls(engine, random=random or SystemRandom(), refusals=refusals)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -148,7 +157,7 @@ class Database:
                     raise _translated(error) from error
                 if attempt + 1 == TRANSACTION_ATTEMPTS_MAX:
                     raise StoreUnavailable(f"the transaction was taken back {TRANSACTION_ATTEMPTS_MAX} times") from error
-            except psycopg.IntegrityError as error:
+            except self._refusals as error:
                 raise RowRefused(str(error)) from error
             threading.Event().wait(RETRY_PAUSE_MS * 2**attempt * self._random.uniform() / 1000)
         raise AssertionError("unreachable: the last attempt returns or raises")
