@@ -1,11 +1,12 @@
 """The plan: nothing that preferences or the call's needs exclude is in it, orders are kept, the hold covers every candidate."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tests.routing.conftest import (
     ALL,
@@ -30,11 +31,11 @@ from farebox.billing.pricing import worst_case_nano
 from farebox.catalog.price import OffPeak, Schedule, Tier
 from farebox.errors import FareboxError, Kind
 from farebox.ports import SystemRandom
-from farebox.routing import sticky
+from farebox.routing import standing, sticky
 from farebox.routing.measured import State, Unmeasured
 from farebox.routing.policy import Policy
 from farebox.routing.preferences import Preferences, ProviderRef
-from farebox.routing.standing import RANK_EJECTED
+from farebox.routing.standing import RANK_EJECTED, Entry
 from farebox.wires.dialect import Dialect
 
 NAMES = ("p0", "p1", "p2", "p3", "p4")
@@ -173,12 +174,14 @@ def test_no_more_offers_are_put_last_than_the_cap_says_and_they_are_the_worst() 
     assert names(planned(made, asked)) == ["a", "b", "c"], "all are out: as if none were"
 
 
-@settings(max_examples=60, deadline=None)
-@given(
+OFFERS_AND_CAP = given(
     st.lists(st.tuples(st.sampled_from(("healthy", "probing", "ejected")), st.integers(0, 4)), min_size=1, max_size=8),
     st.integers(0, 100),
 )
-def test_the_cap_on_ejections_holds_for_any_health(states: list[tuple[State, int]], percent: int) -> None:
+
+
+def cap_holds(states: list[tuple[State, int]], percent: int) -> None:
+    """That no more are put last than may be, and the worst."""
     clinic = Clinic(**{f"p{at}": Unmeasured(state=state, success=share / 4) for at, (state, share) in enumerate(states)})
     clinic.ejected_max_percent = percent
     made = router(model("v/m", *(offer(f"p{at}") for at in range(len(states)))), health=clinic)
@@ -191,6 +194,51 @@ def test_the_cap_on_ejections_holds_for_any_health(states: list[tuple[State, int
     success = {name: view.success or 0.0 for name, view in clinic.views.items()}
     kept = [success[one.target.provider.name] for one in out if one not in last]
     assert not kept or min(kept) >= max(success[one.target.provider.name] for one in last), "the worst are put last"
+
+
+@settings(max_examples=60, deadline=None)
+@OFFERS_AND_CAP
+def test_the_cap_on_ejections_holds_for_any_health(states: list[tuple[State, int]], percent: int) -> None:
+    cap_holds(states, percent)
+
+
+def the_best_are_put_last(honest: Any, entries: list[Entry], health: Any, now_us: int) -> list[Entry]:
+    """Of those that are out, the ones that did best."""
+
+    class Reversed:
+        ejected_max_percent = health.ejected_max_percent
+
+        def view(self, target: Any, now_us: int) -> Any:
+            return Unmeasured(success=-(health.view(target, now_us).success or 0.0))
+
+    return honest(entries, Reversed(), now_us)
+
+
+def of_those_that_are_out(honest: Any, entries: list[Entry], health: Any, now_us: int) -> list[Entry]:
+    """The cap is a share of those that are out, not of all."""
+    out = [entry for entry in entries if entry.state == "ejected"]
+    capped = honest(out, health, now_us) if out else []
+    return [entry for entry in entries if entry.state != "ejected"] + capped
+
+
+CAP_BUGS: dict[str, Any] = {
+    "no cap": lambda honest, entries, health, now_us: entries,
+    "left out": lambda honest, entries, health, now_us: (
+        [entry for entry in honest(entries, health, now_us) if entry.rank < RANK_EJECTED] or entries
+    ),
+    "the best are put last": the_best_are_put_last,
+    "a share of those that are out": of_those_that_are_out,
+}
+
+
+@pytest.mark.parametrize("bug", CAP_BUGS)
+def test_a_planted_bug_in_the_cap_is_seen(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "_capped", partial(CAP_BUGS[bug], standing._capped))
+    search = settings(
+        max_examples=300, deadline=None, derandomize=True, database=None, phases=(Phase.generate,), report_multiple_bugs=False
+    )
+    with pytest.raises(AssertionError):
+        search(OFFERS_AND_CAP(cap_holds))()
 
 
 def test_a_new_epoch_is_seen_at_once() -> None:

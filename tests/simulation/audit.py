@@ -11,6 +11,7 @@ from farebox.billing import adjustments, checks
 from farebox.billing.records import Hold, Record
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage
+from tests.simulation import outages
 from tests.simulation.callers import Caller, text_of
 from tests.simulation.market import OWN_BP, RETRIES_PERCENT, TOTAL_S, Price, Version
 from tests.simulation.shelf import shelf
@@ -81,12 +82,15 @@ def at_rest(world: "World") -> None:
         for scope, purse in worker.books.holds._purses.items():
             if purse.held:
                 world.problem(f"{process.name}: the purse of {scope} holds {purse.held}")
+        if world.versions[0].probed:
+            outages.at_rest(world, process)
+        questions = len(list(worker.prober._under_way()))
         for pool in gateway.client._pools.values():
-            if pool._slots != len(pool._idle) or pool._waiters:
+            if not 0 <= pool._slots - len(pool._idle) <= questions or pool._waiters:
                 world.problem(f"{process.name}: {pool._slots} connection slots, {len(pool._idle)} idle connections")
         for task in process.loop.tasks:
             name = getattr(task.get_coro(), "__qualname__", "")
-            if name not in ("World.start_worker.<locals>.live", "keep_house", "HttpServer._sweep"):
+            if name not in ("World.start_worker.<locals>.live", "keep_house", "HttpServer._sweep", "Prober._ask"):
                 world.problem(f"{process.name}: a task is left: {name}")
 
 

@@ -38,6 +38,9 @@ OWN_FREE = 3
 OWN_BP = 700
 OWN_AT = ("amber", "cedar", "delta")
 """Where they have some."""
+PROBED = ("amber", "delta")
+"""Who is asked how it is, where anybody is; so many that a seed costs about the same."""
+PROBE_S = 1
 DAY_US = 86_400_000_000
 EPOCH_US = 1_772_322_000 * 1_000_000  # 2026-02-28T23:40:00Z: a day, a week and a month are about to end
 NANO = 10**9
@@ -74,6 +77,9 @@ class Version(msgspec.Struct, frozen=True):
     per_offer_max: int = 3
     retries_per_s: int = 10
     hedges: bool = False
+    probed: bool = False
+    failures_in_a_row: int = 1
+    """After which a provider that is asked how it is is out."""
 
     def text(self, folder: str, sync: str) -> str:
         lines = [
@@ -92,12 +98,15 @@ class Version(msgspec.Struct, frozen=True):
         if self.hedges:
             lines.append('[routing]\npolicy = "usual"\n[hedging]\nwaste_per_day = "100"')
             lines.append("[policies.usual.hedge]\nsamples_min = 1\ndelay_min_ms = 1")
+        if self.probed:
+            lines.append(f"[health]\nprobe_s = {PROBE_S}\nfailures_in_a_row = {self.failures_in_a_row}")
         lines += [
             provider(
                 vendor.name,
                 vendor.base_url,
                 wire=vendor.wire,
-                extra=f"abort_stops_billing = {str(vendor.abort_stops_billing).lower()}\n{vendor.settings}",
+                extra=f"abort_stops_billing = {str(vendor.abort_stops_billing).lower()}\n{vendor.settings}"
+                + ('\nprobe = "/models"' if self.probed and vendor.name in PROBED else ""),
             )
             for vendor in VENDORS
         ]
@@ -111,7 +120,7 @@ class Version(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def version(seed: int, number: int, *, hedges: bool) -> Version:
+def version(seed: int, number: int, *, hedges: bool, probed: bool) -> Version:
     """Prices with digits down to the smallest, so that every rounding shows."""
     chance = random.Random(f"{seed}/prices {number}")
     prices = {
@@ -130,6 +139,8 @@ def version(seed: int, number: int, *, hedges: bool) -> Version:
         per_offer_max=random.Random(f"{seed}/per offer").choice((1, 2, 3)),
         retries_per_s=random.Random(f"{seed}/retries").choice((0, 10, 10)),
         hedges=hedges,
+        probed=probed,
+        failures_in_a_row=random.Random(f"{seed}/failures in a row").choice((1, 1, 2)),
     )
 
 

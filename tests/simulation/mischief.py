@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from farebox.billing import customers as commands
 from farebox.market import make_market
+from tests.simulation import outages
 from tests.simulation.loop import Crash
+from tests.simulation.market import PROBED
 from tests.simulation.upstreams import VENDORS
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ def mischief(world: "World", burst: int, burst_us: int) -> Iterator[tuple[int, C
         slot = chance.randrange(workers)
         yield at_us, partial(fill_disk, world, slot, full=True)
         yield at_us + int(chance.random() * OUTAGE_US_MAX), partial(fill_disk, world, slot, full=False)
+    for at_us in times("probes"):
+        vendor, how = chance.choice(PROBED), chance.choice(("refuses", "errs"))
+        upstream = next(one for one in world.upstreams if one.vendor.name == vendor)
+        yield at_us, partial(outages.begin, world, upstream, how, int((0.3 + 0.7 * chance.random()) * outages.LENGTH_US_MAX))
     for at_us in times("changes"):
         yield at_us, partial(chance.choice((revoke, pay, move_limit, suspend)), world, chance.random())
 

@@ -29,6 +29,8 @@ class HostPath:
         self.fault = ""
         """`""`, `dns`, `refuse` or `silent` (packets are lost)."""
         self.until_us = 0
+        self.down = False
+        """Nobody is at home: connections are refused."""
 
 
 class Listener:
@@ -288,6 +290,8 @@ class Network:
 
     def _fault(self, name: str, now_us: int) -> str:
         path = self.host(name)
+        if path.down:
+            return "refuse"
         return path.fault if now_us < path.until_us else ""
 
     async def resolve(self, loop: ProcessLoop, host: str, port: int) -> list[Any]:

@@ -48,6 +48,7 @@ CLASSES: tuple[str, ...] = (
     "changes",  # keys revoked, accounts suspended, credit added, limits moved
     "hedging",  # a second provider beside a late one
     "own_keys",  # customers with keys of their own at providers, the first few calls by them free
+    "probes",  # providers that are asked how they are, and are down for seconds
     "leaps",  # hours and days in which nothing runs: day, month and budget windows end
 )
 SHARE = 0.4

@@ -4,6 +4,7 @@ One per way in which gateways are known to lose money or calls. `BUGS` names the
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,10 @@ from farebox.flight import Flight
 from farebox.gate.limits import Admission, Limiter
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
+from farebox.probes import Prober
 from farebox.race import Lane, Race
+from farebox.routing.circuit import Circuit
+from farebox.routing.health import Health
 from farebox.routing.retry import Tries
 from farebox.routing.retry_budget import RetryBudget
 from farebox.transport.connection import Connection
@@ -466,6 +470,49 @@ def a_hedge_holds_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settlement, "beside", beside)
 
 
+def probes_end_no_time_out(patch: pytest.MonkeyPatch) -> None:
+    """A provider that says it is well again is left alone until its time out is over."""
+    patch.setattr(Circuit, "due", lambda self, now_us: False)
+
+
+def failed_probes_say_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Only calls find out that a provider is down."""
+    honest = Health.probed
+
+    def probed(self: Health, places: Any, outcome: Any, now_us: int) -> None:
+        honest(self, places, "unknown" if outcome == "down" else outcome, now_us)
+
+    patch.setattr(Health, "probed", probed)
+
+
+def failed_probes_count_as_calls(patch: pytest.MonkeyPatch) -> None:
+    """What a probe has found stands among the calls of an offer."""
+    honest = Health.probed
+
+    def probed(self: Health, places: Any, outcome: Any, now_us: int) -> None:
+        honest(self, places, outcome, now_us)
+        for place in places if outcome == "down" else ():
+            self._places[place].counts.add(now_us, succeeded=False)
+
+    patch.setattr(Health, "probed", probed)
+
+
+def a_probe_is_asked_once(patch: pytest.MonkeyPatch) -> None:
+    """A provider whose first probe has been answered is not asked again."""
+    honest = Prober.look
+
+    def look(self: Prober) -> None:
+        honest(self)
+        for asked in self._asked.values():
+            if asked.task is not None:
+                asked.due_us = sys.maxsize
+
+    patch.setattr(Prober, "look", look)
+
+
+PROBE_BUGS = (
+    "probes_end_no_time_out", "failed_probes_say_nothing", "failed_probes_count_as_calls", "a_probe_is_asked_once",
+)  # fmt: skip
 BUGS: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -504,5 +551,9 @@ BUGS: dict[str, Plant] = {
         nobody_is_told_of_its_loss,
         a_hedge_holds_nothing,
         the_house_owes_for_own_keys,
+        probes_end_no_time_out,
+        failed_probes_say_nothing,
+        failed_probes_count_as_calls,
+        a_probe_is_asked_once,
     )
 }

@@ -23,6 +23,7 @@ from tests.simulation.loop import ProcessLoop
 from tests.simulation.network import ListeningSocket
 
 if TYPE_CHECKING:
+    from tests.simulation.outages import Outage
     from tests.simulation.world import World
 
 CALL = re.compile(rb"call (\d+)\b")
@@ -114,6 +115,7 @@ class Upstream(Simulator):
         self._seen: dict[tuple[int, str], int] = {}
         self.loop = ProcessLoop(world.scheduler, world.network, vendor.name)
         self._connections: set[Connection] = set()
+        self.outage: Outage | None = None
         world.network.listen(self.loop, self._connection, ListeningSocket(f"{vendor.name}.test"))
 
     def _connection(self) -> Connection:
@@ -122,6 +124,8 @@ class Upstream(Simulator):
     async def serve(self, inbound: Inbound, connection: Connection) -> bool:
         assert self._config.bill is not None and self._bill is not None
         world = self._world
+        if inbound.method == "GET":
+            return await self._say_how_it_is(inbound, connection)
         found = CALL.search(inbound.body)
         call = int(found[1]) if found is not None else -1
         attempt = inbound.header(FARE_HEADER.encode()) or ""
@@ -143,6 +147,8 @@ class Upstream(Simulator):
             late = world.options.random(f"late {call} at {self.vendor.name}, {number}, {try_}")
             if world.rates["hedging"] and late.random() < 0.5:
                 orders.append(f"delay-first={late.choice((50, 300, 900))}ms")
+        if self.outage is not None:
+            orders = ["status=503" if self.outage.how == "errs" else "reset-before-headers"]
         text = "+".join(orders)
         world.ordered[attempt] = text
         world.log(f"{self.vendor.name} is asked {attempt} for call {call}: {text}")
@@ -155,6 +161,19 @@ class Upstream(Simulator):
         keep = await exchange.run()
         world.log(f"{self.vendor.name} ends {attempt}: {exchange.reason} {exchange.status}")
         return keep
+
+    async def _say_how_it_is(self, inbound: Inbound, connection: Connection) -> bool:
+        """A probe, which nobody bills."""
+        how = "well" if self.outage is None else self.outage.how
+        self._world.log(f"{self.vendor.name} is asked how it is: {how}")
+        if inbound.header(FARE_HEADER.encode()) is not None:
+            self._world.problem(f"{self.vendor.name}: a probe is somebody's attempt")
+        if how == "errs":
+            return await self._plain(connection, 503, b"{}")
+        if how == "refuses":
+            await connection.reset()
+            return False
+        return await super().serve(inbound, connection)
 
 
 class Recorded(Exchange):

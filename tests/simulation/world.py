@@ -25,13 +25,14 @@ from farebox.processes.worker import serve
 from farebox.simulator.plan import Plan
 from farebox.storage.database import Database, StoreError
 from farebox.vault.vault import Vault
-from tests.simulation import audit, market
+from tests.simulation import audit, market, outages
 from tests.simulation.callers import Caller, order, probe
 from tests.simulation.loop import ProcessLoop, Scheduler, Stuck
 from tests.simulation.market import DAY_US, EPOCH_US, Version
 from tests.simulation.mischief import mischief
 from tests.simulation.network import ListeningSocket, Network
 from tests.simulation.options import CLASSES, Options
+from tests.simulation.outages import HealthWatch
 from tests.simulation.places import CountedIds, Faults, ProcessDatabase, ProcessJournal, SeededRandom, VirtualClock
 from tests.simulation.shelf import shelf
 from tests.simulation.upstreams import VENDORS, Upstream
@@ -66,6 +67,9 @@ class Process:
         self.journal: ProcessJournal | None = None
         self.task: asyncio.Task[None] | None = None
         self.ending = False
+        self.ready_us = 0
+        """Since when it serves."""
+        self.watch = HealthWatch()
         delays = world.options.random(f"delays of {name}")
 
         def delay_us() -> int:
@@ -255,7 +259,9 @@ class World:
 
     def configure(self) -> Version:
         """Write the next version of the configuration."""
-        version = market.version(self.options.seed, len(self.versions), hedges="hedging" in self.options.classes)
+        classes = self.options.classes
+        hedges, probed = "hedging" in classes, "probes" in classes
+        version = market.version(self.options.seed, len(self.versions), hedges=hedges, probed=probed)
         self.versions.append(version)
         sync = self.options.random("sync").choice(("always", "interval", "os"))
         (self.folder / "farebox.toml").write_text(version.text(str(self.folder), sync))
@@ -288,6 +294,9 @@ class World:
 
         def ready(worker: Worker) -> None:
             process.worker = worker
+            process.ready_us = self.scheduler.now_us
+            if version.probed:
+                process.watch.over(worker.gateway.health)
             # Fibers go on in a fixed order; as tasks, calls meet in any.
             process.loop.look_after(worker.turn.fibers, as_tasks=bool((self.options.seed + slot) % 2))
             worker.gateway.metrics.crashed = lambda place, error: self._internal_error(process, place, error)  # type: ignore[method-assign]
@@ -474,6 +483,8 @@ class World:
             process.faults.heal()
         for path in self.network.hosts.values():
             path.fault = ""
+        for upstream in self.upstreams:
+            outages.end(self, upstream)
 
     def _at_rest(self) -> bool:
         """Every caller has an end, every provider has finished, nothing is in flight, everything is posted."""

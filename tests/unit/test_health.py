@@ -402,6 +402,31 @@ def test_probes_take_out_and_bring_back() -> None:
     assert health.view(lab, 8 * S).state == "ejected", "what the probe does not see, it does not end"
 
 
+def test_while_probes_fail_no_time_out_ends_and_no_call_tries_it() -> None:
+    health = Health(Rules(failures_in_a_row=1))
+    lab = offer()
+    for second in range(1, 300, 10):
+        health.probed(lab.places, "down", second * S)
+        health.tick(second * S)
+        assert not health.choose(lab, (second + 9) * S).free, second
+    assert health.choose(lab, (291 + 30) * S).free, "nobody asks any more: no longer than a first time out"
+    health.probed(lab.places, "down", 330 * S)
+    before = health.epoch
+    health.probed(lab.places, "up", 340 * S)
+    assert health.choose(lab, 340 * S).free and health.epoch > before, "one that succeeds ends it, however long it was to be"
+
+
+def test_a_call_that_tries_a_probed_offer_decides_by_itself() -> None:
+    health = Health(Rules(failures_in_a_row=1))
+    lab = offer()
+    health.started(lab.places[0], 0)
+    health.finished(lab.places[0], "failed", 0, S)
+    health.started(lab.places[0], 40 * S)
+    health.probed(lab.places, "up", 41 * S)
+    health.finished(lab.places[0], "ok", 40 * S, 42 * S)
+    assert health.choose(lab, 42 * S).free and health.view(lab, 42 * S).state == "healthy"
+
+
 def test_a_probe_that_is_refused_benches_the_key_once() -> None:
     health = Health()
     lab = offer()

@@ -69,6 +69,13 @@ class Circuit:
         self.open_until_us = now_us
         return True
 
+    def stays_out(self, now_us: int, rules: Rules) -> bool:
+        """Somebody has seen that it is still down: it stays out for as long as a first time out, since that may be seen again
+        before. Whether it was due already."""
+        due = now_us >= self.open_until_us
+        self.open_until_us = max(self.open_until_us, now_us + rules.ejection_us)
+        return due
+
     def forget_probe(self, started_us: int) -> None:
         """The probe ended without saying anything, such as a caller who left: the next call is the probe."""
         if self.probe_us and started_us >= self.probe_us:

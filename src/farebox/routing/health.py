@@ -240,15 +240,18 @@ class Health:
     def probed(self, places: Sequence[Place], outcome: ProbeOutcome, now_us: int) -> None:
         """A probe of a key is over; `places` is all that is behind it.
 
-        Failures count like those of calls. An end of failures makes what is out due at once: the next call tries it. A probe that
-        has seen nothing of a failure, since only calls fail, does not shorten the time out for it.
+        Failures count like those of calls, and keep out what is out: no call need try it. An end of failures makes what is out
+        due at once: the next call tries it. A probe that has seen nothing of a failure, since only calls fail, does not shorten
+        the time out for it.
         """
         records = [self._places.get(place) or self._remember(place) for place in places]
         key = records[0].key
         for record in records:
             if outcome == "down":
-                if record.circuit.failed(now_us, now_us, self.rules):
-                    self._changed(places[0], record.circuit.open_until_us)
+                circuit = record.circuit
+                out = not circuit.closed and not circuit.probe_us
+                if circuit.stays_out(now_us, self.rules) if out else circuit.failed(now_us, now_us, self.rules):
+                    self._changed(places[0], circuit.open_until_us)
             elif outcome == "up" and key.down and record.circuit.due(now_us):
                 self._changed(places[0], 0)
         if outcome == "key_refused" and now_us >= key.bench_until_us:
