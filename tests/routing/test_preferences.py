@@ -58,6 +58,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"models": ["a", 1]}, "models[1]"),
     ({"models": [""]}, "models[0]"),
     ({"models": ["m"] * 7}, "models"),
+    ({"provider": {"preferred_min_throughput": 10**400}}, "provider.preferred_min_throughput"),
+    ({"provider": {"preferred_max_latency": {"p90": 10**400}}}, "provider.preferred_max_latency.p90"),
     ({"models": ["a"], "fallbacks": ["b"]}, "fallbacks"),
     ({"fallbacks": [{"model": "x"}]}, "fallbacks[0]"),
     ({"route": "cheapest"}, "route"),

@@ -467,3 +467,35 @@ def test_a_policy_of_the_key_holds_whatever_the_request_wants() -> None:
     with pytest.raises(FareboxError) as caught:
         planned(made, call(), policy="gone")
     assert caught.value.status == 403, "a policy that is gone may have been a promise"
+
+
+def test_a_policy_that_names_who_may_answer_is_not_widened_by_a_requests_order() -> None:
+    """`order` with `allow_fallbacks = false` leaves everybody else out: it is no mere wish."""
+    listed = Preferences(order=(ProviderRef("a"), ProviderRef("b")), allow_fallbacks=False)
+    strict = Policy("strict", models=("v/m",), preferences=listed)
+    made = router(model("v/m", offer("a"), offer("b"), offer("c")), policies=(strict,))
+    for asked, more in ((call, {"policy": "strict"}), (lambda **fields: call("policy/strict", **fields), {})):
+        assert names(planned(made, asked(), **more)) == ["a", "b"]
+        assert names(planned(made, asked(provider={"order": ["c", "b", "a"]}), **more)) == ["b", "a"]
+        assert names(planned(made, asked(provider={"sort": "price"}), **more)) == ["a", "b"]
+        assert names(planned(made, asked(provider={"order": ["b"], "allow_fallbacks": False}), **more)) == ["b"]
+        with pytest.raises(FareboxError) as caught:
+            planned(made, asked(provider={"order": ["c"], "allow_fallbacks": False}), **more)
+        assert caught.value.status == 400
+
+
+def test_no_model_that_a_caller_names_is_passed_over_in_silence() -> None:
+    pair = Policy("pair", models=("v/m", "v/gone", "v/n"))
+    made = router(*(model(f"v/{name}", offer("a")) for name in "mnopqrs"), policies=(pair,))
+    found = planned(made, call("policy/pair", models=["v/o"]))
+    assert [one.target.model.slug for one in found.candidates] == ["v/m", "v/n", "v/o"]
+    for asked in (
+        call("policy/pair", models=["v/gone"]),
+        call("policy/pair", fallbacks=["v/o", "v/absent"]),
+        call("policy/pair", models=["v/o", "v/p", "v/q", "v/r"]),
+        call("v/m", models=["v/n", "v/o", "v/p", "v/q", "v/r", "v/s"]),
+    ):
+        with pytest.raises(FareboxError) as caught:
+            planned(made, asked)
+        assert caught.value.param == "models", caught.value
+    assert len(planned(made, call("v/m", models=["v/m", "v/n", "v/o", "v/p", "v/q", "v/r"])).candidates) == 6

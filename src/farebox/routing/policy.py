@@ -321,6 +321,10 @@ def combined(request: Preferences, policy: Policy) -> Preferences:
         return ours
     own_order = bool(request.order or request.sort is not None)
     first = request if own_order else ours
+    only, others_too = ours.only, ours.allow_fallbacks
+    if own_order and ours.order and not others_too:
+        # Nobody but those of its list: that is a filter, in whatever order the request wants them.
+        only, others_too = _narrowed(ours.order, only, policy.name), True
     return Preferences(
         fallbacks=request.fallbacks or ours.fallbacks,
         order=first.order,
@@ -328,9 +332,9 @@ def combined(request: Preferences, policy: Policy) -> Preferences:
         across_models=first.across_models,
         tier=first.tier,
         weights=() if own_order else ours.weights or request.weights,
-        only=_narrowed(request.only, ours.only, policy.name),
+        only=_narrowed(request.only, only, policy.name),
         ignore=tuple(dict.fromkeys((*request.ignore, *ours.ignore))),
-        allow_fallbacks=request.allow_fallbacks and ours.allow_fallbacks,
+        allow_fallbacks=request.allow_fallbacks and others_too,
         require_parameters=request.require_parameters or ours.require_parameters,
         no_training=request.no_training or ours.no_training,
         zdr=request.zdr or ours.zdr,

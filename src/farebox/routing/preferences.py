@@ -29,6 +29,8 @@ NAMES_MAX = 32
 NAME_CHARS_MAX = 256
 REMEMBERED_MAX = 1024
 REMEMBERED_BYTES_MAX = 4096
+MEASURE_MAX = 10**9
+"""Of a latency or a throughput that is preferred."""
 PICO_PER_USD_PER_MILLION = 10**6
 PICO_PER_USD = 10**12
 SUFFIXES: dict[str, tuple["SortKey", str]] = {"floor": ("price", "flex"), "nitro": ("throughput", "priority")}
@@ -314,16 +316,16 @@ def _percentiles(value: Any, path: str) -> Percentiles | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        return Percentiles(p50=_positive(value, path, "a positive number, or an object of percentiles"))
+        return Percentiles(p50=_positive(value, path, ", or an object of percentiles"))
     given = reading.obj(value, path)
     check_names(given, PERCENTILES, path)
-    found = {name: _positive(item, f"{path}.{name}", "a positive number") for name, item in given.items() if item is not None}
+    found = {name: _positive(item, f"{path}.{name}") for name, item in given.items() if item is not None}
     return Percentiles(**found) if found else None
 
 
-def _positive(value: Any, path: str, expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise reading.wrong(path, value, expected)
+def _positive(value: Any, path: str, otherwise: str = "") -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MEASURE_MAX:
+        raise reading.wrong(path, value, f"a positive number, at most {MEASURE_MAX}{otherwise}")
     return float(value)
 
 

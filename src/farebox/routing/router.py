@@ -19,6 +19,7 @@ from farebox.billing.markup import NO_MARKUP, MarkupPlan, Terms
 from farebox.billing.pricing import Quote, outlay_nano, worst_case_nano
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
+from farebox.errors import invalid
 from farebox.money import BASIS_POINTS, PICO_PER_NANO
 from farebox.ports import Random
 from farebox.routing import filters, fitness, sticky
@@ -30,7 +31,7 @@ from farebox.routing.measured import Measured
 from farebox.routing.own_keys import OwnKey, OwnTargets
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
-from farebox.routing.preferences import NONE, Preferences, Reader, session_of, split_suffix
+from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
 from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
@@ -174,9 +175,13 @@ class Router:
             if called.escalation is not None:
                 names = (*names, *called.escalation.to)
         both = combined(combined(wanted, called), own)
-        chain = resolve_chain(
-            self.catalog, tuple(dict.fromkeys((*names, *both.fallbacks))), lenient=called is not NO_POLICY
-        )
+        names = tuple(dict.fromkeys((*names, *both.fallbacks)))
+        asked = frozenset(wanted.fallbacks)
+        if not asked.isdisjoint(names[MODELS_MAX:]):
+            first = f"those of `{call.model}`" if called is not NO_POLICY else "`model`"
+            raise invalid(f"`models` makes {len(names)} models with {first}; at most {MODELS_MAX} are tried", param="models")
+        # A policy may name what cannot be called everywhere; what the caller names is meant.
+        chain = resolve_chain(self.catalog, names, () if called is NO_POLICY else frozenset(names) - asked)
         if allowance is not None:
             # A model that the call names itself is refused in so many words; those it would fall back to are left out.
             if called is NO_POLICY and not allowance.allows_model(chain[0][2].slug):

@@ -4,7 +4,7 @@ A `Standing` belongs to a chain of models on one wire under certain preferences.
 of the offers' health, and, where the order comes from measurements or from prices that change by the hour, for a few seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -135,8 +135,8 @@ class Meaning(msgspec.Struct, frozen=True):
     offers: frozenset[str]
 
 
-def resolve_chain(catalog: Catalog, names: Sequence[str], lenient: bool) -> list[tuple[str, str, Meaning]]:
-    """Names → (name, suffix, model and offers), without repeats. `lenient`: one that cannot be called is passed over."""
+def resolve_chain(catalog: Catalog, names: Sequence[str], lenient: Collection[str] = ()) -> list[tuple[str, str, Meaning]]:
+    """Names → (name, suffix, model and offers), without repeats. One of the `lenient` that cannot be called is passed over."""
     found: list[tuple[str, str, Meaning]] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     refused: FareboxError | None = None
@@ -147,7 +147,7 @@ def resolve_chain(catalog: Catalog, names: Sequence[str], lenient: bool) -> list
         except FareboxError as error:
             if index:
                 error.param = "models"
-            if not lenient:
+            if name not in lenient:
                 raise
             refused = refused or error
             continue
