@@ -15,6 +15,7 @@ run: .venv/run.stamp
 	@$(BIN)/farebox run --data $(DATA)
 
 test: .venv/test.stamp lint
+	$(BIN)/python -m compileall -q src
 	$(PYTEST)
 
 test-full: .venv/test.stamp lint

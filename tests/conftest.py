@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ import psycopg
 import pytest
 
 from farebox.storage import migrate
+
+# A run starts some thousand processes. None of them, and none of the run's own, compiles everything again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 FreshDatabase = Callable[[], str]
 
