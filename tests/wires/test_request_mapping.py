@@ -274,9 +274,16 @@ def test_the_gateways_own_fields_are_neither_forwarded_nor_refused() -> None:
 def test_a_prefill_is_refused_where_the_model_refuses_it() -> None:
     talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "{"}]
     assert written(messages, from_chat(messages=talk))[1] == []
-    assert written(messages, from_chat(messages=talk), traits=ModelTraits(prefill=False))[1] == [
-        "messages[1] (assistant message last)"
-    ]
+    body, refused = written(messages, from_chat(messages=talk), traits=ModelTraits(prefill=False))
+    assert refused == ["messages[1] (assistant message last)"]
+    assert [turn["role"] for turn in body["messages"]] == ["user"]  # left out, for who lets the unsupported be dropped
+
+
+def test_a_first_turn_of_the_assistant_is_refused_and_left_out() -> None:
+    talk = [{"role": "assistant", "content": "hello"}, {"role": "user", "content": "x"}]
+    body, refused = written(messages, from_chat(messages=talk))
+    assert refused == ["messages[0] (assistant message first)"]
+    assert [turn["role"] for turn in body["messages"]] == ["user"]
 
 
 def test_the_held_cap_replaces_the_clients() -> None:

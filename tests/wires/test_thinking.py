@@ -220,6 +220,57 @@ def test_thinking_that_claude_cannot_do_is_refused_by_name(body: Any, traits: An
     assert claude_of(asked_on_chat(**body), **traits)[1] == names
 
 
+THINKS: dict[str, Any] = {"reasoning_effort": "high", "tools": [{"type": "function", "function": {"name": "look"}}]}
+LOOP: list[dict[str, Any]] = [
+    {"role": "user", "content": "go"},
+    {"role": "assistant", "tool_calls": [{"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "toolu_1", "content": "seen"},
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "traits", "names"),
+    [
+        ({"temperature": 0.5}, {}, ["temperature"]),
+        ({"temperature": 1, "top_p": 0.95}, {}, []),
+        ({"top_k": 4, "top_p": 0.9}, {"thinking": "budget"}, ["top_p", "top_k"]),
+        ({"tool_choice": "required", "parallel_tool_calls": False}, {"thinking": "budget"}, ["tool_choice"]),
+        ({"tool_choice": {"type": "function", "function": {"name": "look"}}}, {"thinking": "budget"}, ["tool_choice"]),
+        ({"tool_choice": "none"}, {"thinking": "budget"}, []),
+        ({"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "It"}]}, {},
+         ["messages[1] (assistant message last)"]),
+        ({"messages": LOOP}, {}, []),
+        ({"messages": LOOP}, {"thinking": "budget"}, ["reasoning_effort"]),
+        ({"messages": [*LOOP, {"role": "assistant", "content": "done"}, {"role": "user", "content": "more"}]},
+         {"thinking": "budget"}, []),
+    ],
+)  # fmt: skip
+def test_what_claude_does_not_take_while_it_thinks_is_refused_by_name_and_left_out(
+    body: Any, traits: Any, names: list[str]
+) -> None:
+    found, refused = claude_of(asked_on_chat(**THINKS | body), **traits)
+    assert refused == names
+    for name in names:
+        match name:
+            case "tool_choice":
+                parallel = {"disable_parallel_tool_use": True} if "parallel_tool_calls" in body else {}
+                assert found["tool_choice"] == {"type": "auto"} | parallel
+            case "reasoning_effort":
+                assert "thinking" not in found
+            case "messages[1] (assistant message last)":
+                assert [turn["role"] for turn in found["messages"]] == ["user"]
+            case _:
+                assert name not in found
+    off, refused = claude_of(asked_on_chat(**THINKS | body | {"reasoning_effort": "none"}), **traits)
+    assert refused == []
+    assert off["thinking"] == {"type": "disabled"}
+
+
+def test_a_messages_client_says_itself_what_goes_with_its_thinking() -> None:
+    asked = asked_on_messages(thinking={"type": "enabled", "budget_tokens": 2000}, temperature=0.5)
+    assert claude_of(asked, thinking="budget")[1] == []
+
+
 BUDGET = {"thinking": {"type": "enabled", "budget_tokens": 8000}}
 
 

@@ -81,8 +81,10 @@ class MessagesWriter(Target):
             self.refuse("messages (no user message)")
         elif turns[0]["role"] == "assistant" and not self.same_wire:
             self.refuse(f"{self.conversation.messages[0].path} (assistant message first)")
+            turns.pop(0)
         if turns and turns[-1]["role"] == "assistant" and not self.traits.prefill:
             self.refuse(f"{self.conversation.messages[-1].path} (assistant message last)")
+            turns.pop()
 
     def _block(self, part: Part) -> Any:
         match part:

@@ -17,6 +17,7 @@ from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import Conversation, CustomTool, FunctionTool, ModelTraits, Opaque, Tool
 
 TEMPERATURE_MAX = 1
+TOP_P_THINKING_MIN = 0.95
 EMPTY_SCHEMA = b'{"type":"object","properties":{}}'
 
 
@@ -191,6 +192,7 @@ class _Settings(Target):
                 self.refuse(field)
             else:
                 body["thinking"] = {"type": "enabled", "budget_tokens": budget_tokens}
+                self._while_thinking(body)
         else:
             # This wire's lowest effort is `low`.
             wanted = "low" if effort == "minimal" else effort
@@ -201,6 +203,35 @@ class _Settings(Target):
             body["thinking"] = {"type": "adaptive"}
             if accepted is not None:
                 body.setdefault("output_config", {})["effort"] = accepted
+            self._while_thinking(body)
+
+    def _while_thinking(self, body: dict[str, Any]) -> None:
+        """What Claude does not take while it thinks (https://platform.claude.com/docs/en/build-with-claude/extended-thinking)."""
+        if body.get("temperature", 1) != 1:
+            self._leave_out(body, "temperature")
+        if body.get("top_p", 1) < TOP_P_THINKING_MIN:
+            self._leave_out(body, "top_p")
+        if "top_k" in body:
+            self._leave_out(body, "top_k")
+        turns = body["messages"]
+        if turns and turns[-1]["role"] == "assistant":
+            self.refuse(f"{self.conversation.messages[-1].path} (assistant message last)")
+            turns.pop()
+        if body["thinking"]["type"] == "adaptive":
+            return
+        choice = body.get("tool_choice", {})
+        if choice.get("type") in ("any", "tool"):
+            self.refuse("tool_choice")
+            parallel = choice.get("disable_parallel_tool_use")
+            body["tool_choice"] = {"type": "auto"} | ({} if parallel is None else {"disable_parallel_tool_use": parallel})
+        if _lost_thinking(turns):
+            # Most clients of other wires do not send thinking back; the turn it began can only go on without.
+            self.refuse(self.reasoning_field())
+            del body["thinking"]
+
+    def _leave_out(self, body: dict[str, Any], name: str) -> None:
+        self.refuse(name)
+        del body[name]
 
     def extras(self, body: dict[str, Any]) -> None:
         for name, raw in self.conversation.extra.items():
@@ -214,6 +245,13 @@ class _Settings(Target):
                     body[name] = raw
             elif name not in complaints.CACHE_HINTS and not _idle(name, raw):
                 self.refuse(name)
+
+
+def _lost_thinking(turns: list[dict[str, Any]]) -> bool:
+    """Whether the turns end with results of tools, and the turn that called them does not begin with its thinking."""
+    if len(turns) < 2 or turns[-1]["content"][0].get("type") != "tool_result":
+        return False
+    return turns[-2]["content"][0].get("type") not in ("thinking", "redacted_thinking")
 
 
 def _idle(name: str, raw: msgspec.Raw) -> bool:
