@@ -136,6 +136,10 @@ class Flight(msgspec.Struct, eq=False):
                     return
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
+                    if self.exchange.answer.gone:
+                        # Who has left meanwhile is to pay for no further attempt.
+                        self._give_up(failure.error)
+                        return
                 index = following.candidate
                 self.trying = self._next_try(index)
                 failure = await self.trying.run()
@@ -311,7 +315,7 @@ class Flight(msgspec.Struct, eq=False):
         settlement = self.settlement
         return msgspec.json.encode(
             {
-                "plan": self.gateway.explained(self.call, self.plan),
+                "plan": self.gateway.explained(self.call, self.plan, self.demand),
                 "hedge": None if self.lane is None else self.lane.told(),
                 "attempts": [explain.attempted(one) for one in settlement.attempts],
                 "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],

@@ -21,7 +21,7 @@ from farebox.routing.health import Health
 from farebox.routing.hedging import Outlook, Waste
 from farebox.routing.lessons import OUTRUN, lesson
 from farebox.routing.market import Market
-from farebox.routing.patience import NO_DEMAND, Demand, Patience, before, shorter
+from farebox.routing.patience import Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
@@ -151,16 +151,21 @@ class Gateway:
         return timeouts, int(first_token_s * 1_000_000)
 
     def retry_policy_for(self, plan: Plan, demand: Demand) -> retry.Policy:
-        """The configured one, with the caller's own number of tries, if any."""
-        asked = demand.attempts_max if plan.attempts_max is None else plan.attempts_max
-        if asked is None:
+        """The configured one, with the caller's own number of tries, if any: within its policy's, and one for each model."""
+        asked, planned = demand.attempts_max, plan.attempts_max
+        if asked is not None:
+            models = len({candidate.target.model.slug for candidate in plan.candidates})
+            asked = max(asked if planned is None else min(asked, planned), models)
+        elif planned is None:
             return self.retry_policy
+        else:
+            asked = planned
         return msgspec.structs.replace(self.retry_policy, attempts_max=asked)
 
-    def explained(self, call: Call, plan: Plan) -> dict[str, Any]:
+    def explained(self, call: Call, plan: Plan, demand: Demand) -> dict[str, Any]:
         """The plan as its owner may read it."""
         now_us = self.clock.monotonic_us()
-        tried = self.retry_policy.attempts_max
+        tried = self.retry_policy_for(plan, demand).attempts_max
         standing = plan.standing
         return explain.explained(
             call,
@@ -168,10 +173,10 @@ class Gateway:
             lambda target: self.health.view(target, now_us),
             tried=tried,
             decision=self.router.policies.decision(call.model),
-            hedge=None if standing is None or standing.hedge is None else self.outlook(call, plan),
+            hedge=None if standing is None or standing.hedge is None else self.outlook(call, plan, demand),
         )
 
-    def outlook(self, call: Call, plan: Plan, demand: Demand = NO_DEMAND) -> Outlook:
+    def outlook(self, call: Call, plan: Plan, demand: Demand) -> Outlook:
         """Whether, when and where a second attempt would be made beside a slow first one."""
         assert plan.standing is not None and plan.standing.hedge is not None, "it is asked of policies that hedge"
         now_us = self.clock.monotonic_us()

@@ -1,5 +1,7 @@
 """Attempts over real sockets: who is asked, how often, how long it takes, what it costs. A story per rule."""
 
+import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +26,8 @@ MODELS = {
     "a/too-long": (("flaky", "sim+context-length"), ("lab", "sim+context-length+tokens=9")),
     "a/large": (("large", "sim+tokens=5"),),
     "a/limited": (("flaky", "sim+tokens=5+status=429+retry-after-ms=300+times=1"),),
+    "a/limited-plain": (("flaky", "sim+tokens=5+status=429+retry-after-ms=700+times=1"),),
+    "a/limited-stream": (("flaky", "sim+tokens=6+status=429+retry-after-ms=700+times=1"),),
     "a/limited-elsewhere": (("flaky", "sim+status=429+retry-after=15"), ("lab", "sim+tokens=5")),
     "a/limited-past-the-deadline": (("flaky", "sim+status=429+retry-after=15"),),
     "brief/thinks": (("patient", "sim+tokens=5+delay-headers=30s"), ("lab", "sim+tokens=5")),
@@ -44,6 +48,7 @@ def configuration(origin: str) -> str:
     text += f"headers_s = {FIRST_TOKEN_S}\n"
     text += f'[[attempts.models]]\nmodels = ["brief/*"]\ntotal_s = {FIRST_TOKEN_S}\n'
     text += '[routing]\npolicy = "cheapest"\n[policies.cheapest]\nsort = "price"\n'
+    text += '[policies.stubborn]\nmodels = ["a/lasting-503"]\nattempts_max = 2\n'
     for slug, offers in MODELS.items():
         made = [offer(name, id, **price) for (name, id), price in zip(offers, PRICES, strict=False)]
         text += model(slug, *made, context=64_000 if slug == "a/large" else 8_000)
@@ -184,6 +189,38 @@ def test_the_caller_says_how_often_it_wants_to_be_tried_for(world: World) -> Non
     for header in ("x-farebox-max-retries", "x-litellm-num-retries"):
         reply, _ = world.ask("a/lasting-503", {header: "1"})
         assert (reply.status, world.asked) == (503, 2)
+
+
+def test_the_callers_number_of_tries_is_within_its_policys_and_leaves_each_model_one(world: World) -> None:
+    """By header as by body; what another model answers is no retry."""
+    for header, field in (({"x-farebox-max-retries": "0"}, {}), ({}, {"num_retries": 0})):
+        reply, _ = world.ask("policy/stubborn", header, **field)
+        assert (reply.status, world.asked) == (503, 1)
+        reply, _ = world.ask("a/lasting-503", header, models=["a/lasting-503", "a/fine"], **field)
+        assert (reply.status, world.asked) == (200, 2)
+    for header, field in (({"x-farebox-max-retries": "5"}, {}), ({}, {"num_retries": 5})):
+        reply, _ = world.ask("policy/stubborn", header, **field)
+        assert (reply.status, world.asked) == (503, 2)
+        asked = {**body_for("chat", "policy/stubborn", stream=False), **field}
+        assert world.box.post("/v1/route/explain", asked, headers=header).json()["attempts_max"] == 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "stream"])
+def test_nobody_is_asked_for_a_caller_who_left_while_the_next_try_was_waited_for(world: World, kind: str) -> None:
+    """It was asked, and read to its end, and the caller was charged for an answer that nobody was there for."""
+    world.simulator.reset()
+    url = f"sqlite:///{world.box.folder / 'farebox.db'}"
+    slug = f"a/limited-{kind}"
+    ((_, id),) = MODELS[slug]
+    body = json.dumps(body_for("chat", slug, stream=kind == "stream", max_tokens=20)).encode()
+    with socket.create_connection(("127.0.0.1", world.box.port)) as client:
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer "
+            b"%b\r\ncontent-length: %d\r\n\r\n%b" % (world.box.key.encode(), len(body), body)
+        )
+        wait_until(lambda: world.asked, "the provider was asked")
+    mine = wait_until(lambda: [row for row in read_books(url).rows if row.words["upstream_id"] == id], "the call is posted")
+    assert [(row.outcome, row.charge) for row in mine] == [("http_error", 0)] and world.asked == 1
 
 
 def test_the_callers_own_mistake_is_told_in_the_providers_words(world: World) -> None:

@@ -105,7 +105,7 @@ def _explained(loaded: Loaded, call: Call, policy: str, markup: str) -> dict[str
         markup=market.markups.get(markup) if markup else None,
         everything=True,
     )
-    tried = loaded.config.attempts.attempts_max
+    tried = loaded.config.attempts.attempts_max if found.attempts_max is None else found.attempts_max
     decision = router.policies.decision(call.model)
     return explaining.explained(call, found, lambda target: health.view(target, now_us), tried=tried, decision=decision)
 

@@ -21,7 +21,7 @@ async def explain(gateway: Gateway, exchange: Exchange) -> None:
         sorter = gateway.sorter
         sorted_as = await sorter.assess(call) if sorter is not None and call.model in sorter.examples else None
         found = pipeline.route(gateway, exchange, principal, call, now_us, everything=True, sorted_as=sorted_as)
-        body = msgspec.json.encode(gateway.explained(call, found))
+        body = msgspec.json.encode(gateway.explained(call, found, exchange.wishes.demand))
         exchange.answer.whole(200, _JSON + exchange.base, body)
     finally:
         metering.leave(gateway, slot)

@@ -42,7 +42,7 @@ def explained(
         "output_tokens_max": call.output_cap,
         "needs": sorted(call.needs),
         "hold_usd": format_amount(found.hold_nano),
-        "attempts_max": tried if found.attempts_max is None else found.attempts_max,
+        "attempts_max": tried,
         "offers": kept,
         "excluded": [_excluded(item) for item in found.left_out],
     }
