@@ -53,7 +53,20 @@ def test_among_several_providers_with_own_keys_the_order_decides() -> None:
 def test_what_a_preference_rules_out_no_own_key_brings_back() -> None:
     assert names(planned(market(), call(provider={"ignore": ["a"]}), own_keys=(A1,))) == ["b", "c"]
     assert refs(planned(market(), call(provider={"only": ["a"]}), own_keys=(A1,))) == ["byok:one", "a#1"]
-    assert refs(planned(market(), call(provider={"allow_fallbacks": False}), own_keys=(A1,))) == ["byok:one"]
+
+
+@pytest.mark.parametrize("more", [{}, {"max_price": {"completion": "100"}}])
+def test_without_fallbacks_every_key_of_the_first_provider_is_tried_and_no_other_provider(more: dict[str, Any]) -> None:
+    alone = {"allow_fallbacks": False, **more}
+    assert refs(planned(market(), call(provider=alone), own_keys=(A1, A2))) == ["byok:one", "byok:two", "a#1"]
+    always = msgspec.structs.replace(A1, always_use=True)
+    assert refs(planned(market(), call(provider=alone), own_keys=(always, A2))) == ["byok:one", "byok:two"]
+    for keys in ((A1, C1), (C1, A1)):
+        found = planned(market(), call(provider=alone), own_keys=keys)
+        assert len(found.candidates) == 2 and len(set(names(found))) == 1, "its own key, and the house's"
+    assert len(planned(market(), call(provider=alone)).candidates) == 1
+    within = {"allow_fallbacks": False, "max_price": {"completion": "8.5"}}
+    assert refs(planned(market(), call(provider=within), own_keys=(A1,))) == ["byok:one"], "the house's price is above it"
 
 
 def test_a_key_that_is_always_used_leaves_the_house_out_at_its_provider() -> None:

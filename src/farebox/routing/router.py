@@ -237,14 +237,17 @@ class Router:
             entries = _ordered(call, group, estimate, now_us, draw, random, excluded)
             # Every later model keeps one try.
             keep = max(room - (len(groups) - 1 - index), 1)
-            if group.limit is not None:
-                keep = min(keep, group.limit)
-            elif everything:
+            if everything and not group.first_offer_only:
                 keep = len(entries)
             if standing.simple:
+                if group.first_offer_only and entries:
+                    entries = _of_offer(entries, entries[0])
                 picked = _candidates(call, entries[:keep], estimate, now_us)
             else:
-                picked = _checked(call, entries, keep, estimate, now_us, standing, expresses, excluded)
+                picked = _checked(
+                    call, entries, keep, estimate, now_us, standing, expresses, excluded,
+                    first_offer_only=group.first_offer_only,
+                )  # fmt: skip
             candidates += picked
             room -= len(picked)
             models += bool(picked)
@@ -453,6 +456,8 @@ def _checked(
     standing: Standing,
     expresses: Expresses | None,
     excluded: list[Exclusion],
+    *,
+    first_offer_only: bool,
 ) -> list[Candidate]:
     """The first `keep` candidates that also pass what can only be checked with the call's own bounds and parameters."""
     wanted, allowance = standing.wanted, standing.allowance
@@ -460,6 +465,8 @@ def _checked(
     for entry in entries:
         if len(picked) >= keep:
             break
+        if first_offer_only and picked and entry.target.offer is not picked[0].target.offer:
+            continue
         candidate = _candidates(call, (entry,), estimate, now_us)[0]
         problem = None
         if wanted.price_max is not None:
@@ -475,6 +482,11 @@ def _checked(
             offer = entry.target.offer
             excluded.append(Exclusion(entry.target.model.slug, offer.provider, offer.id, *problem))
     return picked
+
+
+def _of_offer(entries: Sequence[Entry], one: Entry) -> list[Entry]:
+    """Those of one offer: a customer's keys at its provider, and the house's."""
+    return [entry for entry in entries if entry.target.offer is one.target.offer]
 
 
 def _misses(call: Call, candidate: Candidate, expresses: Expresses | None) -> tuple[str, str] | None:

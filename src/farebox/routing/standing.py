@@ -93,8 +93,8 @@ class Group(msgspec.Struct, frozen=True, eq=False):
     """The smallest limits among the entries, so that most calls need no closer look."""
     explore: bool
     """It is sorted by a measurement that some of its entries do not have."""
-    limit: int | None
-    """The most entries that may be used: 1 without fallbacks."""
+    first_offer_only: bool
+    """Without fallbacks: with whichever keys, but nowhere else."""
 
 
 class Standing(msgspec.Struct, frozen=True, eq=False):
@@ -452,5 +452,5 @@ def _group(entries: list[Entry], wanted: Preferences) -> Group:
         output_min=min(offer.max_output_tokens for offer in offers),
         input_min=min(fitness.input_limit(offer) for offer in offers),
         explore=any(entry.unmeasured for entry in entries),
-        limit=1 if not wanted.allow_fallbacks and not wanted.order else None,
+        first_offer_only=not wanted.allow_fallbacks and not wanted.order,
     )
