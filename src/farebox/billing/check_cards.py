@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from farebox.billing.check_journal import Problem
+from farebox.billing.problem import Problem
 
 
 def _rows(connection: Connection, sql: str) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing.check_journal import Problem
+from farebox.billing.problem import Problem
 
 _EPOCH = date(1970, 1, 1)
 _US_PER_DAY = 86_400_000_000

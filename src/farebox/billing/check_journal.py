@@ -3,12 +3,12 @@
 from collections import defaultdict
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import select
 
 from farebox.billing import recovery
 from farebox.billing.journal import JournalError, Position, read_all
 from farebox.billing.journal import read as read_from
+from farebox.billing.problem import Problem
 from farebox.billing.records import Dispatch, Hold, Progress, Settle
 from farebox.storage.database import Database
 from farebox.storage.tables import allotments, journal_positions, usage
@@ -17,16 +17,6 @@ RECORDS_AT_ONCE = 10_000
 LOOKUP_MAX = 500
 LOOKS = 3
 """A system at work changes between reading its journals and its database: a violation counts when it stays."""
-
-
-class Problem(msgspec.Struct, frozen=True, order=True):
-    """One broken invariant."""
-
-    invariant: str
-    """`I1` … `I10`."""
-    subject: str
-    """The row, scope, hold or account that it is about."""
-    sentence: str
 
 
 def _slots(journal_root: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-from farebox.billing.check_journal import Problem
+from farebox.billing.problem import Problem
 
 
 def findings_are_transfers(connection: Connection) -> list[Problem]:

@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from farebox.billing import receipts, seal_runs
-from farebox.billing.check_journal import Problem
 from farebox.billing.periods import format_day
+from farebox.billing.problem import Problem
 from farebox.billing.receipts import FORMAT, START, Place
 from farebox.billing.seal_runs import Key, Run
 from farebox.storage.queries import UsageRow

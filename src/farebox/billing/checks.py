@@ -19,12 +19,13 @@ from farebox.billing import transfers as entries
 from farebox.billing.carrying import Revised
 from farebox.billing.check_cards import bills_are_payments, payments_are_credit, reversals_are_transfers
 from farebox.billing.check_invoices import invoices_are_usage
-from farebox.billing.check_journal import Problem, held_is_allotted, nothing_reopens
+from farebox.billing.check_journal import held_is_allotted, nothing_reopens
 from farebox.billing.check_reconciliations import findings_are_transfers
 from farebox.billing.check_seals import receipts_are_rows
 from farebox.billing.codes import uses_are_redemptions
 from farebox.billing.hours import hours_are_transfers
 from farebox.billing.own_key_usage import own_keys_are_usage
+from farebox.billing.problem import Problem
 from farebox.billing.records import Settle
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, func, insert, select, text, update
 
-from farebox.billing.check_journal import Problem
 from farebox.billing.customers import NAME_MAX, CommandRefused, lock_account
 from farebox.billing.ledger import COMMAND_AMOUNT_NANO_MAX, Grant, give_credit
+from farebox.billing.problem import Problem
 from farebox.billing.scopes import bump_version
 from farebox.ports import Ids
 from farebox.storage.database import Database

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
-from farebox.billing.check_journal import Problem
+from farebox.billing.problem import Problem
 from farebox.storage.database import Database
 
 US_PER_HOUR = 3_600_000_000

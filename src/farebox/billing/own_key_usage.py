@@ -11,8 +11,8 @@ from itertools import groupby, zip_longest
 from sqlalchemy import Connection, select
 
 from farebox.billing import evidence, own_keys
-from farebox.billing.check_journal import Problem
 from farebox.billing.own_keys import MARK, provider_nano
+from farebox.billing.problem import Problem
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow
 from farebox.storage.tables import own_key_usage, usage
