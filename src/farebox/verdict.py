@@ -13,6 +13,7 @@
 | silent until a time-out | 504 | no | this offer |
 """
 
+from math import ceil
 from typing import Literal
 
 import msgspec
@@ -80,7 +81,7 @@ def told(found: UpstreamError, candidate: Candidate) -> FareboxError:
         rule.kind,
         message or f"{name} answered with status {found.status}",
         param=None if ours else found.param,
-        retry_after_s=None if found.retry_after_s is None else max(1, round(found.retry_after_s)),
+        retry_after_s=None if found.retry_after_s is None else max(1, ceil(found.retry_after_s)),
         should_retry=None if rule.kind is Kind.UPSTREAM_RATE_LIMIT else False,
         details={
             "provider": candidate.target.provider.name,

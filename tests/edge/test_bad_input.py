@@ -196,6 +196,20 @@ def test_no_key_a_revoked_key_and_no_money(lab: Lab, path: str) -> None:
 def test_the_wrong_method(lab: Lab, path: str) -> None:
     reply = lab.box.get(path)
     assert reply.status == 405 and "takes POST, not GET" in message_of(path, error_of(path, reply))
+    assert reply.headers["allow"] == "POST"
+    assert lab.box.post("/v1/models", b"{}").headers["allow"] == "GET"
+
+
+def test_a_page_of_another_origin_may_send_its_key_and_read_what_is_said_in_headers(lab: Lab) -> None:
+    with socket.create_connection(("127.0.0.1", lab.box.port)) as client:
+        client.sendall(b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        told = b"".join(iter(lambda: client.recv(4096), b""))
+    assert told.startswith(b"HTTP/1.1 204 ")
+    assert b"\r\naccess-control-allow-headers: authorization, *\r\n" in told
+    for path in (CHAT, MESSAGES):
+        found = lab.box.post(path, body(GOOD[path])).headers
+        assert found["access-control-allow-origin"] == found["access-control-expose-headers"] == "*"
+        assert "x-farebox-cost-usd" in found
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])

@@ -48,6 +48,12 @@ def test_a_refused_own_key_bars_itself_alone(kind: Any) -> None:
     assert told(UpstreamError(kind, 403, ""), own).message.endswith("status 403")
 
 
+@pytest.mark.parametrize(("wait_s", "told_s"), [(0.2, 1), (1.4, 2), (7.0, 7)])
+def test_a_client_is_not_told_to_come_back_before_the_provider_allows_it(wait_s: float, told_s: int) -> None:
+    house = plan().candidates[-1]
+    assert told(UpstreamError("rate_limit", 429, "", retry_after_s=wait_s), house).retry_after_s == told_s
+
+
 def test_a_key_that_a_provider_repeats_is_in_no_message() -> None:
     own = plan().candidates[0]
     found = bridge.failure(

@@ -21,7 +21,8 @@ from farebox.storage.database import StoreError
 GENERATE: dict[str, Surface] = {"/chat/completions": CHAT_COMPLETIONS, "/messages": MESSAGES}
 _PREFLIGHT = (
     b"access-control-allow-origin: *\r\naccess-control-allow-methods: GET, POST, PATCH, DELETE, OPTIONS\r\n"
-    b"access-control-allow-headers: *\r\naccess-control-max-age: 86400\r\n"
+    # The asterisk stands for every field but `authorization` (https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name).
+    b"access-control-allow-headers: authorization, *\r\naccess-control-max-age: 86400\r\n"
 )
 JSON = b"content-type: application/json\r\n"
 PATH_CHARACTERS_MAX = 256
@@ -140,7 +141,11 @@ def _no_such_route(path: str, method: bytes, routes: Mapping[str, Route], *, gen
     shown = path[:PATH_CHARACTERS_MAX]
     if routes or generates:
         allowed = "POST" if generates else ", ".join(sorted(routes))
-        return FareboxError(Kind.METHOD_NOT_ALLOWED, f"`{shown}` takes {allowed}, not {method[:16].decode('latin-1')}")
+        return FareboxError(
+            Kind.METHOD_NOT_ALLOWED,
+            f"`{shown}` takes {allowed}, not {method[:16].decode('latin-1')}",
+            details={"allow": allowed},
+        )
     return FareboxError(Kind.NOT_FOUND, f"there is no `{shown}` here; calls go to `/v1/chat/completions` or `/v1/messages`")
 
 
@@ -157,4 +162,6 @@ def error_head(error: FareboxError) -> bytes:
         lines.append(b"x-should-retry: true\r\n" if error.should_retry else b"x-should-retry: false\r\n")
     if error.status == 401:
         lines.append(b"www-authenticate: Bearer\r\n")
+    if error.kind is Kind.METHOD_NOT_ALLOWED:
+        lines.append(b"allow: %b\r\n" % str(error.details["allow"]).encode())
     return b"".join(lines)

@@ -9,14 +9,17 @@ from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.openai_chat import call as chat_call
 
+_OPEN = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\nx-request-id: "
+"""Pages of any origin may call, and read the cost, the ids and when to try again."""
+
 
 def _openai_head(request_id: bytes) -> bytes:
-    return b"access-control-allow-origin: *\r\nx-request-id: " + request_id + b"\r\n"
+    return _OPEN + request_id + b"\r\n"
 
 
 def _anthropic_head(request_id: bytes) -> bytes:
     # `request-id` is the header that Anthropic's SDKs read.
-    return b"access-control-allow-origin: *\r\nx-request-id: %b\r\nrequest-id: %b\r\n" % (request_id, request_id)
+    return b"%b%b\r\nrequest-id: %b\r\n" % (_OPEN, request_id, request_id)
 
 
 _OPENAI_REQUESTS = (
