@@ -58,6 +58,9 @@ CLASSES = {
 }  # fmt: skip
 """Price names in the facts → ours. Others (twelve-hour cache writes, cached audio…) have no usage class on these wires."""
 FEES = {"web_search": "web_search", "request": "request"}
+SEARCH_MODEL = "-search-"
+"""In the name of OpenAI's models of chat completions that search for every answer, whether `web_search_options` are given or not
+(https://platform.openai.com/docs/guides/tools-web-search?api-mode=chat)."""
 
 Facts = dict[str, Any]
 
@@ -121,6 +124,13 @@ def capabilities(vendor: str, stated: Facts) -> set[str]:
     return found | assumed
 
 
+def once_per_request(offer: Facts) -> Facts:
+    """The offer of a model that searches for every answer, once: the fee per search is one per request."""
+    fees = dict(offer["usd_per_unit"])
+    fees["request"] = fees.pop("web_search")
+    return {**offer, "usd_per_unit": fees}
+
+
 def make_offer(offer: Facts, model: Facts, context: int, max_output: int, findings: list[str]) -> OfferRecord | None:
     """An offer that can be called, or None."""
     row = PROVIDERS.get(offer["provider"])
@@ -136,7 +146,13 @@ def make_offer(offer: Facts, model: Facts, context: int, max_output: int, findin
         own -= COMPATIBLE_LACKS
     if "second_input" in offer.get("usd_per_unit", {}):
         own.discard("audio_input")  # billed by the second, for which there is no usage class
-    if "web_search" not in offer.get("usd_per_unit", {}) and not row.charges_by_reported_cost:
+    if wire == "openai_chat" and not row.charges_by_reported_cost:
+        # Nobody reports on this wire how often it searched.
+        if SEARCH_MODEL in offer["upstream_id"]:
+            offer = once_per_request(offer)
+        else:
+            own.discard("web_search")
+    elif "web_search" not in offer.get("usd_per_unit", {}) and not row.charges_by_reported_cost:
         own.discard("web_search")  # a search without a price would be free
     return OfferRecord(
         provider=offer["provider"],

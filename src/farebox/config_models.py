@@ -62,7 +62,7 @@ class OfferSection(_Section, frozen=True):
     request: str | None = None
     """A fee per answered call, USD."""
     web_search: str | None = None
-    """A fee per search that the provider runs, USD."""
+    """A fee per search that the provider runs and counts in its report, USD. Of one that always searches: `request`."""
     tiers: tuple[TierSection, ...] = ()
     """Prices by prompt size."""
     effective_from: str = "1970-01-01"

@@ -90,10 +90,27 @@ def test_capabilities(tool: ModuleType) -> None:
 
 def test_a_search_without_a_price_is_not_offered(tool: ModuleType) -> None:
     stated = {"web_search": True}
-    assert "web_search" not in only(tool, facts(capabilities=stated)).capabilities
-    priced = only(tool, facts({"usd_per_unit": {"web_search": "0.01"}}, capabilities=stated))
+    claude = {"provider": "anthropic", "api": "messages"}
+    assert "web_search" not in only(tool, facts(claude, capabilities=stated)).capabilities
+    priced = only(tool, facts({**claude, "usd_per_unit": {"web_search": "0.01"}}, capabilities=stated))
     assert "web_search" in priced.capabilities
     assert priced.prices[0].standard.rates.web_searches == 10_000_000_000
+
+
+def test_a_search_that_nobody_counts_is_not_offered(tool: ModuleType) -> None:
+    stated = {"web_search": True}
+    priced = {"usd_per_unit": {"web_search": "0.01"}}
+    assert "web_search" not in only(tool, facts(priced, capabilities=stated)).capabilities
+    told = only(tool, facts({**priced, "provider": "openrouter"}, capabilities=stated))
+    assert "web_search" in told.capabilities, "what it cost is reported there"
+
+
+def test_a_model_that_always_searches_has_the_fee_on_every_request(tool: ModuleType) -> None:
+    offer = {"upstream_id": "x-1-search-api", "usd_per_unit": {"web_search": "0.01"}}
+    found = only(tool, facts(offer, capabilities={"web_search": True}))
+    rates = found.prices[0].standard.rates
+    assert "web_search" in found.capabilities
+    assert (rates.request, rates.web_searches) == (10_000_000_000, 0)
 
 
 def test_audio_by_the_second_is_not_offered(tool: ModuleType) -> None:

@@ -57,6 +57,11 @@ CASES: list[tuple[str, UsageRules, bytes, Usage]] = [
     ("a whole number written as a float", OPENAI, openai(3.0, 4.0, 7.0), Usage(input=3, output=4)),
     ("details that are null", OPENAI, openai(prompt_tokens_details=None, completion_tokens_details=None), Usage(input=100, output=20)),
     ("zero is a count", OPENAI, openai(0, 0, 0), Usage()),
+    ("openrouter and we ourselves: searches by the piece", OPENAI, openai(server_tool_use={"web_search_requests": 2}),
+     Usage(input=100, output=20, web_searches=2)),
+    ("the same, beside what has to be looked at closely", OPENAI, openai(3.0, 4.0, 7.0, server_tool_use={"web_search_requests": 2}),
+     Usage(input=3, output=4, web_searches=2)),
+    ("no searches", OPENAI, openai(server_tool_use={"web_search_requests": None}), Usage(input=100, output=20)),
 ]  # fmt: skip
 
 

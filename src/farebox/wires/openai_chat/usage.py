@@ -40,6 +40,12 @@ class _CompletionDetails(msgspec.Struct):
     image_tokens: _Count = None
 
 
+class _Tools(msgspec.Struct):
+    """What the provider ran on its side, as OpenRouter reports it, and we do."""
+
+    web_search_requests: _Count = None
+
+
 class _Body(msgspec.Struct):
     """The fields that decide charges, in all the spellings that `UsageRules` may name."""
 
@@ -54,6 +60,7 @@ class _Body(msgspec.Struct):
     cache_read_input_tokens: _Count = None
     cache_creation_input_tokens: _Count = None
     reasoning_tokens: _Count = None
+    server_tool_use: _Tools | None = None
     service_tier: str | None = None
 
 
@@ -69,12 +76,14 @@ class _Counts(msgspec.Struct):
     reasoning: int | None
     audio_out: int | None
     image_out: int | None
+    searches: int | None
     service_tier: str | None
 
 
 _decode = msgspec.json.Decoder(_Body).decode
 _NO_PROMPT_DETAILS = _PromptDetails()
 _NO_COMPLETION_DETAILS = _CompletionDetails()
+_NO_TOOLS = _Tools()
 _OPENAI = UsageRules()
 
 
@@ -126,6 +135,7 @@ def _typed(raw: bytes, rules: UsageRules) -> _Counts | None:
         body.reasoning_tokens if reasoning is None else reasoning,
         made.audio_tokens,
         made.image_tokens,
+        (body.server_tool_use or _NO_TOOLS).web_search_requests,
         body.service_tier,
     )
 
@@ -149,6 +159,7 @@ def _tolerant(fields: dict[str, Any], rules: UsageRules, anomalies: list[str]) -
         reasoning=at(("completion_tokens_details", "reasoning_tokens"), ("reasoning_tokens",)),
         audio_out=at(("completion_tokens_details", "audio_tokens")),
         image_out=at(("completion_tokens_details", "image_tokens")),
+        searches=at(("server_tool_use", "web_search_requests")),
         service_tier=tier if isinstance(tier, str) else None,
     )
 
@@ -173,13 +184,15 @@ def read(raw: bytes, rules: UsageRules) -> UsageReport:
 
 
 def _plain(raw: bytes) -> UsageReport | None:
-    """The usual report by OpenAI's own rules, whose parts add up and hold no audio; None for all that needs a judgement."""
+    """The usual report by OpenAI's own rules, whose parts add up, without audio or searches; None for what needs a judgement."""
     try:
         body = _decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
     prompt, completion = body.prompt_tokens, body.completion_tokens
     if prompt is None or completion is None or body.total_tokens != prompt + completion or body.reasoning_tokens is not None:
+        return None
+    if body.server_tool_use is not None:
         return None
     cached = written = reasoning = 0
     details = body.prompt_tokens_details
@@ -254,7 +267,7 @@ def _judge(found: _Counts, rules: UsageRules, anomalies: list[str]) -> Usage | N
         reasoning, output = completion - audio_out - image_out, 0
     return Usage(
         input=input_tokens, cache_read=cached, cache_write_5m=written, audio_input=audio_in,
-        output=output, reasoning=reasoning, audio_output=audio_out, image_output=image_out,
+        output=output, reasoning=reasoning, audio_output=audio_out, image_output=image_out, web_searches=found.searches or 0,
     )  # fmt: skip
 
 
