@@ -24,7 +24,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 def make(box: Farebox, *words: str) -> dict[str, Any]:
-    return box.cli("keys", "create", "--account", "default", *words)
+    return box.do("keys", "create", "--account", "default", *words)
 
 
 def counted(client: Any) -> list[int]:

@@ -36,13 +36,13 @@ class Lab:
         self.box = box
         self.poor = self._key("poor", topup=None)
         self.revoked = self._key("revoked")
-        self.box.cli("keys", "revoke", self.revoked["id"])
+        self.box.do("keys", "revoke", self.revoked["id"])
 
     def _key(self, name: str, topup: str | None = "5") -> dict[str, str]:
-        self.box.cli("accounts", "create", name)
+        self.box.do("accounts", "create", name)
         if topup is not None:
-            self.box.cli("topup", name, topup)
-        return self.box.cli("keys", "create", "--account", name)
+            self.box.do("topup", name, topup)
+        return self.box.do("keys", "create", "--account", name)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def configuration(origin: str) -> str:
 def test_thresholds_are_told_once_whoever_is_killed(tmp_path: Path, point: str) -> None:
     with SimulatorProcess() as simulator, Receiver() as receiver:
         with Farebox(tmp_path, config=configuration(simulator.base_url)) as box:
-            made = box.cli("alerts", "add", "--webhook", receiver.url(), "--event", "budget.threshold")
+            made = box.do("alerts", "add", "--webhook", receiver.url(), "--event", "budget.threshold")
             customer = box.customer("acme", credit_nano=10**9, budget_nano=20_000_000, window="month")
             box.kill()
             deaths = box.log_text().count("bookkeeper ended with status -9")
@@ -48,7 +48,7 @@ def test_thresholds_are_told_once_whoever_is_killed(tmp_path: Path, point: str) 
             box.wait_posted()
 
             def all_ended() -> bool:
-                found = box.cli("alerts", "deliveries")["deliveries"]
+                found = box.do("alerts", "deliveries")["deliveries"]
                 return len(found) >= 2 and all(one["state"] == "delivered" for one in found)
 
             if point.startswith("alert."):
@@ -60,7 +60,7 @@ def test_thresholds_are_told_once_whoever_is_killed(tmp_path: Path, point: str) 
                         )
                     )
             wait_until(all_ended, f"everything is delivered: {box.log()}")
-            found = box.cli("alerts", "deliveries")["deliveries"]
+            found = box.do("alerts", "deliveries")["deliveries"]
             box.check_books()
         for request in receiver.requests:
             verify(made["secret"], request)

@@ -31,9 +31,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
         config = provider("lab", f"{simulator.origin}/v1") + model("l/a", offer("lab", "sim+tokens=20"))
         folder = tmp_path_factory.mktemp("attribution") / "box"
         with Farebox(folder, config=config) as running:
-            running.cli("topup", "default", "5")
-            running.cli("projects", "create", "web", "--account", "default")
-            key = running.cli("keys", "create", "--account", "default", "--project", "web")["key"]
+            running.do("topup", "default", "5")
+            running.do("projects", "create", "web", "--account", "default")
+            key = running.do("keys", "create", "--account", "default", "--project", "web")["key"]
             for path, fields, headers in CALLS:
                 reply = running.post(path, {**BODY, **fields}, key=key, headers=headers)
                 assert reply.status == 200, reply.body

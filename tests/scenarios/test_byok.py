@@ -26,8 +26,8 @@ class Site:
 
     def __init__(self, box: Farebox) -> None:
         self.box = box
-        self.boss = box.cli("keys", "create", "--account", "default", "--name", "boss", "--scope", "manage")["key"]
-        self.made = box.cli("keys", "create", "--account", "default", "--name", "usual")
+        self.boss = box.do("keys", "create", "--account", "default", "--name", "boss", "--scope", "manage")["key"]
+        self.made = box.do("keys", "create", "--account", "default", "--name", "usual")
         self.said: list[str] = []
 
     def raw(self, method: str, path: str, body: Any = None) -> Reply:

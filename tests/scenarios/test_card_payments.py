@@ -186,7 +186,7 @@ def test_kill_at_a_point_of_an_automatic_top_up(site: StripeSite, tmp_path: Path
     box = Farebox(tmp_path, config=site.config())
     try:
         manager(box, "acme")
-        box.cli("topup", "acme", "6")
+        box.do("topup", "acme", "6")
         made = box.cli("cards", "auto", "acme", "--below", "10", "--amount", "25", "--month-cap", "100")
         assert set(made) == {
             "account", "enabled", "below", "amount", "month_cap", "card_saved", "declines", "problem", "url",
@@ -211,7 +211,7 @@ def test_below_zero_calls_are_refused_until_it_is_topped_up(site: StripeSite, tm
         text = provider("lab", f"{simulator.origin}/v1") + model("t/one", offer("lab", "sim+tokens=5"))
         with Farebox(tmp_path / "box", config=text + site.config('min_amount = "0.50"')) as box:
             manager(box, "acme")
-            key = box.cli("keys", "create", "--account", "acme")["key"]
+            key = box.do("keys", "create", "--account", "acme")["key"]
 
             def buy(usd: str) -> str:
                 page = box.cli("topup", "acme", usd, "--stripe")

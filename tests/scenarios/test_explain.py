@@ -65,10 +65,10 @@ def test_a_plan_says_who_and_why_and_what_it_costs(box: Farebox) -> None:
 
 def test_nothing_is_sent_and_nothing_is_held(box: Farebox) -> None:
     box.wait_posted()
-    before, rows = box.get("/v1/credits").json(), box.cli("usage")["rows"]
+    before, rows = box.get("/v1/credits").json(), box.do("usage")["rows"]
     for _ in range(3):
         explained(box, "e/two")
-    assert box.get("/v1/credits").json() == before and box.cli("usage")["rows"] == rows
+    assert box.get("/v1/credits").json() == before and box.do("usage")["rows"] == rows
 
 
 def test_who_is_left_out_is_told_by_which_rule(box: Farebox) -> None:
@@ -129,10 +129,10 @@ def test_the_sdks_read_such_answers(box: Farebox) -> None:
 
 def test_keys_and_accounts_have_policies(box: Farebox) -> None:
     box.customer("routed", credit_nano=10**9)
-    made = box.cli("keys", "create", "--account", "routed", "--policy", "dear-first")
+    made = box.do("keys", "create", "--account", "routed", "--policy", "dear-first")
     assert made["policy"] == "dear-first"
     assert order(explained(box, "e/two", key=made["key"]))[0] == "dear"
-    plain = box.cli("keys", "create", "--account", "routed")
+    plain = box.do("keys", "create", "--account", "routed")
     assert order(explained(box, "e/two", key=plain["key"]))[0] == "cheap"
     box.cli("accounts", "policy", "routed", "never-cheap")
     wait_until(lambda: order(explained(box, "e/two", key=plain["key"])) == ["dear"], "the account's policy holds", timeout_s=3)

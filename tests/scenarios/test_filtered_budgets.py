@@ -27,13 +27,13 @@ class Case:
         self.box = box
         self.key = box.customer("shop", credit_nano=10**10).secret
         self.names = {
-            box.cli("budgets", "create", USD, "--account", "shop", "--window", "none", "--tag", "t", *more)["id"]: name
+            box.do("budgets", "create", USD, "--account", "shop", "--window", "none", "--tag", "t", *more)["id"]: name
             for name, more in FILTERS.items()
         }
 
     def spent(self) -> dict[str, Decimal]:
         self.box.wait_posted()
-        listed = self.box.cli("budgets", "list", "--account", "shop")["budgets"]
+        listed = self.box.do("budgets", "list", "--account", "shop")["budgets"]
         return {self.names[one["id"]]: Decimal(one["spent"]) for one in listed}
 
     def call(self, **fields: Any) -> tuple[str, dict[str, Decimal]]:
@@ -77,7 +77,7 @@ def test_a_model_that_was_fallen_back_to_is_charged_and_the_first_is_not(case: C
 
 def test_all_of_them_hold_a_call_that_they_may_have_to_pay(case: Case) -> None:
     (bad,) = [id for id, name in case.names.items() if name == "bad model"]
-    case.box.cli("budgets", "update", bad, "0.000000001")
+    case.box.do("budgets", "update", bad, "0.000000001")
     body = {"model": "f/bad", "models": ["f/bad", "f/good"], "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
 
     def refused_by() -> str | None:

@@ -70,8 +70,8 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
         made: dict[str, tuple[str, str]] = {}
         with box:
             for name in ("acme", "cardco"):
-                box.cli("accounts", "create", name, "--postpaid", "--credit-limit", "50")
-                key = box.cli("keys", "create", "--account", name, *(("--scope", "manage") if name == "cardco" else ()))
+                box.do("accounts", "create", name, "--postpaid", "--credit-limit", "50")
+                key = box.do("keys", "create", "--account", name, *(("--scope", "manage") if name == "cardco" else ()))
                 made[name] = key["id"], key["key"]
         with Database.open(load(box.config_path, box.environment).database_url) as database:
             accounts = {one.name: one.id for one in database.read(queries.list_accounts)}
@@ -123,7 +123,7 @@ def test_the_month_is_closed_paid_and_taken_back(case: Case) -> None:
 def test_an_open_invoice_is_paid_by_card(case: Case) -> None:
     """Asked for over HTTP, paid at Stripe, told by a webhook; then it is paid, and nothing is asked for again."""
     box, site, boss = case.box, case.site, case.keys["cardco"]
-    reader = box.cli("keys", "create", "--account", "cardco")["key"]
+    reader = box.do("keys", "create", "--account", "cardco")["key"]
     (made,) = wait_until(lambda: box.get("/v1/invoices", key=boss).json()["data"], "the month is closed", timeout_s=30)
     where, once = f"/v1/invoices/{made['number']}/pay", {"idempotency-key": "june"}
     assert box.post(where, {}, key=reader).status == 403

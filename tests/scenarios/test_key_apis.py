@@ -17,7 +17,7 @@ class Site:
 
     def __init__(self, box: Farebox) -> None:
         self.box = box
-        self.boss = box.cli("keys", "create", "--account", "default", "--name", "boss", "--scope", "manage")
+        self.boss = box.do("keys", "create", "--account", "default", "--name", "boss", "--scope", "manage")
 
     def send(self, method: str, path: str, body: Any = None, *, key: str = "", status: int = 200) -> Any:
         reply = self.raw(method, path, body, key=key)
@@ -135,7 +135,7 @@ def test_a_price_so_small_that_it_is_none_allows_nothing(site: Site) -> None:
 
 
 def test_a_management_key_makes_and_changes_no_management_key(site: Site) -> None:
-    other = site.box.cli("keys", "create", "--account", "default", "--scope", "manage")
+    other = site.box.do("keys", "create", "--account", "default", "--scope", "manage")
     for method, path, body in (
         ("PATCH", f"/v1/keys/{other['id']}", {"name": "mine"}),
         ("DELETE", f"/v1/keys/{other['id']}", None),

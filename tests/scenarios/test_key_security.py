@@ -25,7 +25,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 def make(box: Farebox, *words: str) -> tuple[str, str]:
-    made = box.cli("keys", "create", "--account", "default", *words)
+    made = box.do("keys", "create", "--account", "default", *words)
     return made["id"], made["key"]
 
 

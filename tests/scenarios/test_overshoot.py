@@ -163,14 +163,14 @@ def test_a_budget_for_m_calls_of_whatever_kind(
     made = box.customer(name, credit_nano=1000 * one_call)
     key = made.secret
     if "--project" in whose:
-        box.cli("projects", "create", "web", "--account", name)
-        key = box.cli("keys", "create", "--account", name, "--project", "web")["key"]
+        box.do("projects", "create", "web", "--account", name)
+        key = box.do("keys", "create", "--account", name, "--project", "web")["key"]
     usd = format_amount(m * one_call + one_call // 10)
-    box.cli("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "none")
-    box.cli("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "day", "--zone", "Asia/Kolkata")
-    budget = box.cli("budgets", "create", usd, "--account", name, "--window", "week", "--name", "narrow", *whose)["id"]
+    box.do("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "none")
+    box.do("budgets", "create", format_amount(900 * one_call), "--account", name, "--window", "day", "--zone", "Asia/Kolkata")
+    budget = box.do("budgets", "create", usd, "--account", name, "--window", "week", "--name", "narrow", *whose)["id"]
     try_all(box, key, f"budget:{budget}", "budget_exceeded", m * one_call + one_call // 10, m, headers, count=120)
-    listed = {one["id"]: one for one in box.cli("budgets", "list", "--account", name)["budgets"]}
+    listed = {one["id"]: one for one in box.do("budgets", "list", "--account", name)["budgets"]}
     spent = {nano(one["spent"]) for one in listed.values()}
     assert len(listed) == 3 and len(spent) == 1 and spent != {0}, "all three counted the same calls"
     if headers:
@@ -183,14 +183,14 @@ def test_a_budget_for_m_calls_of_whatever_kind(
 
 def test_a_soft_budget_refuses_nothing(box: Farebox, one_call: int) -> None:
     made = box.customer("soft", credit_nano=10 * one_call)
-    box.cli("budgets", "create", "0.01", "--account", "soft", "--soft")
+    box.do("budgets", "create", "0.01", "--account", "soft", "--soft")
     for _ in range(2):
         assert box.post("/v1/chat/completions", ask()[1], key=made.secret).status == 200
 
 
 def test_a_budget_follows_its_owner_within_a_second(box: Farebox, one_call: int) -> None:
     made = box.customer("changing", credit_nano=10 * one_call)
-    budget = box.cli("budgets", "create", "0.001", "--account", "changing")["id"]
+    budget = box.do("budgets", "create", "0.001", "--account", "changing")["id"]
 
     def status() -> int:
         return box.post("/v1/chat/completions", ask()[1], key=made.secret).status

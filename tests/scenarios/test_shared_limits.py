@@ -71,7 +71,7 @@ def test_places_are_exact_over_workers(box: Farebox) -> None:
 
 def test_requests_are_exact_over_workers(box: Farebox) -> None:
     made = box.customer("counted", credit_nano=10**10)
-    box.cli("accounts", "tier", "counted", "counted")
+    box.do("accounts", "tier", "counted", "counted")
     wait_until(lambda: "x-ratelimit-limit-requests" in ask(box, made.secret).headers, "the tier has changed within a second")
     began = time.monotonic()
     seen = int(ask(box, made.secret).headers["x-ratelimit-remaining-requests"])
@@ -83,7 +83,7 @@ def test_requests_are_exact_over_workers(box: Farebox) -> None:
 def test_tokens_are_exact_over_workers(box: Farebox) -> None:
     """Calls in flight have reserved theirs: not one of them more than a day's tokens allow, whichever worker it met."""
     made = box.customer("metered", credit_nano=10**10)
-    box.cli("accounts", "tier", "metered", "metered")
+    box.do("accounts", "tier", "metered", "metered")
     wait_until(lambda: "x-ratelimit-limit-tokens" in ask(box, made.secret).headers, "the tier has changed")
     left = int(ask(box, made.secret).headers["x-ratelimit-remaining-tokens"])
     fates = together(
@@ -159,8 +159,8 @@ def test_a_worker_that_ends_gives_its_places_back(box: Farebox) -> None:
 
 def test_keys_and_projects_have_limits_beneath_their_accounts(box: Farebox) -> None:
     box.customer("parted", credit_nano=10**10)
-    box.cli("projects", "create", "web", "--account", "parted")
-    first, second = (box.cli("keys", "create", "--account", "parted", "--project", "web") for _ in range(2))
+    box.do("projects", "create", "web", "--account", "parted")
+    first, second = (box.do("keys", "create", "--account", "parted", "--project", "web") for _ in range(2))
     box.cli("projects", "limits", "web", "--account", "parted", "--concurrent-calls", "3")
     box.cli("keys", "limits", first["id"], "--requests-per-minute", "5")
     assert ask(box, first["key"]).headers["x-ratelimit-limit-requests"] == "5"

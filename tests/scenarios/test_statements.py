@@ -34,7 +34,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 def own_total(box: Farebox) -> Decimal:
-    return Decimal(box.cli("usage", "--account", "default")["total"]["charge"])
+    return Decimal(box.do("usage", "--account", "default")["total"]["charge"])
 
 
 def test_usage_is_told_in_another_currency_by_one_rounding_of_the_total(box: Farebox) -> None:

@@ -118,7 +118,7 @@ def test_an_account_that_pays_moves_up_by_itself_and_a_pinned_one_does_not(box: 
     made, pinned = box.customer("climber"), box.customer("pinned")
     box.cli("accounts", "tier", "pinned", "free", "--pin")
     for name in ("climber", "pinned"):
-        box.cli("topup", name, "5.00")
+        box.do("topup", name, "5.00")
     wait_until(lambda: ask(box, made.secret, "t/large").status == 200, "it has moved up", timeout_s=90)
     tiers = {one["name"]: one["tier"] for one in box.cli("accounts", "list")["accounts"]}
     assert (tiers["climber"], tiers["pinned"]) == ("paid", "free")
@@ -129,7 +129,7 @@ def test_an_account_that_pays_moves_up_by_itself_and_a_pinned_one_does_not(box: 
 
 def test_a_class_of_models_has_its_own_limit(box: Farebox) -> None:
     made = box.customer("classed", credit_nano=10**9)
-    box.cli("accounts", "tier", "classed", "paid")
+    box.do("accounts", "tier", "classed", "paid")
     wait_until(lambda: ask(box, made.secret, "t/large").status == 200, "the tier holds", timeout_s=3)
     assert ask(box, made.secret, "t/slow").status == 200
     refused = ask(box, made.secret, "t/slow")

@@ -155,7 +155,7 @@ def bench_in(folder: Path) -> Iterator[Bench]:
     """A bench whose files are in `folder`; whatever is left of its processes is ended."""
     with SimulatorProcess(bill_path=folder / "bill.jsonl", seed=SEED) as provider:
         box = Farebox(folder / "box", config=configuration(provider.origin), server="drain_s = 20.0", billing="drain_s = 10.0")
-        box.cli("topup", "default", "100000.00")
+        box.do("topup", "default", "100000.00")
         try:
             yield Bench(box, provider, random.Random(SEED))
         finally:
