@@ -25,6 +25,13 @@ class MonotonicHealth:
     def ejected_max_percent(self) -> int:
         return self._health.rules.ejected_max_percent
 
+    @property
+    def limited(self) -> bool:
+        return self._health.limited
+
+    def full(self, target: Target) -> bool:
+        return self._health.full(target)
+
     def view(self, target: Target, now_us: int) -> OfferHealth:
         return self._health.view(target, self._clock.monotonic_us())
 

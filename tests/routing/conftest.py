@@ -44,6 +44,11 @@ class Clinic(NothingMeasured):
         self.views = views
         self.epoch = 0
         self.ejected_max_percent = 100
+        self.limited = False
+        self.busy: set[str] = set()
+
+    def full(self, target: Target) -> bool:
+        return target.provider.name in self.busy
 
     def view(self, target: Target, now_us: int) -> Unmeasured:
         return self.views.get(target.provider.name, Unmeasured())

@@ -158,6 +158,20 @@ def test_ejected_offers_are_the_last_resort_and_nobody_is_left_without_any() -> 
     assert sorted(names(planned(made, call()))) == ["cheap", "dear"]
 
 
+def test_offers_that_are_full_are_behind_those_that_are_not() -> None:
+    """From call to call, whatever they are sorted by, and without a new epoch."""
+    clinic = Clinic(out=Unmeasured(state="ejected"))
+    made = router(model("v/m", *(offer(name) for name in ("a", "b", "c", "out"))), health=clinic, attempts_max=4)
+    asked = call(provider={"order": ["a", "b", "c", "out"]})
+    assert names(planned(made, asked)) == ["a", "b", "c", "out"]
+    clinic.limited, clinic.busy = True, {"a", "b", "out"}
+    assert names(planned(made, asked)) == ["c", "a", "b", "out"]
+    assert {names(planned(made, call(), chance=(n / 10,)))[0] for n in range(10)} == {"c"}
+    clinic.busy = {"b"}
+    assert names(planned(made, asked)) == ["a", "c", "b", "out"]
+    assert names(planned(made, call(provider={"order": ["b"], "allow_fallbacks": False}))) == ["b"], "nobody is left out"
+
+
 def test_no_more_offers_are_put_last_than_the_cap_says_and_they_are_the_worst() -> None:
     out = {name: Unmeasured(state="ejected", success=share) for name, share in (("a", 0.1), ("b", 0.4), ("c", 0.0))}
     clinic = Clinic(**out)

@@ -308,6 +308,25 @@ def test_a_limit_is_learned_from_refusals_and_grows_back() -> None:
     assert key.limit is None
 
 
+def test_an_offer_is_full_while_each_of_its_keys_has_as_many_calls_as_it_takes() -> None:
+    """That comes and goes with every call: it is no state that plans are made by, or one moment's would last."""
+    health, lab = Health(), offer(keys=("a", "b"))
+    assert not health.limited and not health.full(lab)
+    health.started(place(key=1), 0)
+    attempt(health, place(key=1), "rate_limited", 0, 1, retry_after_us=S)
+    assert health.limited and not health.full(lab), "the other key has no limit"
+    health.started(place(key=2), 0)
+    attempt(health, place(key=2), "rate_limited", 0, 1, retry_after_us=S)
+    assert health.full(lab) and not health.choose(lab, 2 * S).free
+    assert health.view(lab, 2 * S).state == "healthy"
+    health.finished(place(key=2), "ok", 0, 3 * S)
+    assert not health.full(lab) and health.choose(lab, 3 * S).number == 1
+    for key in (1, 2):
+        health.started(place(key=key), FORGET_US + S)
+        health.finished(place(key=key), "ok", FORGET_US + S, FORGET_US + 2 * S)
+    assert not health.limited, "both limits are unknown again"
+
+
 # --- measurements -----------------------------------------------------------------------------------------------------------
 
 

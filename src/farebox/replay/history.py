@@ -80,6 +80,10 @@ class History:
 
     epoch = own_epoch = 0
     ejected_max_percent = 100
+    limited = False
+
+    def full(self, target: Target) -> bool:
+        return False
 
     def forget_key(self, provider: str, ref: str) -> None: ...
 

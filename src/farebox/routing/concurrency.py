@@ -34,17 +34,18 @@ class Concurrency:
         assert self.in_flight > 0, "an attempt ends once"
         self.in_flight -= 1
 
-    def answered(self, now_us: int) -> None:
-        """A call was answered in full."""
+    def answered(self, now_us: int) -> bool:
+        """A call was answered in full. True: the limit is unknown again."""
         if self.limit is None:
-            return
+            return False
         if now_us - self._refused_us >= FORGET_US:
             self.limit = None
-            return
+            return True
         self._answered += 1
         if self._answered >= self.limit:
             self._answered = 0
             self.limit += 1
+        return False
 
     def refused(self, now_us: int) -> None:
         """A 429, told before `ended`: the refused call still counts as in flight."""

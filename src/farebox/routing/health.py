@@ -122,6 +122,8 @@ class Health:
         """Changes with every state that the order of offers depends on."""
         self.own_epoch = 0
         """The same of customers' own keys: nobody else's plans depend on them, or one bad key would have all made anew."""
+        self.limited = False
+        """Some key takes only so many calls at a time."""
         self._places: dict[Place, _Record] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._next_change_us = 0
@@ -154,12 +156,16 @@ class Health:
 
     def _free_us(self, place: Place, now_us: int) -> int:
         """When a call may go to a place; not after now when it may at once."""
+        back_us = self._back_us(place, now_us)
+        key = self._keys.get((place.provider, place.key))
+        return max(back_us, now_us + 1) if key is not None and key.load.full else back_us
+
+    def _back_us(self, place: Place, now_us: int) -> int:
+        """The same, however many calls are in flight there."""
         free_us = 0
         key = self._keys.get((place.provider, place.key))
         if key is not None:
             free_us = key.bench_until_us
-            if key.load.full:
-                free_us = max(free_us, now_us + 1)
         record = self._places.get(place)
         if record is not None:
             free_us = max(free_us, record.pause_until_us)
@@ -209,6 +215,7 @@ class Health:
         key = record.key
         if outcome == "rate_limited":
             key.load.refused(now_us)
+            self.limited = True
         key.load.ended()
         match outcome:
             case "ok":
@@ -264,8 +271,8 @@ class Health:
     ) -> None:
         key = record.key
         record.counts.add(now_us, succeeded=True)
-        if key.load.limit is not None:
-            key.load.answered(now_us)
+        if key.load.limit is not None and key.load.answered(now_us):
+            self.limited = any(one.load.limit is not None for one in self._keys.values())
         if first_token_us is not None:
             record.first_token.add(now_us, first_token_us / 1000)
             writing_us = now_us - started_us - first_token_us
@@ -370,7 +377,7 @@ class Health:
             good += succeeded
             bad += failed
         state: State = "healthy"
-        if all(self._free_us(place, now_us) > now_us for place in places):
+        if all(self._back_us(place, now_us) > now_us for place in places):
             state = "probing" if any(record.circuit.probe_us for record in records) else "ejected"
         limits = [key.load.limit for key in keys if key.load.limit is not None]
         return OfferHealth(
@@ -382,6 +389,12 @@ class Health:
             in_flight=sum(record.in_flight for record in records),
             limit=sum(limits) if limits and len(limits) == len(places) else None,
         )
+
+    def full(self, target: Target) -> bool:
+        """Whether each of an offer's keys has as many calls in flight as it takes. It changes with every call, so it is asked of
+        by each that is planned while some key is `limited`, and is no state of the offer's."""
+        keys = [self._keys.get((place.provider, place.key)) for place in target.places]
+        return all(key is not None and key.load.full for key in keys)
 
     def times(self, target: Target, now_us: int, *, streamed: bool) -> dict[int, int]:
         """The last half hour's milliseconds of an offer, over all its keys: to the first content of streams, else to the whole

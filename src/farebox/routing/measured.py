@@ -50,6 +50,15 @@ class Measured(Protocol):
         """The share of a model's offers that may be put behind the others."""
         ...
 
+    @property
+    def limited(self) -> bool:
+        """Whether some key takes only so many calls at a time."""
+        ...
+
+    def full(self, target: Target) -> bool:
+        """Whether all of an offer's keys have as many as they take."""
+        ...
+
     def view(self, target: Target, now_us: int) -> OfferHealth: ...
 
     def forget_key(self, provider: str, ref: str) -> None:
@@ -74,7 +83,11 @@ class NothingMeasured:
 
     epoch = own_epoch = 0
     ejected_max_percent = 100
+    limited = False
     _view = Unmeasured()
+
+    def full(self, target: Target) -> bool:
+        return False
 
     def view(self, target: Target, now_us: int) -> OfferHealth:
         return self._view

@@ -28,11 +28,11 @@ from farebox.routing.caching import Caching
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
-from farebox.routing.own_keys import OwnKey, OwnTargets
+from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
 from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
-from farebox.routing.standing import RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
+from farebox.routing.standing import RANK_EJECTED, RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
 from farebox.wires.call import Call
@@ -215,6 +215,12 @@ class Router:
         strong = frozenset(meaning.slug for name, _, meaning in chain if name in named)
         return msgspec.structs.replace(standing, escalation=called.escalation, strong=strong)
 
+    def _crowd(self, entry: Entry) -> int:
+        """Offers of the house that are full go behind the others, and before those that are out."""
+        if entry.rank >= RANK_EJECTED:
+            return 2
+        return 1 if self.health.full(entry.target) and not is_own(entry.target) else 0
+
     def _choose(
         self,
         call: Call,
@@ -235,6 +241,8 @@ class Router:
         room = max(wanted.attempts_max or self.attempts_max, len(groups))
         for index, group in enumerate(groups):
             entries = _ordered(call, group, estimate, now_us, draw, random, excluded)
+            if self.health.limited and len(entries) > 1:
+                entries = sorted(entries, key=self._crowd)
             # Every later model keeps one try.
             keep = max(room - (len(groups) - 1 - index), 1)
             if everything and not group.first_offer_only:
