@@ -259,7 +259,7 @@ class Try(msgspec.Struct, eq=False):
         if looking is not None and withheld is not None and not answer.gone:
             # Whoever leaves from now on interrupts nothing: what is left to do is short.
             flight.task = None
-            await self._end_of(relay, response)
+            self._leave(relay, response)
             reason = await self._problem(looking, withheld.completion())
             if answer.gone:
                 reason = ""
@@ -276,17 +276,14 @@ class Try(msgspec.Struct, eq=False):
             return looking.keep(candidate, withheld, verdict, reason)
         flight.deliver_stream(relay, verdict, withheld)
         if withheld is None:
-            await self._end_of(relay, response)
+            self._leave(relay, response)
         return None
 
     @staticmethod
-    async def _end_of(relay: Relay, response: Response) -> None:
-        """The end of the body is due now; with it the connection can be used again."""
+    def _leave(relay: Relay, response: Response) -> None:
+        """Only the end of the body is due now. The call is over, and must not hold its place for as long as that takes."""
         if relay.done:
-            try:
-                await response.next_chunk()
-            except TransportError:
-                pass
+            response.leave_to_end()
 
     async def _forward(self, relay: Relay, response: Response) -> TransportError | MalformedStream | None:
         """Pump the provider's bytes to the client until the end; the meter sees everything, the client what it may."""

@@ -1,8 +1,12 @@
 """Rate limits over several workers, real sockets and real signals: exact, told in every answer, and never leaked."""
 
+import http.client
+import json
 import os
 import re
 import signal
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 
@@ -31,8 +35,39 @@ samples_min = 1000000
 """
 
 
+class Lingering(socketserver.StreamRequestHandler):
+    """A provider that does not end its response when it has sent all of its stream."""
+
+    def handle(self) -> None:
+        head = self.rfile.readline()
+        while (line := self.rfile.readline()) != b"\r\n":
+            head += line
+        length = re.search(rb"content-length: (\d+)", head)
+        assert length is not None
+        self.rfile.read(int(length[1]))
+        self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for event in (
+            b'{"id":"x","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}',
+            b'{"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}',
+            b"[DONE]",
+        ):
+            self.wfile.write(b"%x\r\ndata: %b\n\n\r\n" % (len(event) + 8, event))
+        self.rfile.read(1)
+
+
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def lingering() -> Iterator[str]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lingering) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory, lingering: str) -> Iterator[Farebox]:
     folder = tmp_path_factory.mktemp("shared-limits") / "box"
     with SimulatorProcess() as simulator:
         text = TIERS + provider("lab", simulator.base_url, extra="abort_stops_billing = true")
@@ -40,6 +75,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
         text += model("t/slow", offer("lab", "sim+tokens=20+delay-first=1500ms"))
         text += model("t/endless", offer("lab", "sim+tokens=4000+delay-chunk=50ms"))
         text += model("t/broken", offer("lab", "sim+status=500"))
+        text += provider("late", lingering) + model("t/late", offer("late", "x"))
         with Farebox(folder, config=text, workers=WORKERS, server="drain_s = 0.5") as running:
             wait_until(lambda: len(running.worker_pids()) == WORKERS, "both workers live")
             yield running
@@ -67,6 +103,20 @@ def test_places_are_exact_over_workers(box: Farebox) -> None:
         statuses = [fate.status for fate in at_once(box, made.secret, "t/slow", 14)]
         assert sorted(statuses) == [200] * 6 + [429] * 8
         wait_until(lambda: not in_flight(box), "all places are free")
+
+
+def test_a_place_is_free_when_the_client_has_its_stream_though_the_provider_does_not_end_it(box: Farebox) -> None:
+    box.customer("sequential", credit_nano=10**10)
+    key = box.cli("keys", "create", "--account", "sequential")
+    box.cli("keys", "limits", key["id"], "--concurrent-calls", "1")
+    body = body_for("chat", "t/late", stream=True, max_tokens=50)
+    wait_until(lambda: not in_flight(box), "all places are free")
+    client = http.client.HTTPConnection("127.0.0.1", box.port, timeout=30)
+    for _ in range(5):
+        client.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {key['key']}"})
+        reply = client.getresponse()
+        assert reply.read().endswith(b"data: [DONE]\n\n") and reply.status == 200
+    client.close()
 
 
 def test_requests_are_exact_over_workers(box: Farebox) -> None:

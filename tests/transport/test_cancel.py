@@ -110,6 +110,41 @@ def test_closing_a_complete_response_keeps_the_connection(run, listen):
     run(scenario())
 
 
+def test_a_response_that_is_left_to_its_end_gives_its_connection_back_and_takes_no_more_bytes(run, listen):
+    async def scenario():
+        ends, more, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def script(peer):
+            head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n"
+            await peer.request()
+            await peer.send(head)
+            await ends.wait()
+            await peer.send(b"0\r\n\r\n")
+            await peer.request()
+            await peer.send(head)
+            await more.wait()
+            await peer.send(b"4\r\nmore\r\n")
+            await peer.gone()
+            gone.set()
+
+        async with listen(script) as server:
+            client = Client(limits=PoolLimits(connections_per_origin_max=1))
+            response = await client.send(server.prepare())
+            assert await response.next_chunk() == b"ok"
+            response.leave_to_end()
+            response.close()
+            ends.set()
+            response = await asyncio.wait_for(client.send(server.prepare()), 5)
+            assert len(server.peers) == 1, "the connection was free when the response had ended"
+            assert await response.next_chunk() == b"ok"
+            response.leave_to_end()
+            more.set()
+            await asyncio.wait_for(gone.wait(), 5)
+            await client.aclose()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     "answer",
     [

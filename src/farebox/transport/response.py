@@ -23,6 +23,7 @@ class Response(msgspec.Struct, eq=False):
     _head: Head
     status: int
     """100 to 999; never an interim one."""
+    _left: bool = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -126,12 +127,31 @@ class Response(msgspec.Struct, eq=False):
         if exchange.carrier is not None:
             exchange.abandon(GivenUp(message, sent=True, phase="body"))
 
+    def leave_to_end(self) -> None:
+        """Nothing is wanted any more but the end of the body: when it comes, its connection can be used again. Nobody waits
+        for it; a byte before it, or a time-out, costs the connection. `close` does nothing from here on.
+        """
+        self._left = True
+        exchange = self._exchange
+        carrier = exchange.carrier
+        if carrier is None:
+            return
+
+        def cut(_data: bytes) -> bool:
+            carrier.abort()
+            return False
+
+        if exchange.body:
+            carrier.abort()
+        else:
+            exchange.sink = cut
+
     def close(self) -> None:
         """Give up the rest of the body. Idempotent.
 
         A connection whose response had fully arrived is back in the pool already; any other is aborted at once.
         """
-        if self._exchange.carrier is not None:
+        if self._exchange.carrier is not None and not self._left:
             self._exchange.abandon(Closed("the response was closed by its owner", sent=True, phase="body"))
 
     async def _wait(self, wanted: int) -> None:
