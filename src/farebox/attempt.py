@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from farebox import bridge, escalation, rating
-from farebox.billing.meter import ESCALATED_FLAG, Ending, Seen, Verdict
+from farebox.billing.meter import ESCALATED_FLAG, MALFORMED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
 from farebox.escalation import Escalation, Withheld
@@ -134,6 +134,9 @@ class Try(msgspec.Struct, eq=False):
         flags: tuple[str, ...] = (),
     ) -> Verdict:
         """The attempt is over; bill it by what was seen."""
+        if self.relay is not None and self.relay.malformed:
+            flags = (*flags, MALFORMED_FLAG)
+            self.flight.gateway.metrics.malformed(self.start.provider)
         return self.flight.settlement.end_attempt(
             ending,
             self.seen(),
@@ -253,7 +256,8 @@ class Try(msgspec.Struct, eq=False):
             broken = None
         if answer.gone and not relay.finished:
             return self._client_gone(response)
-        if relay.failure is not None or not relay.finished:
+        if relay.failure is not None or not relay.finished or not relay.content_started:
+            # An end mark behind nothing, not even a reason to finish, is no answer.
             return self._broken(relay, response, broken)
         looking, withheld, reason = flight.escalation, self.withheld, ""
         if looking is not None and withheld is not None and not answer.gone:

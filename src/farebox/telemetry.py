@@ -42,6 +42,8 @@ class Snapshot(msgspec.Struct):
     settled: dict[str, int] = {}
     """By basis of the counts: reported, observed, estimated, none."""
     rate_limited: dict[str, int] = {}
+    malformed: dict[str, int] = {}
+    """By provider: attempts whose stream had events that could not be read."""
     hedges: dict[str, int] = {}
     """By event: `started`, `won`, `wasted`, `failed`, and why there was none."""
     hedge_waste_nano: int = 0
@@ -107,6 +109,10 @@ class Metrics:
         """Something that happened to a hedge: `started`, `won`, `wasted`, `failed`, or why there was none."""
         self._add(self.counts.hedges, event)
 
+    def malformed(self, provider: str) -> None:
+        """A stream with events that could not be read."""
+        self._add(self.counts.malformed, provider)
+
     def refused(self, surface: str, code: str) -> None:
         """One call that ended in an error body."""
         self._add(self.counts.refused, f"{surface}|{code}")
@@ -153,6 +159,7 @@ class _Total:
             ("refused", "farebox_refused", ("surface", "code"), "Calls that ended in an error body"),
             ("attempts", "farebox_upstream_attempts", ("provider", "outcome"), "Attempts at providers"),
             ("settled", "farebox_settle", ("basis",), "Settled attempts by where their counts came from"),
+            ("malformed", "farebox_malformed_streams", ("provider",), "Streams with events that could not be read"),
             ("rate_limited", "farebox_ratelimit_denied", ("limit",), "Calls refused by a rate limit"),
             ("hedges", "farebox_hedges", ("event",), "Second attempts beside slow first ones, and why there were none"),
         )

@@ -3,7 +3,7 @@
 | kind | the client is told | the same offer again | not asked any more |
 |---|---|---|---|
 | `caller`, `content_policy` | 400, in the provider's words | no | every offer of this model |
-| `context_length` | 400 | no | every offer of this model whose window is no larger |
+| `context_length` | 400 | no | every offer whose window is no larger |
 | `credentials`, `provider_balance` | 502: the operator's business | with another key only | this offer, if it has no other key |
 | the same, of a key of the customer's own | 403, in the provider's words | no | this offer with this key |
 | `not_found` | 502: the operator's business | no | this offer |
@@ -19,12 +19,13 @@ from typing import Literal
 import msgspec
 
 from farebox.errors import FareboxError, Kind
+from farebox.routing.fitness import input_limit
 from farebox.routing.own_keys import is_own
 from farebox.routing.plan import Candidate
 from farebox.wires.neutral import FailureKind, UpstreamError
 
 Bars = Literal["nothing", "offer", "model", "no_larger_window"]
-"""Who would fail as well: nobody, this offer, every offer of this model, or those of it whose window is no larger."""
+"""Who would fail as well: nobody, this offer, every offer of this model, or those whose window is no larger."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -115,9 +116,10 @@ def barred(failure: Failure, index: int, candidates: tuple[Candidate, ...]) -> t
         case "model":
             return tuple(n for n, one in enumerate(candidates) if one.target.model is failed.model)
         case "no_larger_window":
-            window = failed.offer.context_window
+            # It is not known which of its limits the prompt was too long for.
+            window, limit = failed.offer.context_window, input_limit(failed.offer)
             return tuple(
                 n
                 for n, one in enumerate(candidates)
-                if one.target.offer.context_window <= window or n == index
+                if n == index or (one.target.offer.context_window <= window and input_limit(one.target.offer) <= limit)
             )

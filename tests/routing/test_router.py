@@ -36,6 +36,7 @@ from farebox.routing.measured import State, Unmeasured
 from farebox.routing.policy import Policy
 from farebox.routing.preferences import Preferences, ProviderRef
 from farebox.routing.standing import RANK_EJECTED, Entry
+from farebox.verdict import Failure, barred
 from farebox.wires.dialect import Dialect
 
 NAMES = ("p0", "p1", "p2", "p3", "p4")
@@ -378,6 +379,15 @@ def test_a_prompt_that_probably_does_not_fit_goes_to_the_larger_window_first() -
     assert names(planned(made, call(text="x" * 8000))) == ["large", "small"]
 
 
+def test_too_long_for_one_may_fit_where_more_input_or_more_in_all_is_taken() -> None:
+    sizes = {"a": (200_000, 100_000), "b": (150_000, 150_000), "c": (150_000, 90_000), "d": (1_000_000, 100_000)}
+    offers = (offer(name, context_window=window, max_input_tokens=most) for name, (window, most) in sizes.items())
+    made = router(model("v/m", *offers), attempts_max=4)
+    found = planned(made, call(provider={"order": list(sizes)}))
+    failure = Failure(FareboxError(Kind.CONTEXT_LENGTH, "too long"), "no_larger_window")
+    assert [sorted(sizes)[n] for n in barred(failure, 0, found.candidates)] == ["a", "c"]
+
+
 def test_parameters_can_be_required() -> None:
     rows = {"simple": provider("simple", dialect=Dialect(logprobs=False)), "full": provider("full")}
     made = router(model("v/m", offer("simple", price=rates("0.1", "0.1")), offer("full")), providers=rows)
@@ -386,6 +396,14 @@ def test_parameters_can_be_required() -> None:
     asked = {"logprobs": True, "provider": {"sort": "price", "require_parameters": True}}
     found = planned(made, call(**asked))
     assert names(found) == ["full"] and found.left_out[0].rule == "provider.require_parameters"
+
+
+def test_a_parameter_that_is_null_is_not_required() -> None:
+    made = router(model("v/m", offer("a")), providers={"a": provider("a", dialect=Dialect(stop=False, seed_field="unsupported"))})
+    asked = {"stop": None, "seed": None, "logprobs": None, "tool_choice": None, "reasoning_effort": None}
+    assert names(planned(made, call(provider={"require_parameters": True}, **asked))) == ["a"]
+    with pytest.raises(FareboxError, match="`stop`"):
+        planned(made, call(provider={"require_parameters": True}, **asked | {"stop": "."}))
 
 
 def test_required_parameters_look_through_a_translation() -> None:

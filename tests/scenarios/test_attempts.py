@@ -32,6 +32,7 @@ MODELS = {
     "a/limited-past-the-deadline": (("flaky", "sim+status=429+retry-after=15"),),
     "brief/thinks": (("patient", "sim+tokens=5+delay-headers=30s"), ("lab", "sim+tokens=5")),
     "hasty/thinks": (("patient", "sim+tokens=5+delay-first=30s"), ("lab", "sim+tokens=5")),
+    "a/says-nothing": (("flaky", "sim+tokens=0+malformed-event=2"), ("lab", "sim+tokens=5")),
     "a/fine": (("flaky", "sim+tokens=5"), ("lab", "sim+tokens=6")),
 }
 PRICES = (CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output": "10.00"})
@@ -119,6 +120,17 @@ def test_a_stream_whose_first_token_does_not_come_goes_elsewhere(world: World) -
     assert fate.complete and world.asked == 2
     assert FIRST_TOKEN_S <= seconds < FIRST_TOKEN_S + 2
     assert [(name, outcome) for name, outcome, _ in billed(world, fate.generation)] == [("slow", "timeout"), ("lab", "ok")]
+
+
+def test_a_stream_that_ends_before_it_says_anything_goes_elsewhere(world: World) -> None:
+    """Its end mark comes, but neither content nor a reason to finish: what could not be read is counted, and is no answer."""
+    fate, _ = world.stream("a/says-nothing")
+    assert fate.complete and world.asked == 2
+    first, second = world.rows(fate.generation)
+    assert (first.provider, first.outcome, first.charge, first.flags) == ("flaky", "garbage", 0, ("malformed_events",))
+    assert (second.provider, second.outcome) == ("lab", "ok") and second.charge and not second.flags
+    seen = 'farebox_malformed_streams_total{provider="flaky"}'
+    wait_until(lambda: seen in world.box.get("/metrics", key=None).body.decode(), "it is counted")
 
 
 def test_a_class_of_models_has_its_own_patience(world: World) -> None:

@@ -146,11 +146,11 @@ def error_of(fate: Fate) -> Any:
     return fate.json()["error"] if fate.status != 200 else events(fate)[-1]["error"]
 
 
-def assert_exact(fate: Fate, rows: list[Row], truths: list[Truth]) -> None:
+def assert_exact(fate: Fate, rows: list[Row], truths: list[Truth], *flags: str) -> None:
     """One attempt, everything reported, the exact price, and the caller was told it."""
     assert fate.complete and len(rows) == len(truths) == 1
     row, truth = rows[0], truths[0]
-    assert (row.state, row.outcome, row.basis, row.flags) == ("settled", "ok", "reported", ())
+    assert (row.state, row.outcome, row.basis, row.flags) == ("settled", "ok", "reported", flags)
     assert row.usage == truth.usage
     assert row.cost == reconcile.cost(truth.usage, PRICES)
     assert row.charge == price(truth.usage, PRICES, MARKUP_BP) == told_nano(fate)
@@ -403,7 +403,7 @@ def test_a_stream_without_its_end_marker_is_finished_by_us(world: World) -> None
 def test_a_malformed_event_does_not_end_the_stream(world: World) -> None:
     fate = world.ask("w/malformed")
     rows = world.rows(fate)
-    assert_exact(fate, rows, world.truths(rows))
+    assert_exact(fate, rows, world.truths(rows), "malformed_events")
     assert 0 < len(text_of(fate).split()) <= 12
 
 

@@ -56,6 +56,8 @@ RATING_FLAG = "rating"
 """The attempt was a question to the model about its own answer: billed, and no part of what the caller gets."""
 ASIDE = frozenset({ESCALATED_FLAG, RATING_FLAG})
 """Of attempts that are billed with an answer in which nothing of them is; without an answer they are free."""
+MALFORMED_FLAG = "malformed_events"
+"""Some events of the stream could not be read and were skipped."""
 UNBILLED_FLAG = "unbilled"
 """It ended well and is free all the same: nobody got its answer."""
 OUTRUN_FLAG = "outrun"

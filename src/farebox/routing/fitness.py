@@ -7,7 +7,7 @@ cannot fit however well it compresses. A prompt that probably does not fit makes
 from farebox.billing.bounds import TOOL_TEMPLATE_TOKENS
 from farebox.catalog.model import Offer
 from farebox.routing.target import Target
-from farebox.wires.call import Call
+from farebox.wires.call import NULL, Call
 
 TOKEN_BYTES_MAX = 32
 """A prompt has at least one token per so many bytes of JSON on average: escaped text of long words comes near 24."""
@@ -65,7 +65,7 @@ _FLAGS = (
 def unknown_parameters(call: Call, target: Target) -> tuple[str, ...]:
     """Parameters of the request that a provider of the same wire is known not to take (`require_parameters`)."""
     dialect = target.speaks.dialect
-    fields = call.fields
+    fields = {name for name, value in call.fields.items() if bytes(value) != NULL}
     found = [name for name, flag in _FLAGS if not getattr(dialect, flag) and name in fields]
     if call.choices > 1 and not dialect.n_choices:
         found.append("n")
