@@ -238,7 +238,7 @@ class Try(msgspec.Struct, eq=False):
                 return self._upstream_failure(found, "failed_before_content", "error_in_body")
             return self._garbage(f"`{kind[:64].decode('latin-1')}` in place of an event stream")
         make = bridge.relay if flight.rest is None else flight.rest.relay
-        relay = self.relay = make(flight.call, candidate, id=flight.settlement.id, created_s=flight.created_s())
+        relay = self.relay = make(flight.call, candidate, id=flight.call_id, created_s=flight.created_s())
         if flight.escalation is not None and flight.escalation.looks_at(candidate):
             self.withheld = Withheld(candidate, relay)
         answer = flight.exchange.answer

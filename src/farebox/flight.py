@@ -96,6 +96,11 @@ class Flight(msgspec.Struct, eq=False):
         return flight
 
     @property
+    def call_id(self) -> str:
+        """What the client knows the call by; also the name of its hold, unless it is a second one beside it."""
+        return self.settlement.id if self.lane is None else self.lane.call_id
+
+    @property
     def candidate(self) -> Candidate:
         """Who is asked, or was last."""
         return self.trying.candidate
@@ -207,7 +212,7 @@ class Flight(msgspec.Struct, eq=False):
         settlement.settle(cancelled=self.exchange.answer.gone, settled_at_once=at_once)
         gateway.fail_point("settle.after_journal")
         usage, extra, cost = self._told(verdict)
-        data = reply.write(id=settlement.id, provider=candidate.target.provider.name, usage=usage, extra=extra)
+        data = reply.write(id=self.call_id, provider=candidate.target.provider.name, usage=usage, extra=extra)
         if self.exchange.wishes.tells:
             data = with_members(data, b'"farebox":%b' % self.metadata())
         gateway.finished(self, "ok", 200)
@@ -302,7 +307,7 @@ class Flight(msgspec.Struct, eq=False):
     def _relay(self) -> Relay:
         """The relay of the attempt under way, or one that can at least tell an error."""
         return self.trying.relay or bridge.relay(
-            self.call, self.candidate, id=self.settlement.id, created_s=self.created_s()
+            self.call, self.candidate, id=self.call_id, created_s=self.created_s()
         )
 
     # --- what the client is told of the call ------------------------------------------------------------------------
@@ -330,7 +335,7 @@ class Flight(msgspec.Struct, eq=False):
             self.exchange.base,
             trying.candidate.target.head,
             len(settlement.attempts) + len(settlement.under_way) + (0 if self.lane is None else self.lane.others),
-            settlement.id.encode(),
+            self.call_id.encode(),
         )
         if self.lane is not None:
             lines += self.lane.header
@@ -410,7 +415,7 @@ class Flight(msgspec.Struct, eq=False):
         waiting = None if self.lane is None else self.lane.undecided
         if waiting is not None:
             # Nobody knows yet who will answer.
-            waiting.start(_EVENT_STREAM + self.exchange.base)
+            waiting.start(b"%b%bx-generation-id: %b\r\n" % (_EVENT_STREAM, self.exchange.base, self.call_id.encode()))
             waiting.send(relay.keepalive())
             return
         self.exchange.answer.start(self.stream_headers())

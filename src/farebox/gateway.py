@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from farebox.billing import seams
+from farebox.billing.hedges import OUTRUN
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.exchange import Exchange
@@ -19,7 +20,7 @@ from farebox.ports import Clock, Ids, Random
 from farebox.routing import explain, hedging, retry
 from farebox.routing.health import Health
 from farebox.routing.hedging import Outlook, Waste
-from farebox.routing.lessons import OUTRUN, lesson
+from farebox.routing.lessons import lesson
 from farebox.routing.market import Market
 from farebox.routing.patience import Demand, Patience, before, shorter
 from farebox.routing.plan import Candidate, Plan

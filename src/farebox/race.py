@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from farebox.billing.hedges import OUTRUN, SUFFIX
 from farebox.billing.journal import JournalError
 from farebox.billing.meter import OUTRUN_FLAG, Ending, Seen
 from farebox.billing.settlement import Settlement
@@ -22,14 +23,11 @@ from farebox.errors import FareboxError
 from farebox.exchange import Answer, Exchange
 from farebox.flight import Flight
 from farebox.routing import hedging
-from farebox.routing.lessons import OUTRUN
 from farebox.routing.patience import Patience
 from farebox.routing.plan import Candidate
 from farebox.routing.retry import Tries
 from farebox.verdict import Failure, barred
 
-SUFFIX = "-hedge"
-"""Behind a call's id: the second hold's."""
 _CUT: dict[Ending, Ending] = {
     "complete": "outrun_drained", "drained": "outrun_drained", "client_gone": "outrun", "truncated": "outrun",
 }  # fmt: skip
@@ -323,6 +321,11 @@ class Lane:
             return ending, outcome, ()  # it failed by itself
         ruled = ending if cut is None else cut
         return ruled, OUTRUN, () if ruled in ("outrun", "outrun_drained") else (OUTRUN_FLAG,)
+
+    @property
+    def call_id(self) -> str:
+        """What the client knows the call by, whoever answers it."""
+        return self.race.first.flight.settlement.id
 
     @property
     def others(self) -> int:

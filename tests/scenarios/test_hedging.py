@@ -72,7 +72,8 @@ class World:
 
     def pair(self, generation: str) -> tuple[Row, Row]:
         """The rows of both holds of a hedged call, the first provider's first."""
-        base = generation.removesuffix("-hedge")
+        assert not generation.endswith("-hedge"), "the caller's id is the call's"
+        base = generation
 
         def posted() -> tuple[Row, Row] | None:
             by_hold = {row.hold: row for row in read_books(self.url).rows}
@@ -145,7 +146,7 @@ def test_the_second_answers_where_the_first_is_late(world: World, stream: bool) 
     assert reply.headers["x-farebox-hedge"] == "second" and reply.headers["x-farebox-attempts"] == "2"
     generation = reply.headers["x-generation-id"]
     first, second = world.pair(generation)
-    assert second.hold == generation and (second.outcome, second.state, second.basis) == ("ok", "settled", "reported")
+    assert first.hold == generation and (second.outcome, second.state, second.basis) == ("ok", "settled", "reported")
     world.paid(second)
     assert first.charge == 0 and first.outcome == "outrun" and world.truth(first).reason == "client_gone"
     told = reply.events()[-1]["usage"] if stream else reply.json()["usage"]
@@ -155,6 +156,17 @@ def test_the_second_answers_where_the_first_is_late(world: World, stream: bool) 
     hedge = metadata(reply)["hedge"]
     assert hedge["answered"] == "second" and hedge["generations"] == [first.hold, second.hold]
     assert hedge["provider"] == "lab" and hedge["after_ms"] >= 30
+    if stream:
+        assert all(event["id"] == generation for event in reply.events() if event.get("choices"))
+    else:
+        assert reply.json()["id"] == generation
+    shown = world.box.get(f"/v1/generation?id={generation}").json()["data"]
+    assert (shown["id"], shown["provider_name"], shown["tokens_completion"], shown["state"]) == (generation, "lab", 7, "settled")
+    assert nano(shown["total_cost_usd"]) == second.charge
+    tried = {one["record"]: (one["provider_name"], one["outcome"]) for one in shown["provider_responses"]}
+    assert tried == {first.hold: ("honest", "outrun"), second.hold: ("lab", "ok")}
+    alone = world.box.get(f"/v1/generation?id={first.hold}-hedge").json()["data"]
+    assert (alone["id"], alone["provider_name"], len(alone["provider_responses"])) == (second.hold, "lab", 1)
     after = wait_until(
         lambda: (found := world.hedges()).get("won", 0) > before.get("won", 0) and found, "the metrics tell of it"
     )
@@ -182,7 +194,7 @@ def test_a_provider_that_bills_on_is_read_to_its_usage_while_nobody_waits(world:
     reply = world.ask(name, stream=stream)
     assert reply.headers["x-farebox-provider"] == "lab"
     by_hold = {row.hold for row in read_books(world.url).rows}
-    assert reply.headers["x-generation-id"].removesuffix("-hedge") not in by_hold, "the answer did not wait for it"
+    assert reply.headers["x-generation-id"] not in by_hold, "the answer did not wait for it"
     first, second = world.pair(reply.headers["x-generation-id"])
     world.paid(second)
     truth = world.truth(first)

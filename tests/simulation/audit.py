@@ -311,10 +311,10 @@ class Audit:
             self.say(f"{where} got an internal error: {fate.body[:300]!r}")
         if fate.generation is None:
             return
-        if b"\r\nx-generation-id" not in fate.head and any(
-            row.outcome == "ok" for row in calls.get(fate.generation + HEDGE, ())
-        ):
-            # The client was given a sign of life before it was known who would answer.
+        if fate.generation.endswith(HEDGE):
+            self.say(f"{where}: its caller has the id {fate.generation}, which is one attempt's")
+        if any(row.outcome == "ok" for row in calls.get(fate.generation + HEDGE, ())):
+            # The second attempt has answered; the caller has the call's id.
             fate.generation += HEDGE
         rows = calls.get(fate.generation)
         if not rows:

@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import Connection, func, select, update
 
 from farebox.billing import receipts, seal_runs
+from farebox.billing.hedges import holds_of
 from farebox.billing.periods import format_day
 from farebox.billing.receipt_forms import Forms
 from farebox.billing.receipts import Content, Place
@@ -208,13 +209,15 @@ def _named(key: Key) -> str:
     return f"{key[0]}, attempt {key[1]}, revision {key[2]}"
 
 
-def of_call(connection: Connection, account_id: str, hold_id: str) -> list[tuple[UsageRow, Content]]:
+def of_call(connection: Connection, account_id: str, call: str) -> list[tuple[UsageRow, Content]]:
     """The sealed rows of a call, with their receipts, in order. Raises `SealBroken`."""
-    mine = select(*_ROW).where(usage.c.hold_id == hold_id, usage.c.account_id == account_id)
-    rows = [UsageRow(*row) for row in connection.execute(mine.order_by(usage.c.attempt, usage.c.revision).limit(PAGE_MAX))]
+    holds = holds_of(call)
+    mine = select(*_ROW).where(usage.c.hold_id.in_(holds), usage.c.account_id == account_id)
+    mine = mine.order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision).limit(PAGE_MAX)
+    rows = [UsageRow(*row) for row in connection.execute(mine)]
     placed: dict[Key, tuple[Run, int]] = {}
     for run in seal_runs.of_postings(connection, account_id, (row.posted_us for row in rows)):
-        placed |= {key: (run, number) for number, key in enumerate(run.row_keys(), run.number) if key[0] == hold_id}
+        placed |= {key: (run, number) for number, key in enumerate(run.row_keys(), run.number) if key[0] in holds}
     found: list[tuple[UsageRow, Content]] = []
     for row in rows:
         if (seal := placed.get((row.hold_id, row.attempt, row.revision))) is not None:

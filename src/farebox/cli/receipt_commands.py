@@ -9,6 +9,7 @@ import click
 from sqlalchemy import Connection
 
 from farebox.billing import receipt_keys, seals
+from farebox.billing.hedges import holds_of
 from farebox.billing.periods import parse_day
 from farebox.billing.receipt_audit import LINE_BYTES_MAX, Report, audit, documents
 from farebox.billing.receipt_keys import KeyFileError, Keys
@@ -48,7 +49,7 @@ def _keys(loaded: Loaded) -> Keys:
 def show(call: str, config_path: Path, as_json: bool) -> None:
     """The receipts of a call, by its generation id: one for each attempt and correction. --json has them signed."""
     with database_of(config_path) as (loaded, database):
-        account_id = database.read(lambda connection: queries.account_of_call(connection, call))
+        account_id = database.read(lambda connection: queries.account_of_call(connection, holds_of(call)))
         found = [] if account_id is None else _sealed(database, lambda c: seals.of_call(c, account_id, call))
         if not found:
             raise CliError(f"there is no receipt of `{call}`; `farebox usage` shows what was called, `farebox doctor` what waits")

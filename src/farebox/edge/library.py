@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import carrying, customers, own_key_usage, provider_keys, receipt_keys, seams
+from farebox.billing import carrying, customers, hedges, own_key_usage, provider_keys, receipt_keys, seams
 from farebox.billing.budgets import key_scope, window_name
 from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
@@ -184,20 +184,21 @@ class DatabaseLibrary:
 
     async def generation(self, principal: Principal, generation: str) -> dict[str, Any] | None:
         rows: list[queries.UsageRow] = await self.read(
-            lambda connection: queries.generation(connection, generation, account_id=principal.account)
+            lambda connection: queries.generation(connection, hedges.holds_of(generation), account_id=principal.account)
         )
         rows = [row for row in rows if may_read(principal, row)]
-        final = next((row for row in rows if row.final), None)
-        if final is None:
+        settles = [_decode_settle(row.record) for row in rows if row.final]
+        settled = hedges.answering(generation, settles)
+        if settled is None:
             return None
-        settled = _decode_settle(final.record)
+        created_us = min(one.created_us for one in settles)
         last = seams.answering(settled.attempts)
         usage = (last.usage if last is not None else None) or Usage()
         charge = sum(row.charge_nano for row in rows)
         costs = [row.cost_nano for row in rows if row.cost_nano is not None]
         costs += [beside[5] for beside in own_key_usage.rows_beside(rows)]
         return {
-            "id": settled.id,
+            "id": generation,
             "total_cost": dollars(charge),
             "total_cost_usd": format_amount(charge),
             "usage": dollars(charge),
@@ -205,8 +206,8 @@ class DatabaseLibrary:
             "cache_discount": None,
             "model": settled.model,
             "provider_name": last.provider if last is not None else None,
-            "latency": (last.first_byte_us - settled.created_us) // 1000 if last is not None and last.first_byte_us else None,
-            "generation_time": (settled.at_us - settled.created_us) // 1000,
+            "latency": (last.first_byte_us - created_us) // 1000 if last is not None and last.first_byte_us else None,
+            "generation_time": (settled.at_us - created_us) // 1000,
             "moderation_latency": None,
             "tokens_prompt": usage.prompt_tokens,
             "tokens_completion": usage.completion_tokens,
@@ -219,7 +220,7 @@ class DatabaseLibrary:
             "streamed": settled.streamed,
             "cancelled": settled.cancelled,
             "is_byok": last is not None and last.own_key,
-            "created_at": _time(settled.created_us),
+            "created_at": _time(created_us),
             "origin": "",
             "app_id": None,
             "session_id": None,
@@ -229,6 +230,7 @@ class DatabaseLibrary:
             "provider_responses": [
                 {
                     "attempt": attempt.n,
+                    **({"record": one.id} if len(settles) > 1 else {}),
                     "provider_name": attempt.provider,
                     "model": attempt.upstream_id,
                     "status": attempt.status,
@@ -240,7 +242,8 @@ class DatabaseLibrary:
                     "cost_usd": None if attempt.cost_nano is None else format_amount(attempt.cost_nano),
                     "price_version": attempt.price_version,
                 }
-                for attempt in settled.attempts
+                for one in settles
+                for attempt in one.attempts
             ],
         }
 

@@ -4,6 +4,7 @@ Only what the provider did counts: its failures against the offer, its 429s as a
 caller's mistake, a caller who left and a call that we ourselves ended say nothing about it.
 """
 
+from farebox.billing.hedges import OUTRUN
 from farebox.routing.health import Outcome
 from farebox.wires.neutral import FailureKind
 
@@ -22,8 +23,6 @@ _BY_KIND: dict[FailureKind, Outcome] = {
 }
 KEY_KINDS = frozenset({"credentials", "provider_balance", "rate_limit"})
 """Failures of a key: another key of the same offer may do."""
-OUTRUN = "outrun"
-"""Another attempt of the call had content first."""
 _OURS = frozenset({"client_gone", "interrupted", "unsupported"})
 
 

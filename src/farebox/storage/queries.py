@@ -4,6 +4,7 @@ They take a connection, so that several answers can come from one snapshot:
 `database.read(lambda connection: queries.balance(connection, "acc-1"))`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -334,20 +335,20 @@ def account_credits(connection: Connection, account_id: str) -> Credits:
     return Credits(granted, granted - remaining - expired - reversed_, expired, remaining, reversed_ + owed)
 
 
-def generation(connection: Connection, hold_id: str, *, account_id: str) -> list[UsageRow]:
-    """Every attempt of a call and its corrections, in order. Empty when it is not posted yet, or another account's."""
+def generation(connection: Connection, hold_ids: Sequence[str], *, account_id: str) -> list[UsageRow]:
+    """Every attempt of a call's holds and its corrections, in order. Empty when it is not posted yet, or another account's."""
     found = (
         select(usage)
-        .where(usage.c.hold_id == hold_id, usage.c.account_id == account_id)
-        .order_by(usage.c.attempt, usage.c.revision)
+        .where(usage.c.hold_id.in_(hold_ids), usage.c.account_id == account_id)
+        .order_by(usage.c.hold_id, usage.c.attempt, usage.c.revision)
         .limit(ROWS_MAX)
     )
     return [UsageRow(**row) for row in connection.execute(found).mappings()]
 
 
-def account_of_call(connection: Connection, hold_id: str) -> str | None:
-    """Whose call it was; None while it is not posted."""
-    return connection.execute(select(usage.c.account_id).where(usage.c.hold_id == hold_id).limit(1)).scalar_one_or_none()
+def account_of_call(connection: Connection, hold_ids: Sequence[str]) -> str | None:
+    """Whose call it was; None while none of its holds is posted."""
+    return connection.execute(select(usage.c.account_id).where(usage.c.hold_id.in_(hold_ids)).limit(1)).scalar_one_or_none()
 
 
 def key_usage(connection: Connection, key_id: str, *, day_us: int, week_us: int, month_us: int) -> KeyUsage:
