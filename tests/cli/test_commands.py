@@ -48,6 +48,10 @@ KEYS: dict[tuple[str, ...], Any] = {
     },
     ("tiers",): {"first", "tiers"},
     ("usage",): {"by", "since", "rows", "total", "until"},
+    ("route", "explain", "lab/echo", "--account", "default"): {
+        "model", "policy", "offers", "excluded", "complexity", "input_tokens_estimate", "hold_usd", "attempts_max",
+        "sticky", "hedge", "needs", "escalates_to", "output_tokens_max",
+    },
     ("prices", "list"): {
         "models": {"slug", "name", "context_window", "max_output_tokens", "capabilities", "offers"},
     },
@@ -350,6 +354,9 @@ REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
     (("usage", "--project", "x"), "`farebox projects list"),
     (("usage", "--since", "yesterday"), "write 7d"),
     (("usage", "--account", "nobody"), "`farebox accounts list`"),
+    (("route", "explain", "lab/echo", "--account", "nobody"), "`farebox accounts list`"),
+    (("route", "explain", "lab/echo", "--account", "default", "--key", "none"), "`farebox keys list`"),
+    (("route", "explain", "lab/echo", "--key", "none"), "say which with --account NAME"),
     (("prices", "show", "openai/gpt-99"), "`farebox prices list --all`"),
 )
 

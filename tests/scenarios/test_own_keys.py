@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.support.callers import Fate, body_for, together
 from tests.support.reconcile import Books, cost, half_even, rates, read_books
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
+from tests.support.shell import Shell
 
 from farebox.billing import customers, provider_keys
 from farebox.billing.provider_keys import NewProviderKey
@@ -230,6 +232,40 @@ def test_the_plan_and_what_became_of_it_say_whose_keys_were_tried(world: World) 
     assert tried == [("byok:plan-0", "http_error"), ("byok:plan-1", "ok")]
     explained = world.box.post("/v1/route/explain", body, key=key).json()
     assert [one["own_key"] for one in explained["offers"]] == ["byok:plan-1", None, "byok:plan-0"], "the refused one is last"
+
+
+def test_the_command_explains_and_counts_as_the_account_is_routed_and_billed(world: World) -> None:
+    key = world.customer("told", GOOD, plan="two-free")
+    shell = Shell(world.box.folder)
+
+    def offers(*words: str) -> list[tuple[str | None, str]]:
+        found = shell.json("route", "explain", MODEL, *words)["offers"]
+        return [(one["own_key"], one["worst_case_usd"]) for one in found]
+
+    ((nobody, usual),) = offers()
+    (own, free), (house, marked_up) = offers("--account", "told")
+    assert (nobody, own, house, free) == (None, "byok:told-0", None, "0.00") and Decimal(marked_up) > Decimal(usual)
+    for _ in range(2):
+        assert told(world.ask(key))["cost_usd"] == "0.00"
+    world.box.wait_posted()
+    assert Decimal(offers("--account", "told")[0][1]) > 0, "the free calls of this month are used up"
+    assert shell("usage", "--account", "told").out.count("byok USD") == 2
+    assert max(map(len, shell("usage", "--account", "told", "--by", "provider,model").out.splitlines())) <= 100
+    for by in ("provider", "tag"):
+        said = shell.json("usage", "--account", "told", "--by", by)
+        (row,) = (row for row in said["rows"] if row["calls"])
+        assert (row["byok_cost"], row["charge"], row["cost"]) == (usd(2 * LISTED), "0.00", "0.00")
+        assert said["total"]["byok_cost"] == usd(2 * LISTED)
+    assert shell("usage", "--account", "told", "--csv").out.splitlines()[1].endswith("," + usd(2 * LISTED))
+    limited = shell.json("keys", "create", "--account", "told", "--name", "limited", "--allow-model", OTHER)["id"]
+    shell.json("byok", "update", "told-0", "--key", limited)
+    assert [one for one, _ in offers("--account", "told")] == [None], "it is for one key alone"
+    refused = shell("route", "explain", MODEL, "--account", "told", "--key", "limited").refused()
+    assert f"may not call `{MODEL}`; it may call `{OTHER}`" in refused
+    shell.json("keys", "update", limited, "--allow-model", MODEL)
+    assert [one for one, _ in offers("--account", "told", "--key", limited)] == ["byok:told-0", None]
+    shell.json("keys", "disable", limited)
+    assert "is disabled" in shell("route", "explain", MODEL, "--account", "told", "--key", limited).refused()
 
 
 def test_where_the_money_does_not_reach_for_the_house_own_keys_are_used_alone(world: World) -> None:

@@ -45,6 +45,16 @@ def find_project(database: Database, account_id: str, name: str) -> queries.Proj
     raise CliError(f"there is no project `{name}` in this account; `farebox projects list --account NAME` shows them")
 
 
+def find_key(database: Database, account_id: str, name: str) -> queries.Key:
+    """An account's API key that is in force, by id or name; there must be one. Raises `CliError`."""
+    alive = [one for one in database.read(lambda c: queries.list_keys(c, account_id)) if one.revoked_us is None]
+    fitting = [one for one in alive if one.id == name] or [one for one in alive if one.name == name]
+    if len(fitting) != 1:
+        problem = "there is no API key" if not fitting else f"there are {len(fitting)} API keys"
+        raise CliError(f"{problem} `{name}` in this account; `farebox keys list` shows their ids")
+    return fitting[0]
+
+
 def check_policy(loaded: Loaded, name: str) -> None:
     """Refuse a routing policy that the configuration does not have."""
     if name and name not in loaded.config.policies:

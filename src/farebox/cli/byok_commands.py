@@ -15,7 +15,7 @@ from msgspec import UNSET
 from farebox.billing import provider_keys
 from farebox.billing.customers import CommandRefused
 from farebox.billing.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
-from farebox.cli.arguments import find_account, find_project
+from farebox.cli.arguments import find_account, find_key, find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded
 from farebox.gate import provider_secret
@@ -324,17 +324,7 @@ def _check_provider(loaded: Loaded, name: str) -> bool:
 
 def _key_ids(database: Database, account_id: str, names: Sequence[str]) -> tuple[str, ...]:
     """API keys by name or id, each of which must be there and be one."""
-    if not names:
-        return ()
-    alive = [one for one in database.read(lambda c: queries.list_keys(c, account_id)) if one.revoked_us is None]
-    found: list[str] = []
-    for name in names:
-        fitting = [one.id for one in alive if one.id == name] or [one.id for one in alive if one.name == name]
-        if len(fitting) != 1:
-            problem = "there is no API key" if not fitting else f"there are {len(fitting)} API keys"
-            raise CliError(f"{problem} `{name}` in this account; `farebox keys list` shows their ids")
-        found += fitting
-    return tuple(found)
+    return tuple(find_key(database, account_id, name).id for name in names)
 
 
 def _read_secret(path: Path | None) -> str:

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 import msgspec
+from sqlalchemy import Connection
 
-from farebox.cli.arguments import check_policy, find_account
+from farebox.billing.markup import MarkupPlan
+from farebox.cli.arguments import check_policy, find_account, find_key
 from farebox.cli.output import (
     CliError,
     book_of,
@@ -21,12 +23,21 @@ from farebox.cli.output import (
 )
 from farebox.config import ConfigError, Loaded
 from farebox.configured_routing import make_router, make_sorter
+from farebox.edge.library import own_keys
 from farebox.edge.surfaces import CHAT_COMPLETIONS, MESSAGES
 from farebox.errors import FareboxError
+from farebox.gate.permissions import permit
 from farebox.market import make_market
 from farebox.ports import SystemClock, SystemRandom
 from farebox.routing import explain as explaining
+from farebox.routing.allowance import Allowance, NotAllowed
+from farebox.routing.market import Market
 from farebox.routing.measured import NothingMeasured
+from farebox.routing.own_keys import OwnKey
+from farebox.storage import provider_key_queries, queries
+from farebox.storage.database import Database
+from farebox.storage.provider_key_queries import ProviderKey
+from farebox.vault.vault import Vault
 from farebox.wires.call import Call
 
 BODY_BYTES_MAX = 32 * 2**20
@@ -44,7 +55,8 @@ def route() -> None:
 )
 @click.option("--messages", is_flag=True, help="The file is a request of Anthropic's messages.")
 @click.option("--policy", default="", help="As if the key had this routing policy.")
-@click.option("--account", help="With the policy and the markup of this account.")
+@click.option("--account", "account_name", help="As a call of this account: its policy, markup, volume, own provider keys.")
+@click.option("--key", "key_name", help="With --account: by this API key, by name or id; its policy and restrictions hold.")
 @config_option
 @json_option
 def explain(
@@ -52,7 +64,8 @@ def explain(
     file: Path | None,
     messages: bool,
     policy: str,
-    account: str | None,
+    account_name: str | None,
+    key_name: str | None,
     config_path: Path,
     as_json: bool,
 ) -> None:
@@ -62,6 +75,8 @@ def explain(
     """
     if (model is None) == (file is None):
         raise CliError("write a model or --file FILE, one of them, e.g. `farebox route explain openai/gpt-4o`")
+    if key_name is not None and account_name is None:
+        raise CliError("--key names an API key of an account: say which with --account NAME")
     loaded = load_config(config_path)
     check_policy(loaded, policy)
     surface = MESSAGES if messages else CHAT_COMPLETIONS
@@ -72,13 +87,17 @@ def explain(
     else:
         said = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 512}
         body = msgspec.json.encode(said)
-    markup = ""
-    if account is not None:
+    now_us = SystemClock().now_us()
+    caller = _Caller()
+    if account_name is not None:
         with database_of(config_path) as (_, database):
-            found = find_account(database, account)
-        policy, markup = policy or found.policy, found.markup
+            caller = _caller(loaded, database, account_name, key_name, now_us)
+    if policy:
+        caller = msgspec.structs.replace(caller, policy=policy)
     try:
-        told = _explained(loaded, surface.read_call(body), policy, markup)
+        told = _explained(loaded, surface.read_call(body), caller, now_us)
+    except NotAllowed as refused:
+        raise CliError(refused.for_key(caller.key_hint).message) from None
     except FareboxError as error:
         raise CliError(error.message) from None
     except ConfigError as error:
@@ -89,11 +108,79 @@ def explain(
     _print(told)
 
 
-def _explained(loaded: Loaded, call: Call, policy: str, markup: str) -> dict[str, Any]:
+class _Caller(msgspec.Struct, frozen=True):
+    """What of a caller decides where its calls go; nobody's: as calls of an account without wishes of its own."""
+
+    account: str = ""
+    policy: str = ""
+    markup: str = ""
+    volume_nano: int = 0
+    own_keys: tuple[OwnKey, ...] = ()
+    own_key_calls: int = 0
+    key_hint: str = ""
+    allowance: Allowance | None = None
+
+
+def _caller(loaded: Loaded, database: Database, account_name: str, key_name: str | None, now_us: int) -> _Caller:
+    """An account, or one of its keys, as the gate would admit it."""
+    found = find_account(database, account_name)
+    if found.status != "active":
+        raise CliError(f"the account `{found.name}` is suspended, so none of its calls is answered")
+    key = None if key_name is None else find_key(database, found.id, key_name)
+    project, key_id = ("", "") if key is None else (key.project, key.id)
+    if key is not None:
+        _check_usable(database, key, now_us)
+
+    def ask(connection: Connection) -> tuple[tuple[int, int], tuple[ProviderKey, ...]]:
+        standing = queries.volume(connection, found.id, _date(now_us)[:7])
+        return standing, provider_key_queries.for_key(connection, found.id, project, key_id)
+
+    (charged_nano, own_key_calls), sealed = database.read(ask)
+    return _Caller(
+        account=found.name,
+        policy=found.policy if key is None else key.policy or found.policy,
+        markup=found.markup,
+        volume_nano=charged_nano,
+        own_keys=own_keys(sealed, Vault(loaded.byok_master_file)),
+        own_key_calls=own_key_calls,
+        key_hint="" if key is None else key.hint,
+        allowance=None if key is None else permit(key.permissions, key.restrictions).allowance,
+    )
+
+
+def _check_usable(database: Database, key: queries.Key, now_us: int) -> None:
+    """Refuse a key by which no call can be made."""
+    project = database.read(lambda c: queries.project(c, key.project)) if key.project else None
+    if key.expires_us is not None and key.expires_us <= now_us:
+        state = "has expired"
+    elif key.disabled_us is not None:
+        state = "is disabled"
+    elif project is not None and project.disabled_us is not None:
+        state = f"is of the project `{project.name}`, which is disabled"
+    elif "inference" not in permit(key.permissions, key.restrictions).scopes:
+        state = "is not for calls (its scopes lack `inference`)"
+    else:
+        return
+    raise CliError(f"the API key `{key.hint}` {state}; `farebox keys list` shows others")
+
+
+def _markup(market: Market, caller: _Caller) -> MarkupPlan | None:
+    """The plan of the caller's account. One that is not configured any more has no price."""
+    if not caller.markup:
+        return None
+    found = market.markups.get(caller.markup)
+    if found is None:
+        raise CliError(
+            f"the account `{caller.account}` pays by the markup plan `{caller.markup}`, which is not configured: add "
+            f"`[markup.{caller.markup}]`, or give it another with `farebox accounts markup`"
+        )
+    return found
+
+
+def _explained(loaded: Loaded, call: Call, caller: _Caller, now_us: int) -> dict[str, Any]:
     market, _ = make_market(loaded, local_url=local_url(loaded), versions=book_of(loaded))
     health = NothingMeasured()
     router = make_router(loaded, market, health)
-    now_us = SystemClock().now_us()
     sorter = make_sorter(router, lambda *_: asyncio.Future[Any]())
     found = router.plan(
         call,
@@ -101,8 +188,12 @@ def _explained(loaded: Loaded, call: Call, policy: str, markup: str) -> dict[str
         now_us=now_us,
         day=_date(now_us),
         random=SystemRandom(),
-        policy=policy,
-        markup=market.markups.get(markup) if markup else None,
+        policy=caller.policy,
+        allowance=caller.allowance,
+        markup=_markup(market, caller),
+        volume_nano=caller.volume_nano,
+        own_keys=caller.own_keys,
+        own_key_calls=caller.own_key_calls,
         everything=True,
     )
     tried = loaded.config.attempts.attempts_max if found.attempts_max is None else found.attempts_max

@@ -69,7 +69,8 @@ def usage(
     as_json: bool,
 ) -> None:
     """What was called and what it cost, the dearest first (days and hours in their order); the total also in the currency of
-    [display] in the configuration, by today's rate."""
+    [display] in the configuration, by today's rate. What providers billed customers for their own keys stands beside it, if
+    anything."""
     groups = _groups(by)
     start_us = moment(since, "--since")
     end_us = None if until is None else moment(until, "--until")
@@ -81,7 +82,7 @@ def usage(
         narrow = Narrow(since_us=start_us, until_us=end_us, account_id=account_id, project=project_id)
         dearest_first = not {"day", "hour"} & set(groups)
 
-        def ask(connection: Any) -> tuple[list[UsageLine], dict[str, dict[str, str]]]:
+        def ask(connection: Any) -> tuple[list[UsageLine], dict[tuple[str | int, ...], int], dict[str, dict[str, str]]]:
             rows = reports.usage_lines(connection, groups, narrow, dearest_first=dearest_first)
             labels: dict[str, dict[str, str]] = {}
             if "key" in groups:
@@ -90,9 +91,9 @@ def usage(
                 labels["project"] = {one.id: one.name for one in queries.list_projects(connection, account_id)}
             if "account" in groups:
                 labels["account"] = {account.id: account.name for account in queries.list_accounts(connection)}
-            return rows, labels
+            return rows, reports.own_key_lines(connection, groups, narrow), labels
 
-        rows, labels = database.read(ask)
+        rows, own, labels = database.read(ask)
 
     def shown(row: UsageLine) -> dict[str, str]:
         return {name: reports.shown(name, value) for name, value in zip(groups, row.groups, strict=True)}
@@ -100,6 +101,7 @@ def usage(
     def named(row: UsageLine) -> list[str]:
         return [labels.get(name, {}).get(value, value) for name, value in shown(row).items()]
 
+    billed = sum(own.values())
     charged, costs = sum(row.charge_nano for row in rows), sum(row.cost_nano for row in rows)
     currency = loaded.config.display.shown
     today = dt.datetime.fromtimestamp(SystemClock().now_us() // 1_000_000, dt.UTC).date()
@@ -117,6 +119,7 @@ def usage(
             "charge": format_amount(row.charge_nano),
             "cost": format_amount(row.cost_nano),
             "unknown_costs": row.unknown_costs,
+            "byok_cost": format_amount(own.get(row.groups, 0)),
         }
         for row in rows
     ]
@@ -131,6 +134,7 @@ def usage(
                     "calls": sum(row.calls for row in rows),
                     "charge": format_amount(charged),
                     "cost": format_amount(costs),
+                    "byok_cost": format_amount(billed),
                     "display": {
                         "currency": currency.currency,
                         "rate": rate.text,
@@ -145,7 +149,7 @@ def usage(
         return
     if as_csv:
         sums = ("calls", "attempts", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-        columns: list[str] = [*groups, "name", *sums, "charge", "cost", "unknown_costs"]
+        columns: list[str] = [*groups, "name", *sums, "charge", "cost", "unknown_costs", "byok_cost"]
         writer = csv.DictWriter(sys.stdout, columns)
         writer.writeheader()
         writer.writerows(records)
@@ -158,23 +162,27 @@ def usage(
             str(row.completion_tokens),
             format_amount(row.charge_nano),
             format_amount(row.cost_nano) + ("+?" if row.unknown_costs else ""),
+            *([format_amount(own.get(row.groups, 0))] if billed else []),
         )
         for row in rows
     ]
     wide = len(groups)
     if lines:
         total = (str(sum(row.calls for row in rows)), "", "", format_amount(charged), format_amount(costs))
+        total += (format_amount(billed),) if billed else ()
         lines.append(("total", *[""] * (wide - 1), *total))
     print_table(
-        (*groups, "calls", "prompt", "completion", "charged USD", "cost USD"),
+        (*groups, "calls", "prompt", "completion", "charged USD", "cost USD", *(["byok USD"] if billed else [])),
         lines,
-        right=range(wide, wide + 5),
+        right=range(wide, wide + 6 if billed else wide + 5),
         empty="No calls in this period. The curl that `farebox run` prints makes one.",
     )
     if rows and currency and rate:
         name = currency.currency
         told = f"1 USD = {rate.text} {name}, the rate from {rate.day} on"
         click.echo(f"Charged in {name}: {currency.convert(charged, rate)} ({told})")
+    if billed:
+        click.echo("byok USD is what providers billed customers for their own keys; it is no cost of yours")
     if any(row.unknown_costs for row in rows):
         click.echo("+?  the provider's price of some attempts is not known yet (broken off before it said)")
 

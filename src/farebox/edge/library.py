@@ -1,7 +1,7 @@
 """What the read-only endpoints know from the database, in OpenRouter's shapes; every question on a thread of its own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,15 +89,18 @@ def principal_lookup(database: Database, usual: Limits, ladder: Ladder, vault: V
             own_key_calls=row.own_key_calls,
             tags=msgspec.json.decode(row.key.tags, type=tuple[str, ...]) if row.key.tags else (),
             permit=USUAL if allowed == USUAL else allowed,
-            own_keys=tuple(_own_key(one, vault) for one in row.provider_keys),
+            own_keys=own_keys(row.provider_keys, vault),
         )
 
     return find
 
 
-def _own_key(key: ProviderKey, vault: Vault) -> OwnKey:
-    secret = vault.opened(key.sealed, provider_keys.place(key), key.master)
-    return OwnKey(key.id, key.provider, secret, key.always_use, key.name)
+def own_keys(keys: Iterable[ProviderKey], vault: Vault) -> tuple[OwnKey, ...]:
+    """Customers' keys at providers as calls use them."""
+    return tuple(
+        OwnKey(one.id, one.provider, vault.opened(one.sealed, provider_keys.place(one), one.master), one.always_use, one.name)
+        for one in keys
+    )
 
 
 def may_read(principal: Principal, row: queries.UsageRow) -> bool:

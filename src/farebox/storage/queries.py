@@ -306,6 +306,13 @@ def key(connection: Connection, key_id: str) -> Key | None:
     return None if row is None else Key(**row)
 
 
+def volume(connection: Connection, account_id: str, month: str) -> tuple[int, int]:
+    """What an account was charged in a UTC month, the newest with any, and its calls by its own keys at providers in it."""
+    query = select(volumes.c.charged_nano, volumes.c.own_key_calls)
+    row = connection.execute(query.where(volumes.c.account_id == account_id, volumes.c.month == month)).one_or_none()
+    return (0, 0) if row is None else (row.charged_nano, row.own_key_calls)
+
+
 def balance(connection: Connection, account_id: str) -> Balance | None:
     """How an account stands; None when there is no such account."""
     return scope_balance(connection, f"account:{account_id}")

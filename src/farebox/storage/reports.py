@@ -115,11 +115,15 @@ def usage_lines(
 
 
 def own_key_lines(connection: Connection, by: Sequence[Group], narrow: Narrow) -> dict[tuple[str | int, ...], int]:
-    """What providers billed customers themselves, nano-dollars, by the same groups (but tags)."""
-    columns = [_COLUMNS[name].label(f"group_{name}") for name in by]
+    """What providers billed customers themselves, nano-dollars, by the same groups."""
+    tagged = _tags(connection) if "tag" in by else None
+    plain = [_COLUMNS[name] if name != "tag" or tagged is None else tagged.c.value for name in by]
+    columns = [column.label(f"group_{name}") for name, column in zip(by, plain, strict=True)]
     beside = own_key_usage.c
     same = (beside.hold_id == usage.c.hold_id) & (beside.attempt == usage.c.attempt) & (beside.revision == usage.c.revision)
-    query = select(*columns, func.sum(beside.provider_nano)).select_from(own_key_usage.join(usage, same))
+    rows = own_key_usage.join(usage, same)
+    query = select(*columns, func.sum(beside.provider_nano))
+    query = query.select_from(rows if tagged is None else rows.join(tagged, true()))
     query = narrow.apply(query).group_by(*columns).limit(LINES_MAX)
     return {tuple(row[:-1]): int(row[-1]) for row in connection.execute(query)}
 
