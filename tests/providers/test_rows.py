@@ -4,6 +4,7 @@ import inspect
 import re
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from farebox.providers import (
@@ -22,6 +23,7 @@ from farebox.providers import (
 )  # fmt: skip
 from farebox.providers.base import Provider
 from farebox.providers.registry import PROVIDERS
+from farebox.wires import anthropic_messages, openai_chat
 
 WIRES = {"openai_chat", "anthropic_messages"}
 NAMED = {
@@ -136,6 +138,32 @@ def test_where_calls_go(name: str, wire: str, url: str) -> None:
 def test_quirks_of_chat_completions(name: str, flags: dict[str, object]) -> None:
     dialect = PROVIDERS[name].speaks["openai_chat"].dialect
     assert {flag: getattr(dialect, flag) for flag in flags} == flags
+
+
+def test_a_call_of_another_surface_goes_to_newer_geminis_with_the_placeholder_for_its_signature() -> None:
+    said = {
+        "max_tokens": 9,
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "seen"}]},
+        ],
+    }
+    asked = anthropic_messages.request.to_neutral({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in said.items()})
+    dialect = google.PROVIDER.speaks["openai_chat"].dialect
+    signed: set[str] = set()
+    for model in ("gemini-2.5-pro", "gemini-3-flash-preview", "gemini-4-argon", "gemini-flash-latest", "gemma-3-27b-it"):
+        body = msgspec.json.decode(
+            openai_chat.request.from_neutral(
+                asked, model=model, stream=False, output_cap=9, dialect=dialect, unsupported=[]
+            )
+        )
+        (call,) = body["messages"][1]["tool_calls"]
+        if "extra_content" in call:
+            signed.add(model)
+            assert call["extra_content"] == {"google": {"thought_signature": "skip_thought_signature_validator"}}
+    assert signed == {"gemini-3-flash-preview", "gemini-4-argon", "gemini-flash-latest"}
 
 
 def test_only_openai_and_gateways_in_front_of_it_get_the_developer_role() -> None:

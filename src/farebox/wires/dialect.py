@@ -69,6 +69,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Where thinking comes back; readers accept every form, this says which to expect."""
     reasoning_echo_required: bool = False
     """DeepSeek, Moonshot: an assistant turn with tool calls must carry `reasoning_content`; a single space passes."""
+    signed_calls: str | None = None
+    """A pattern of the model ids that take no tool call without a thought signature (Gemini 3 and later)."""
     cache_control: bool = False
     """True: Anthropic-style `cache_control` markers are understood on content parts of this (OpenAI-shaped) vendor."""
     temperature_max: int = 2

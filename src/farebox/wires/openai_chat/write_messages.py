@@ -5,9 +5,12 @@ Translations that keep the meaning are made without complaint:
 - a failed tool call has no mark on this wire, so its text says "Error: ";
 - tool messages hold text only, so an image in a tool's answer follows in a user message that names the call;
 - a plain-text document becomes text under its title;
-- thinking signed by another provider is left out, because nobody but its signer can read it.
+- thinking signed by another provider is left out, because nobody but its signer can read it;
+- to a model that takes no tool call without its signature, a call whose signature this wire does not carry goes with the vendor's
+  placeholder for calls that another model made.
 """
 
+import re
 from typing import Any, cast
 
 import msgspec
@@ -36,14 +39,19 @@ from farebox.wires.tool_ids import ToolIds
 
 DOCUMENT_NAME = "document.pdf"
 """OpenAI wants a file name; other wires do not always have one."""
+UNSIGNED_CALL = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+"""What Google wants on a call that does not come from its model (https://ai.google.dev/gemini-api/docs/thought-signatures)."""
 
 
 class MessagesWriter(Target):
     """Writes `messages`; what cannot be said is refused by its path."""
 
-    def __init__(self, conversation: Conversation, dialect: Dialect, traits: ModelTraits, unsupported: list[str]) -> None:
+    def __init__(
+        self, conversation: Conversation, dialect: Dialect, traits: ModelTraits, unsupported: list[str], *, model: str
+    ) -> None:
         super().__init__(WIRE, conversation, dialect, traits, unsupported)
         self._ids = ToolIds(dialect.tool_call_id_pattern)
+        self._signed_calls = dialect.signed_calls is not None and re.fullmatch(dialect.signed_calls, model) is not None
 
     def messages(self) -> list[dict[str, Any]]:
         written = self._system()
@@ -165,6 +173,8 @@ class MessagesWriter(Target):
             for name in extra:
                 self.refuse(f"{part.path}.{name}")
             extra = {}
+        if self._signed_calls and "extra_content" not in extra:
+            extra |= UNSIGNED_CALL
         inner = {"name": part.name, "input" if part.custom else "arguments": part.arguments}
         kind = "custom" if part.custom else "function"
         return {"id": self._ids.mapped(part.id), "type": kind, kind: inner} | extra

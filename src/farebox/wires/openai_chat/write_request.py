@@ -29,7 +29,7 @@ def from_neutral(
     """The upstream body. `output_cap` replaces the client's own, None keeps it; `traits` None knows nothing of the model."""
     known = traits or ModelTraits()
     cap = conversation.params.output_cap if output_cap is None else output_cap
-    messages = MessagesWriter(conversation, dialect, known, unsupported).messages()
+    messages = MessagesWriter(conversation, dialect, known, unsupported, model=model).messages()
     body: dict[str, Any] = {"model": model, "messages": messages}
     if stream:
         body["stream"] = True
