@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farebox.errors import FareboxError, Kind
-from farebox.wires import anthropic_messages
+from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import (
     Citation,
@@ -21,6 +21,7 @@ from farebox.wires.neutral import (
     ReasoningDelta,
     ReasoningSignature,
     RedactedReasoning,
+    RefusalDelta,
     Start,
     StreamError,
     TextDelta,
@@ -224,6 +225,16 @@ def test_a_stop_sequence_is_told() -> None:
         "stop_reason": "stop_sequence",
         "stop_sequence": "END",
     }
+
+
+def test_a_refusal_in_words_is_told_as_a_refusal() -> None:
+    """A client that waits for its JSON schema must not take the words for an answer."""
+    assert told([RefusalDelta("I "), RefusalDelta("will not"), Finish("stop", "stop")])[-2]["delta"]["stop_reason"] == "refusal"
+    assert told([RefusalDelta("I will"), Finish("length", "length")])[-2]["delta"]["stop_reason"] == "max_tokens"
+    body = b'{"id":"x","choices":[{"index":0,"message":{"content":null,"refusal":"I will not"},"finish_reason":"stop"}]}'
+    completion = openai_chat.response.read(body, Dialect())
+    answer = json.loads(anthropic_messages.response.write(completion, id="g", model="m", provider="p", extra_usage={}))
+    assert (answer["stop_reason"], answer["content"][0]["text"]) == ("refusal", "I will not")
 
 
 def test_unknown_usage_is_not_zero() -> None:

@@ -40,6 +40,11 @@ def from_anthropic(native: str | None, *, with_tools: bool) -> FinishReason:
     return "tool_calls" if with_tools and not native else reason
 
 
+def refused(reason: FinishReason) -> FinishReason:
+    """Of an answer that is a refusal in words, which OpenAI marks in the message, not in the reason."""
+    return "content_filter" if reason == "stop" else reason
+
+
 def to_anthropic(reason: FinishReason, native: str | None, stop_sequence: str | None) -> str:
     """The native word when it is one of this wire's, else the nearest."""
     if native in FROM_ANTHROPIC:

@@ -108,13 +108,14 @@ def write(
     del created
     choice = completion.choices[0] if completion.choices else Choice(0, (), "stop")
     content = [block for part in choice.parts if (block := write_block(part)) is not None]
+    reason = finish.refused(choice.finish) if any(isinstance(part, Refusal) for part in choice.parts) else choice.finish
     body: dict[str, Any] = {
         "id": id,
         "type": "message",
         "role": "assistant",
         "model": model,
         "content": content,
-        "stop_reason": finish.to_anthropic(choice.finish, choice.native_finish, choice.stop_sequence),
+        "stop_reason": finish.to_anthropic(reason, choice.native_finish, choice.stop_sequence),
         "stop_sequence": choice.stop_sequence,
         "provider": provider,
     }

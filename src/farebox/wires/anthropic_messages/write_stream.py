@@ -82,6 +82,7 @@ class Writer:
         self._block_text: list[str] = []
         self._finish: Finish | None = None
         self._delta_sent = False
+        self._refused = False
 
     def resume(self, delivered: Delivered) -> None:
         """Go on behind what another writer, or a provider, has sent already: an open text block stays open."""
@@ -101,6 +102,7 @@ class Writer:
             case TextDelta():
                 return begin + self._text(event.text)
             case RefusalDelta():
+                self._refused = True
                 return begin + self._text(event.text)
             case ReasoningDelta():
                 out = self._thinking(event.detail)
@@ -226,8 +228,9 @@ class Writer:
     def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes:
         """`message_delta`: why it ended and what it used. Unknown counts are left out, since unknown is never zero."""
         reason = self._finish or Finish("stop")
+        why = finish.refused(reason.reason) if self._refused else reason.reason
         delta: dict[str, Any] = {
-            "stop_reason": finish.to_anthropic(reason.reason, reason.native, reason.stop_sequence),
+            "stop_reason": finish.to_anthropic(why, reason.native, reason.stop_sequence),
             "stop_sequence": reason.stop_sequence,
         }
         if reason.stop_details:
