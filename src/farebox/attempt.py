@@ -79,7 +79,7 @@ class Try(msgspec.Struct, eq=False):
                 outgoing = bridge.outgoing(flight.call, candidate, drop_unsupported=drop)
         except FareboxError as error:
             self.end("failed_unsent", outcome="unsupported", error=error.message)
-            return Failure(error, "offer")
+            return Failure(error, "offer", unsaid=True)
         self.dropped = outgoing.dropped
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled

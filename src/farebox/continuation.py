@@ -113,11 +113,13 @@ def rest(call: Call, plan: Plan, delivered: Delivered, *, output_tokens: int, ro
     # Without text there is nothing to go on from: the call itself is sent once more, to anybody.
     candidates: list[Candidate] = []
     able: list[int] = []
-    reason = NO_CANDIDATE
+    reason = NOTHING_LEFT
     for index, candidate in enumerate(plan.candidates):
-        left = _affordable(candidate, candidate.bound.cap - output_tokens, room_nano)
+        left = candidate.bound.cap - output_tokens
+        if left > 0:
+            reason = NO_CANDIDATE
+            left = _affordable(candidate, left, room_nano)
         if left < 1:
-            reason = NOTHING_LEFT
             candidates.append(candidate)
             continue
         bound = Bound(candidate.bound.input_tokens, left, left, False)

@@ -132,24 +132,28 @@ class Flight(msgspec.Struct, eq=False):
             if failure is None:
                 return
             index, tries = 0, Tries()
+            error = failure.error
             while True:
                 if self.lane is not None and not await self.lane.goes_on(failure, tries):
                     return
                 following = self._following(failure, index, tries)
                 if following is None:
-                    self._give_up(failure.error)
+                    self._give_up(error)
                     return
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
                     if self.exchange.answer.gone:
                         # Who has left meanwhile is to pay for no further attempt.
-                        self._give_up(failure.error)
+                        self._give_up(error)
                         return
                 index = following.candidate
                 self.trying = self._next_try(index)
                 failure = await self.trying.run()
                 if failure is None:
                     return
+                if not failure.unsaid:
+                    # What one cannot be told does not hide why the others failed.
+                    error = failure.error
         finally:
             gateway.flights.pop(self, None)
             self.exchange.answer.on_gone = None

@@ -35,6 +35,8 @@ class Failure(msgspec.Struct, frozen=True):
     bars: Bars = "nothing"
     retry_after_s: float | None = None
     """When the provider wants to be asked again."""
+    unsaid: bool = False
+    """Nobody was asked: the call cannot be said on this candidate's wire."""
 
 
 class _Rule(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ MODELS = {
     "a/slow-first": (("slow", "sim+tokens=5+delay-first=30s"), ("lab", "sim+tokens=5")),
     "a/silent": (("slow", "sim+tokens=5+delay-headers=30s"), ("lab", "sim+tokens=5")),
     "a/all-silent": (("slow", "sim+tokens=5+delay-headers=30s"),),
+    "a/silent-then-deaf": (("slow", "sim+tokens=5+delay-headers=30s"), ("claude", "sim+tokens=5")),
     "a/too-long": (("flaky", "sim+context-length"), ("lab", "sim+context-length+tokens=9")),
     "a/large": (("large", "sim+tokens=5"),),
     "a/limited": (("flaky", "sim+tokens=5+status=429+retry-after-ms=300+times=1"),),
@@ -41,6 +42,7 @@ PRICES = (CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output"
 def configuration(origin: str) -> str:
     base = f"{origin}/v1"
     text = "".join(provider(name, base) for name in ("flaky", "lab", "large"))
+    text += provider("claude", origin, wire="anthropic_messages")
     text += provider("patient", base, extra="first_token_s = 60.0\nheaders_s = 60.0")
     text += provider("slow", base, extra=f"first_token_s = {FIRST_TOKEN_S}\nheaders_s = {FIRST_TOKEN_S}")
     text += "[health]\nfailures_in_a_row = 1000000\nsamples_min = 1000000\n"
@@ -157,6 +159,13 @@ def test_a_silent_provider_is_not_asked_twice(world: World) -> None:
     reply, seconds = world.ask("a/all-silent")
     assert (reply.status, world.asked) == (504, 1) and seconds < FIRST_TOKEN_S + 2
     assert reply.json()["error"]["code"] == "timeout"
+
+
+def test_whoever_cannot_be_told_the_call_does_not_hide_why_the_others_failed(world: World) -> None:
+    """It would be a 400, and the caller's mistake, that is none."""
+    reply, _ = world.ask("a/silent-then-deaf", logit_bias={"5": 1})
+    assert (reply.status, reply.json()["error"]["code"], world.asked) == (504, "timeout", 1)
+    assert [one["outcome"] for one in reply.json()["error"]["farebox"]["attempts"]] == ["timeout", "unsupported"]
 
 
 def test_too_long_for_one_goes_to_the_larger_window_at_once(world: World) -> None:

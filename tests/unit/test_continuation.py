@@ -169,6 +169,14 @@ def test_what_forbids_a_continuation(field: str, reason: str) -> None:
     assert continuation.forbidden(read_call(BODY[:-1] + f",{field}}}".encode())) == reason
 
 
+@pytest.mark.parametrize(("output_tokens", "reason"), [(50, "output_cap_reached"), (20, "no_capable_provider")])
+def test_what_the_hold_does_not_cover_is_another_reason_than_the_output_cap(output_tokens: int, reason: str) -> None:
+    """The second one's output is dearer than what the first one's has left of the hold."""
+    plan = plan_of(Quote("m@1", Schedule(Rates(input=9_000_000, output=1_000_000)), 0, {}), FLAT)
+    found = continuation.rest(read_call(BODY), plan, Delivered(), output_tokens=output_tokens, room_nano=20_000)
+    assert found == reason
+
+
 def test_who_decides_whether_streams_are_continued() -> None:
     call, off = read_call(BODY), read_call(BODY[:-1] + b',"stream_recovery":"off"}')
     header = continuation.HEADER
