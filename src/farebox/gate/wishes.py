@@ -13,6 +13,8 @@ METADATA_HEADER = b"x-farebox-metadata"
 TO_BALANCE_HEADER = b"x-farebox-max-output-to-balance"
 SESSION_HEADERS = (b"x-session-id", b"x-claude-code-session-id")
 SESSION_CHARS_MAX = 256
+SHOWN_CHARS_MAX = 32
+"""Of a value that is not understood."""
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -41,10 +43,22 @@ def wishes(headers: Mapping[bytes, bytes]) -> Wishes:
         demand=demand(headers),
         whom=attribution(headers),
         session=_session(headers),
-        drops_unsupported=headers.get(DROP_HEADER, b"").lower() == b"true",
-        tells=headers.get(METADATA_HEADER, b"").lower() == b"enabled",
-        to_balance=headers.get(TO_BALANCE_HEADER, b"").lower() == b"true",
+        drops_unsupported=_switch(headers, DROP_HEADER),
+        tells=_switch(headers, METADATA_HEADER, on=b"enabled", off=b"disabled"),
+        to_balance=_switch(headers, TO_BALANCE_HEADER),
     )
+
+
+def _switch(headers: Mapping[bytes, bytes], name: bytes, *, on: bytes = b"true", off: bytes = b"false") -> bool:
+    """Whether a header is on; absent and empty it is off."""
+    value = headers.get(name)
+    if value is None:
+        return False
+    said = value.strip().lower()
+    if said not in (on, off, b""):
+        shown, field = value[:SHOWN_CHARS_MAX].decode("latin-1"), name.decode()
+        raise invalid(f"`{field}` must be `{on.decode()}` or `{off.decode()}`, not `{shown}`", param=field)
+    return said == on
 
 
 def _session(headers: Mapping[bytes, bytes]) -> str:
