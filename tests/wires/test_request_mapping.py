@@ -369,6 +369,13 @@ REFUSED_BY_CHAT: list[tuple[dict[str, Any], list[str]]] = [
 ]  # fmt: skip
 
 
+def test_parallel_calls_are_forbidden_only_where_there_are_tools() -> None:
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    assert "parallel_tool_calls" not in written(chat, from_messages(tool_choice=choice))[0]
+    tools = [{"name": "f", "input_schema": {}}]
+    assert written(chat, from_messages(tool_choice=choice, tools=tools))[0]["parallel_tool_calls"] is False
+
+
 @pytest.mark.parametrize(("body", "names"), REFUSED_BY_CHAT)
 def test_what_chat_cannot_say_is_named_in_the_clients_terms(body: dict[str, Any], names: list[str]) -> None:
     assert written(chat, from_messages(**body))[1] == names

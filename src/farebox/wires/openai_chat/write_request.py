@@ -64,8 +64,8 @@ class _Settings(Target):
             else:
                 body["tool_choice"] = self.dialect.tool_choice_required
         parallel = self.conversation.params.parallel_tools
-        # True is the default everywhere; said only when the client of this wire said it.
-        if parallel is False or (parallel and self.same_wire):
+        # True is the default everywhere; said only when the client of this wire said it. Without tools, false is refused.
+        if parallel is not None and (self.same_wire or (not parallel and body.get("tools"))):
             body["parallel_tool_calls"] = parallel
 
     def _tool(self, tool: Tool) -> Any:
