@@ -281,6 +281,14 @@ def test_what_was_not_measured_comes_last_but_now_and_then_first() -> None:
     assert names(planned(made, asked, chance=(0.01,))) == ["new", "known"]
 
 
+def test_nobody_is_tried_before_those_of_an_order_to_be_measured() -> None:
+    clinic = Clinic(known=latency(100))
+    made = router(model("v/m", offer("listed"), offer("known"), offer("new")), health=clinic)
+    for sort in ("latency", "throughput"):
+        asked = call(provider={"order": ["listed"], "sort": sort})
+        assert names(planned(made, asked, chance=(0.0,)))[0] == "listed"
+
+
 def test_missed_preferences_only_move_an_offer_back() -> None:
     clinic = Clinic(slow=latency(2000, 10), quick=latency(100, 90))
     made = router(model("v/m", offer("slow"), offer("new"), offer("quick")), health=clinic)

@@ -92,7 +92,7 @@ class Group(msgspec.Struct, frozen=True, eq=False):
     input_min: int
     """The smallest limits among the entries, so that most calls need no closer look."""
     explore: bool
-    """It is sorted by a measurement that some of its entries do not have."""
+    """It is sorted by a measurement that some of its entries do not have; but those of an `order` are the first in any case."""
     first_offer_only: bool
     """Without fallbacks: with whichever keys, but nowhere else."""
 
@@ -451,6 +451,6 @@ def _group(entries: list[Entry], wanted: Preferences) -> Group:
         common=frozenset[str].intersection(*(offer.capabilities for offer in offers)),
         output_min=min(offer.max_output_tokens for offer in offers),
         input_min=min(fitness.input_limit(offer) for offer in offers),
-        explore=any(entry.unmeasured for entry in entries),
+        explore=not wanted.order and any(entry.unmeasured for entry in entries),
         first_offer_only=not wanted.allow_fallbacks and not wanted.order,
     )
