@@ -59,6 +59,8 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     found = route(gateway, exchange, principal, call, now_us, sorted_as=sorted_as)
     if principal.tier is not None:
         found = metering.within_tier(principal, found, streamed=call.stream)
+    if gateway.health.broken:
+        gateway.health.claim(found.candidates[0].target, gateway.clock.monotonic_us())
     slot = metering.enter(gateway, exchange, principal, call, found, now_us)
     settlement: Settlement | None = None
     try:

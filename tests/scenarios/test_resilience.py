@@ -1,8 +1,13 @@
 """What health learns from attempts, over real sockets: dead keys, limited keys, failing offers, and what callers notice."""
 
+import json
+import os
+import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -91,6 +96,33 @@ def test_an_offer_that_is_well_again_is_found_again(world: World) -> None:
     assert world.ask("r/recovers")[1] == "1", "out: the other one is asked first"
     wait_until(lambda: world.box.chat("r/recovers", max_tokens=20).headers["x-farebox-provider"] == "broken", "it is tried again")
     assert world.ask("r/recovers")[:2] == (200, "1")
+
+
+def test_one_of_many_calls_that_come_at_once_tries_what_is_out(world: World) -> None:
+    """They are all planned in one turn, before the first of them has left."""
+    for _ in range(5):
+        world.ask("r/fails")
+    body = json.dumps({"model": "r/fails", "max_tokens": 20, "messages": [{"role": "user", "content": "hello"}]}).encode()
+    key, size = world.box.key, len(body)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {size}\r\n\r\n"
+    (worker,) = world.box.worker_pids()
+    with ExitStack() as opened:
+        port = world.box.port
+        callers = [opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(CALLS)]
+
+        def all_call() -> int:
+            """How often the broken one is asked when all call before the worker reads the first."""
+            world.simulator.reset()
+            os.kill(worker, signal.SIGSTOP)
+            for caller in callers:
+                caller.sendall(head.encode() + body)
+            os.kill(worker, signal.SIGCONT)
+            for caller in callers:
+                assert caller.recv(65536).startswith(b"HTTP/1.1 200")
+            return len(world.simulator.requests()) - CALLS
+
+        all_call()  # their heads are known from now on
+        assert wait_until(all_call, "the offer is tried again") == 1
 
 
 def test_when_all_are_out_they_are_tried_all_the_same_and_heal(world: World) -> None:

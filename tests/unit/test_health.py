@@ -13,7 +13,7 @@ from farebox.billing.markup import flat
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
 from farebox.routing import health as healths
-from farebox.routing.circuit import Circuit, Rules
+from farebox.routing.circuit import CLAIM_US, Circuit, Rules
 from farebox.routing.concurrency import FORGET_US, Concurrency
 from farebox.routing.health import Health, Outcome
 from farebox.routing.measured import Measured, Unmeasured
@@ -306,6 +306,43 @@ def test_a_limit_is_learned_from_refusals_and_grows_back() -> None:
     assert key.limit == 42, "from what is in flight"
     key.answered(3 * S + FORGET_US)
     assert key.limit is None
+
+
+def test_of_calls_that_are_planned_before_the_probe_has_left_one_is_the_probe() -> None:
+    health, lab = Health(), offer()
+    health.claim(lab, 0)
+    for second in range(5):
+        attempt(health, place(), "failed", second * S, second * S)
+    assert health.broken
+    due = 34 * S
+    health.tick(due)
+    assert health.view(lab, due).state == "healthy"
+    health.claim(lab, due)
+    assert health.view(lab, due).state == "ejected", "the next one goes elsewhere"
+    lapsed = due + CLAIM_US
+    health.tick(lapsed)
+    assert health.view(lab, lapsed).state == "healthy", "the first one never left"
+    health.claim(lab, lapsed)
+    health.started(place(), lapsed + 1)
+    assert health.view(lab, lapsed + 1).state == "probing"
+    health.finished(place(), "ok", lapsed + 1, lapsed + 2)
+    assert health.view(lab, lapsed + 2).state == "healthy" and not health.broken
+
+
+def test_a_key_that_is_well_needs_no_probe() -> None:
+    health, lab = Health(), offer(keys=("a", "b"))
+    for key in (1, 2):
+        for second in range(5):
+            attempt(health, place(key=key), "failed", second * S, second * S)
+    due = 34 * S
+    health.claim(lab, due)
+    assert health.view(lab, due).state == "ejected", "both were due"
+    first = health.choose(lab, due).place
+    attempt(health, first, "ok", due, due + 1)
+    other = place(key=1 if first.key == "lab#2" else 2)
+    later = due + CLAIM_US
+    health.claim(lab, later)
+    assert health.broken and health._free_us(other, later) <= later, "the other one is nobody's"
 
 
 def test_an_offer_is_full_while_each_of_its_keys_has_as_many_calls_as_it_takes() -> None:

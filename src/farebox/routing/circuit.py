@@ -11,6 +11,8 @@ import msgspec
 
 BUCKET_US = 5_000_000
 """How exactly the window slides."""
+CLAIM_US = 1_000_000
+"""How long a call that is to be the probe may take to leave: then another one may be it."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -32,7 +34,7 @@ class Circuit:
     """One offer's. Attempts are told of with the time they started, so that what left before the circuit opened, and comes
     back late, decides nothing."""
 
-    __slots__ = ("_closed_us", "_row", "_window", "open_until_us", "opened", "opened_us", "probe_us")
+    __slots__ = ("_claimed", "_closed_us", "_row", "_window", "open_until_us", "opened", "opened_us", "probe_us")
 
     def __init__(self) -> None:
         self.opened = 0
@@ -42,6 +44,8 @@ class Circuit:
         self.opened_us = 0
         self.probe_us = 0
         """When the probe under way started; 0 = none."""
+        self._claimed = False
+        """A call is planned that is to be the probe: it does not wait for `open_until_us`, others do."""
         self._closed_us = 0
         self._row = 0
         self._window: deque[list[int]] = deque()
@@ -55,10 +59,19 @@ class Circuit:
         """Whether a call may be sent now; with an open circuit, as its probe."""
         return not self.open_until_us or (now_us >= self.open_until_us and not self.probe_us)
 
+    def claim(self, now_us: int) -> bool:
+        """The next call that is sent is to be the probe, if one is due: nobody else is planned to go here until it has left."""
+        if not self.open_until_us or now_us < self.open_until_us or self.probe_us:
+            return False
+        self.open_until_us = now_us + CLAIM_US
+        self._claimed = True
+        return True
+
     def started(self, now_us: int) -> bool:
         """A call is sent; whether it is the probe."""
-        if self.open_until_us and now_us >= self.open_until_us and not self.probe_us:
+        if self.open_until_us and (now_us >= self.open_until_us or self._claimed) and not self.probe_us:
             self.probe_us = now_us
+            self._claimed = False
             return True
         return False
 
@@ -73,6 +86,7 @@ class Circuit:
         """Somebody has seen that it is still down: it stays out for as long as a first time out, since that may be seen again
         before. Whether it was due already."""
         due = now_us >= self.open_until_us
+        self._claimed = False
         self.open_until_us = max(self.open_until_us, now_us + rules.ejection_us)
         return due
 
@@ -120,6 +134,7 @@ class Circuit:
         self.opened_us = now_us
         self.open_until_us = now_us + min(rules.ejection_us * self.opened, rules.ejection_max_us)
         self.probe_us = self._row = self._closed_us = 0
+        self._claimed = False
         self._window.clear()
 
     def _count(self, now_us: int, rules: Rules, place: int) -> None:

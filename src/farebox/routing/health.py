@@ -124,6 +124,8 @@ class Health:
         """The same of customers' own keys: nobody else's plans depend on them, or one bad key would have all made anew."""
         self.limited = False
         """Some key takes only so many calls at a time."""
+        self.broken = False
+        """Some circuit is open, or half-open."""
         self._places: dict[Place, _Record] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
         self._next_change_us = 0
@@ -174,6 +176,16 @@ class Health:
                 free_us = max(free_us, circuit.open_until_us, now_us + 1)
         return free_us
 
+    def claim(self, target: Target, now_us: int) -> None:
+        """A call is planned that begins with this offer. Where it would be the probe, those planned until it has left go
+        elsewhere: many are planned in a turn before the first of them leaves. Asked for while something is `broken`."""
+        records = [(place, self._places.get(place)) for place in target.places]
+        if any(record is None or record.circuit.closed for place, record in records if self._free_us(place, now_us) <= now_us):
+            return
+        for place, record in records:
+            if record is not None and record.circuit.claim(now_us):
+                self._changed(place, record.circuit.open_until_us)
+
     def started(self, place: Place, now_us: int, weight: int = 1) -> None:
         """An attempt leaves. `weight`: its key's."""
         record = self._places.get(place)
@@ -223,6 +235,7 @@ class Health:
             case "failed":
                 record.counts.add(now_us, succeeded=False)
                 if record.circuit.failed(started_us, now_us, self.rules):
+                    self.broken = True
                     self._changed(place, record.circuit.open_until_us)
             case "rate_limited":
                 record.counts.add(now_us, succeeded=False)
@@ -258,6 +271,7 @@ class Health:
                 circuit = record.circuit
                 out = not circuit.closed and not circuit.probe_us
                 if circuit.stays_out(now_us, self.rules) if out else circuit.failed(now_us, now_us, self.rules):
+                    self.broken = True
                     self._changed(places[0], circuit.open_until_us)
             elif outcome == "up" and key.down and record.circuit.due(now_us):
                 self._changed(places[0], 0)
@@ -279,6 +293,8 @@ class Health:
             if tokens > 1 and writing_us > 0:
                 record.tokens_per_s.add(now_us, tokens * 1_000_000 / writing_us)
         changed = record.circuit.succeeded(started_us, now_us, self.rules)
+        if changed:
+            self.broken = any(not one.circuit.closed for one in self._places.values())
         if record.paused:
             record.paused = record.pause_until_us = 0
             changed = True
