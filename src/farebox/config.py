@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args, get_origin
 
 import msgspec
 
@@ -358,9 +358,15 @@ def _fill(value: Any, environment: Mapping[str, str], path: str, place: str) -> 
 
 def _known_names(place: str) -> tuple[str, ...]:
     """The names allowed at a path such as `providers.lab` or `models[0].offers[1]`."""
+    found = _section_at(place)
+    return () if found is None else found.__struct_fields__
+
+
+def _section_at(place: str) -> type[msgspec.Struct] | None:
+    """What describes the table at a path; None for one whose names are the operator's."""
     steps = [step for step in re.split(r"\.|\[\d+\]|\[\.\.\.\]", place) if step]
     if not steps:
-        return Config.__struct_fields__
+        return Config
     section: dict[str, Any] = {
         "server": Server, "database": Database, "journal": Journal, "billing": Billing, "limits": RateLimits,
         "attempts": Attempts, "local_model": LocalModel, "providers": ProviderSection, "models": ModelSection,
@@ -393,7 +399,19 @@ def _known_names(place: str) -> tuple[str, ...]:
         found = PriceCapSection
     elif steps[-1].startswith("preferred_"):
         found = PercentilesSection
-    return () if found is None else cast("tuple[str, ...]", found.__struct_fields__)
+    return cast("type[msgspec.Struct] | None", found)
+
+
+def _choices(place: str) -> list[str]:
+    """The words that a setting can be, in quotes."""
+    table, _, name = place.rpartition(".")
+    section = _section_at(table)
+    found: list[str] = []
+    for field in () if section is None else msgspec.structs.fields(section):
+        if field.name == name:
+            for kind in (field.type, *get_args(field.type)):
+                found += [f'"{word}"' for word in get_args(kind) if get_origin(kind) is Literal]
+    return found
 
 
 def _explain(path: Path, error: msgspec.ValidationError, *, within: str = "") -> str:
@@ -414,6 +432,9 @@ def _explain(path: Path, error: msgspec.ValidationError, *, within: str = "") ->
     if missing is not None:
         name = f"{place}.{missing[1]}" if place else missing[1]
         return f"{path}: `{name}` is missing; add it"
+    enum = re.fullmatch(r"Invalid enum value (.*)", text, re.DOTALL)
+    if enum is not None and (choices := _choices(place)):
+        return f"{path}: `{place}`: {enum[1]} is not known; write {', '.join(choices[:-1])} or {choices[-1]}"
     hint = ""
     if "Expected `str`, got `int`" in text or "Expected `str`, got `float`" in text:
         hint = "; put the value in quotes: prices and percentages are decimal strings, never floats"

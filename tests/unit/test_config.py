@@ -24,7 +24,7 @@ def read(tmp_path: Path, text: str, **environment: str) -> object:
         ("[billing]\nmarkup_percent = 5.5", ["`billing.markup_percent`", "in quotes"]),
         ('[billing]\nmarkup_percent = "5.555"', ["`billing.markup_percent`", "more than 2 decimals"]),
         ('[providers.lab]\nbase_url = "ftp://x"', ["`providers.lab.base_url`", "http or https"]),
-        ('[providers.lab]\nwire = "soap"', ["`providers.lab.wire`"]),
+        ('[providers.lab]\nwire = "soap"', ["`providers.lab.wire`: 'soap'", '"openai_chat" or "anthropic_messages"']),
         ('[providers.lab]\napi_key = "${NOWHERE}"', ["`providers.lab.api_key`", "`NOWHERE`"]),
         ('[providers.lab]\napi_key = "a"\napi_keys = ["b"]', ["`providers.lab`", "write one of them"]),
         ('[providers.lab]\napi_keys = ["a", { key = "b", weight = 0 }]', ["`providers.lab.api_keys[1].weight`", "from 1 to"]),
@@ -38,7 +38,8 @@ def read(tmp_path: Path, text: str, **environment: str) -> object:
         ('[display]\ncurency = "EUR"', ["`display.curency` is not a setting", "did you mean `currency`?"]),
         ('[display]\ncurrency = "EUR"\nrates = { "2026-11-01" = 0.92 }', ["`display.rates[...]`", "in quotes"]),
         ("port = = 1", ["not valid TOML"]),
-        ('[journal]\nsync = "sometimes"', ["`journal.sync`"]),
+        ('[journal]\nsync = "sometimes"', ["`journal.sync`: 'sometimes'", '"always", "interval" or "os"']),
+        ('[policies.p]\nsort = "pace"', ["`policies.p.sort`: 'pace'", '"price", "throughput" or "latency"']),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, parts: list[str]) -> None:
