@@ -21,8 +21,10 @@ from pathlib import Path
 import msgspec
 
 from bench import cpu
-from farebox.billing import journal, ledger, poster
+from farebox.billing import journal
+from farebox.billing.books import ledger
 from farebox.billing.journal import Position
+from farebox.billing.posting import poster
 from farebox.cli.setup import FIRST_ACCOUNT, initialise, make_key
 from farebox.money import parse_amount
 from farebox.pepper import read_pepper

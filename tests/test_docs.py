@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from farebox import config
 from farebox.cli import cli, reference
+from farebox.config import file as config
 from farebox.edge.app import GENERATE
 from farebox.edge.routes import ROUTES
 from farebox.errors import Kind

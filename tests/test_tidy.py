@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from farebox import config
 from farebox.catalog import loader
 from farebox.cli import reference
+from farebox.config import file as config
 from farebox.failpoints import POINTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,19 +80,8 @@ ARROWS: dict[str, set[str]] = {
     "wires": {"errors"},
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
-    "config": {
-        "config_control", "config_display", "config_limits", "config_models", "config_overlay", "config_payments",
-        "config_providers", "config_routing", "money",
-    },
-    "config_overlay": set(),
-    "config_limits": {"money"},
-    "config_control": {"money"},
-    "config_display": {"display", "money"},
+    "config": {"display", "money"},
     "display": {"money"},
-    "config_models": set(),
-    "config_payments": {"money"},
-    "config_providers": set(),
-    "config_routing": {"money"},
     "exchange": {"gate", "wires"},
     "fiber": set(),
     "turn": {"fiber"},
@@ -127,11 +116,11 @@ ARROWS: dict[str, set[str]] = {
         "transport", "turn", "wires",
     },
     "monotonic_health": {"ports", "routing"},
-    "market": {"billing", "catalog", "config", "config_providers", "providers", "routing", "wires"},
+    "market": {"billing", "catalog", "config", "providers", "routing", "wires"},
     "configured_routing": {"catalog", "config", "embedding", "errors", "market", "providers", "routing", "sorting"},
     "outside": {"billing", "config", "failpoints", "ports", "storage"},
     "pepper": {"config", "gate"},
-    "terms": {"billing", "config", "config_limits", "gate", "money", "pepper"},
+    "terms": {"billing", "config", "gate", "money", "pepper"},
     "metering": {"billing", "errors", "exchange", "gate", "gateway", "routing", "wires"},
     "race": {"billing", "continuation", "errors", "exchange", "flight", "routing", "verdict"},
     "pipeline": {
@@ -163,6 +152,20 @@ def test_arrows_point_one_way(part: str) -> None:
                 )
 
 
+FOLDERS = ("books", "sealing", "posting", "accounts", "invoicing", "payments", "invariants")
+"""Of `billing`: what becomes of a call's money, in the order in which they may know each other."""
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name.startswith("billing.")])
+def test_folders_of_billing_know_only_those_before_them(name: str) -> None:
+    """What a call touches knows none of them."""
+    steps = name.split(".")
+    allowed = FOLDERS[: FOLDERS.index(steps[1]) + 1] if steps[1] in FOLDERS else ()
+    for imported, line in imports(name):
+        if imported.startswith("farebox.billing.") and (folder := imported.split(".")[2]) in FOLDERS:
+            assert folder in allowed, f"{place(name)}, line {line}: `billing.{folder}` comes later; move the code, or pass it in"
+
+
 def test_every_part_has_its_arrows() -> None:
     missing = parts() - set(ARROWS) - ROOTS
     assert not missing, f"say in ARROWS whom {', '.join(sorted(missing))} may know"
@@ -186,8 +189,8 @@ PURE = (
     "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
     "reconciliation.openrouter_activity",
     "money", "display", "errors", "billing.pricing", "billing.meter", "billing.budgets",
-    "billing.bounds", "billing.records", "billing.markup", "billing.periods", "billing.receipts",
-    "billing.receipt_audit", "billing.signatures",
+    "billing.bounds", "billing.records", "billing.markup", "billing.books.periods", "billing.sealing.receipts",
+    "billing.sealing.receipt_audit", "billing.sealing.signatures",
     "gate.limits", "gate.limit_table", "gate.keys", "gate.permissions", "gate.addresses", "gate.provider_secret",
     "vault.envelope",
     "control.signing", "control.addresses", "control.messages",
@@ -278,23 +281,25 @@ def test_the_sdk_of_stripe_is_loaded_only_where_it_is_used(module: str) -> None:
 # --- money -------------------------------------------------------------------------------------------------------------------
 
 MONEY = (
-    "billing.budget_commands", "billing.covering", "billing.carrying",
+    "billing.accounts.budget_commands", "billing.covering", "billing.books.carrying",
     "display",
     "reconciliation.statement", "reconciliation.judging", "reconciliation.by_request", "reconciliation.by_day",
     "reconciliation.comparison", "reconciliation.figures", "reconciliation.reports", "reconciliation.reading",
     "reconciliation.csv_files", "reconciliation.openai_reports", "reconciliation.anthropic_reports",
     "reconciliation.openrouter_activity",
-    "reconciliation.runs", "reconciliation.records", "billing.check_reconciliations",
+    "reconciliation.runs", "reconciliation.records", "billing.invariants.check_reconciliations",
     "money", "catalog.rates", "catalog.price", "catalog.configured", "catalog.loader", "billing.pricing", "billing.bounds",
-    "billing.meter", "billing.settlement", "billing.records", "billing.recovery", "billing.scopes", "billing.allotments",
-    "billing.ledger", "billing.transfers", "billing.batch", "billing.poster", "billing.care", "billing.adjustments",
-    "billing.checks", "billing.customers", "billing.markup", "billing.volumes",
-    "billing.breakdown", "billing.exports", "billing.export_files", "billing.focus", "billing.invoices", "billing.months",
-    "billing.credit_notes", "billing.compare", "billing.price_book",
-    "catalog.book", "catalog.changes", "catalog.imports", "billing.dunning", "billing.check_invoices",
-    "billing.alerts", "billing.hours", "billing.codes", "billing.card_payments", "billing.bill_payments", "config_payments",
-    "billing.receipts", "billing.receipt_forms", "billing.receipt_audit", "billing.check_seals", "billing.seal_runs",
-    "billing.reversals", "billing.check_cards", "billing.auto_topups",
+    "billing.meter", "billing.settlement", "billing.records", "billing.posting.recovery", "billing.books.scopes",
+    "billing.books.allotments", "billing.books.ledger", "billing.books.transfers", "billing.posting.batch",
+    "billing.posting.poster", "billing.posting.care", "billing.accounts.adjustments", "billing.invariants.checks",
+    "billing.books.customers", "billing.markup", "billing.books.volumes", "billing.books.breakdown", "billing.invoicing.exports",
+    "billing.invoicing.export_files", "billing.invoicing.focus", "billing.invoicing.invoices", "billing.invoicing.months",
+    "billing.invoicing.credit_notes", "billing.accounts.compare", "billing.accounts.price_book", "catalog.book",
+    "catalog.changes", "catalog.imports", "billing.invoicing.dunning", "billing.invariants.check_invoices",
+    "billing.accounts.alerts", "billing.books.hours", "billing.accounts.codes", "billing.payments.card_payments",
+    "billing.payments.bill_payments", "config.payments", "billing.sealing.receipts", "billing.sealing.receipt_forms",
+    "billing.sealing.receipt_audit", "billing.invariants.check_seals", "billing.sealing.seal_runs", "billing.payments.reversals",
+    "billing.invariants.check_cards", "billing.payments.auto_topups",
 )  # fmt: skip
 
 
@@ -390,14 +395,14 @@ def test_every_section_is_in_the_reference() -> None:
 
 
 READERS = {
-    "[providers.NAME]": ("market", "config_providers", "providers.registry"),
+    "[providers.NAME]": ("market", "config.providers", "providers.registry"),
     "[[models]]": ("market", "catalog.configured"),
     "models.offers": ("market", "catalog.configured"),
     "models.offers.tiers": ("catalog.configured",),
     "[markup.NAME]": ("billing.markup",),
     "markup.NAME.volume": ("billing.markup",),
     "markup.NAME.rules": ("billing.markup",),
-    "[policies.NAME]": ("configured_routing", "routing.policy", "config", "config_routing"),
+    "[policies.NAME]": ("configured_routing", "routing.policy", "config", "config.routing"),
     "policies.NAME.max_price": ("routing.filters",),
     "policies.NAME.preferred_*": ("routing.preferences", "routing.measured"),
 }
@@ -482,7 +487,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_wheel_has_what_the_program_reads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {"catalog/models.jsonl", "catalog/local.jsonl", "catalog/retired.jsonl", "storage/migrations/env.py", "py.typed"}
-    wanted |= {"billing/invoice.typ"}
+    wanted |= {"billing/invoicing/invoice.typ"}
     wanted |= {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
     missing = sorted(name for name in wanted if f"farebox/{name}" not in names)
     assert not missing, f"the wheel lacks {missing}"

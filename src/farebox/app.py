@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from farebox.billing import price_book
-from farebox.billing.allotments import AllotmentError, Allotments
+from farebox.billing.accounts import price_book
+from farebox.billing.books.allotments import AllotmentError, Allotments
 from farebox.billing.holds import Holds
 from farebox.billing.journal import Journal
 from farebox.billing.settlement import Books

@@ -11,7 +11,7 @@ from farebox.catalog.book import Version, overlay
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Model, Offer
 from farebox.config import ConfigError, Loaded, ModelSection
-from farebox.config_providers import Attempts
+from farebox.config.providers import Attempts
 from farebox.providers.base import Certificates, Provider
 from farebox.providers.registry import PROVIDERS, custom
 from farebox.routing.market import Market

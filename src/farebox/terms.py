@@ -1,10 +1,10 @@
 """What the configuration says, in the terms of those who act on it, a worker or not. It does not load the gateway."""
 
-from farebox.billing import signups
-from farebox.billing.card_payments import CardTerms
-from farebox.billing.invoices import Terms
+from farebox.billing.accounts import signups
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments.card_payments import CardTerms
 from farebox.config import Loaded
-from farebox.config_limits import SHIPPED_TIERS
+from farebox.config.limits import SHIPPED_TIERS
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limits import Limits
 from farebox.money import parse_amount

@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-from farebox.billing import allotments
-from farebox.billing.allotments import ScopeRequest
+from farebox.billing.books import allotments
+from farebox.billing.books.allotments import ScopeRequest
 from farebox.billing.budgets import Scope
 from farebox.billing.journal import Journal
 from farebox.billing.records import Attempt, Closed, Hold, Opened, Settle

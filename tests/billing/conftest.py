@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from farebox.billing import allotments, budget_commands, customers, ledger, poster, recovery
-from farebox.billing.allotments import ScopeRequest
-from farebox.billing.budget_commands import Change
+from farebox.billing.accounts import budget_commands
+from farebox.billing.accounts.budget_commands import Change
+from farebox.billing.books import allotments, customers, ledger
+from farebox.billing.books.allotments import ScopeRequest
+from farebox.billing.books.customers import NewKey
 from farebox.billing.budgets import Budget, Scope
-from farebox.billing.checks import Violation, check
 from farebox.billing.covering import Covering
-from farebox.billing.customers import NewKey
+from farebox.billing.invariants.checks import Violation, check
 from farebox.billing.journal import Journal, read_all
 from farebox.billing.markup import Fees
+from farebox.billing.posting import poster, recovery
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.billing.records import Attempt, Closed, Hold, Opened, Settle
 from farebox.catalog.price import Rates

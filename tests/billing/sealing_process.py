@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from farebox.billing import seals
+from farebox.billing.sealing import seals
 from farebox.ports import SystemClock
 from farebox.storage.database import Database
 

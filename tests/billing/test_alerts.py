@@ -6,9 +6,10 @@ import msgspec
 import pytest
 from sqlalchemy import select, text
 
-from farebox.billing import alerts, budget_commands, customers
-from farebox.billing.alerts import AlertSettings, Watch, look
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import alerts, budget_commands
+from farebox.billing.accounts.alerts import AlertSettings, Watch, look
+from farebox.billing.books import customers
+from farebox.billing.books.customers import CommandRefused
 from farebox.storage.tables import outbox
 from farebox.wires.usage import Usage
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.billing import allotments, customers
-from farebox.billing.allotments import AllotmentError, ScopeRequest, slice_nano
+from farebox.billing.books import allotments, customers
+from farebox.billing.books.allotments import AllotmentError, ScopeRequest, slice_nano
 from farebox.billing.budgets import Scope, account_scope, key_scope
 
 DOLLAR = 1_000_000_000

@@ -7,8 +7,9 @@ from sqlalchemy import select
 from tests.support.cards import DOLLAR, TERMS, Died, again, event_states, hear, make_till, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import auto_topups, card_payments, customers
-from farebox.billing.customers import CommandRefused
+from farebox.billing.books import customers
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.payments import auto_topups, card_payments
 from farebox.storage.tables import outbox
 from farebox.wires.usage import Usage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from farebox.billing import ledger
+from farebox.billing.books import ledger
 
 PROCESSES = 3
 ACCOUNTS = 8

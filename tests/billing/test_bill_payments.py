@@ -5,10 +5,12 @@ from sqlalchemy import select, text
 from tests.support.cards import TERMS, Died, event_states, hear, make_till, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import bill_payments, card_payments, dunning, ledger, months
-from farebox.billing.checks import check
-from farebox.billing.customers import CommandRefused, NotFound
-from farebox.billing.invoices import Terms
+from farebox.billing.books import ledger
+from farebox.billing.books.customers import CommandRefused, NotFound
+from farebox.billing.invariants.checks import check
+from farebox.billing.invoicing import dunning, months
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments import bill_payments, card_payments
 from farebox.failpoints import POINTS
 from farebox.storage import queries
 from farebox.storage.tables import transfers

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from sqlalchemy import select, text
 
-from farebox.billing import adjustments, allotments, budget_commands, carrying
-from farebox.billing.budget_commands import Change
+from farebox.billing.accounts import adjustments, budget_commands
+from farebox.billing.accounts.budget_commands import Change
+from farebox.billing.books import allotments, carrying
+from farebox.billing.books.customers import CommandRefused, NotFound
 from farebox.billing.budgets import EACH, budget_scope, window_name
-from farebox.billing.customers import CommandRefused, NotFound
 from farebox.storage import queries
 from farebox.storage.database import Database
 from farebox.storage.tables import audit

@@ -6,9 +6,9 @@ import pytest
 from tests.support.cards import DOLLAR, PAGES, Died, again, event_states, hear, make_till, order, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import card_payments
-from farebox.billing.customers import CommandRefused
-from farebox.billing.invoices import Terms
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments import card_payments
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Till
 from farebox.failpoints import POINTS

@@ -97,7 +97,7 @@ def test_a_break_is_seen(books, invariant, statement, words):
 
 
 def test_a_second_end_is_seen(books):
-    from farebox.billing.batch import USAGE_COLUMNS
+    from farebox.billing.posting.batch import USAGE_COLUMNS
 
     names = ", ".join(USAGE_COLUMNS)
     forge(books, f"INSERT INTO usage ({names}) SELECT {names.replace('attempt', 'attempt + 1', 1)} FROM usage")

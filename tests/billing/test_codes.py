@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.running import Farebox
 
-from farebox.billing import codes
-from farebox.billing.codes import ALPHABET, NewBatch
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import codes
+from farebox.billing.accounts.codes import ALPHABET, NewBatch
+from farebox.billing.books.customers import CommandRefused
 from farebox.ports import TimeOrderedIds
 from farebox.storage.database import Database
 from farebox.storage.tables import codes as codes_table

@@ -2,8 +2,10 @@
 
 from fractions import Fraction
 
-from farebox.billing import adjustments, evidence, exports
-from farebox.billing.compare import compare
+from farebox.billing.accounts import adjustments
+from farebox.billing.accounts.compare import compare
+from farebox.billing.books import evidence
+from farebox.billing.invoicing import exports
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import OffPeak, Price, Rates, Schedule, Tier
 from farebox.storage.reports import Narrow

@@ -12,8 +12,9 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import insert, select
 
-from farebox.billing import adjustments, export_files, exports, focus
-from farebox.billing.export_files import writer
+from farebox.billing.accounts import adjustments
+from farebox.billing.invoicing import export_files, exports, focus
+from farebox.billing.invoicing.export_files import writer
 from farebox.billing.markup import Fees
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.storage import queries, reports

@@ -3,9 +3,9 @@
 import pytest
 from tests.billing.test_checks import forge
 
-from farebox.billing.invoices import Terms
-from farebox.billing.months import close
-from farebox.billing.periods import month_bounds
+from farebox.billing.books.periods import month_bounds
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.invoicing.months import close
 from farebox.wires.usage import Usage
 
 DOLLAR = 1_000_000_000

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farebox import display
-from farebox.billing import invoice_pages
-from farebox.billing.invoices import (
+from farebox.billing.invoicing import invoice_pages
+from farebox.billing.invoicing.invoices import (
     Customer,
     Document,
     InCurrency,

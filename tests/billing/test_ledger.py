@@ -2,8 +2,8 @@
 
 import pytest
 
-from farebox.billing import customers, ledger
-from farebox.billing.customers import CommandRefused, NewKey
+from farebox.billing.books import customers, ledger
+from farebox.billing.books.customers import CommandRefused, NewKey
 from farebox.storage import queries, reports
 from farebox.wires.usage import Usage
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import event, select
 
-from farebox.billing import adjustments, allotments, customers, ledger
-from farebox.billing.allotments import AllotmentError
+from farebox.billing.accounts import adjustments
+from farebox.billing.books import allotments, customers, ledger
+from farebox.billing.books.allotments import AllotmentError
 from farebox.catalog.price import Rates
 from farebox.storage.database import OutcomeUnknown
 from farebox.storage.tables import grants, scopes, usage

@@ -12,13 +12,15 @@ import pytest
 from sqlalchemy import func, select, text
 
 from farebox import display
-from farebox.billing import adjustments, customers, dunning, invoices, ledger
-from farebox.billing.credit_notes import credit_note
-from farebox.billing.customers import CommandRefused
-from farebox.billing.invoices import Terms
+from farebox.billing.accounts import adjustments
+from farebox.billing.books import customers, ledger
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import month_bounds, month_of
+from farebox.billing.invoicing import dunning, invoices
+from farebox.billing.invoicing.credit_notes import credit_note
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.invoicing.months import MonthCloser, close, stored
 from farebox.billing.markup import Fees
-from farebox.billing.months import MonthCloser, close, stored
-from farebox.billing.periods import month_bounds, month_of
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.storage.tables import budgets, closed_months, invoice_parts, scopes, usage
 from farebox.wires.usage import Usage
@@ -321,7 +323,7 @@ def test_the_closer_closes_what_is_due_and_nothing_twice(busy):
 
 def test_what_is_posted_while_an_invoice_is_made_is_on_it_or_on_the_next(busy, monkeypatch):
     """The snapshot is taken, then a straggler is posted: the freezing sees that its sums moved and begins again."""
-    from farebox.billing import months
+    from farebox.billing.invoicing import months
 
     hold = busy.gateway.hold(busy.keys[1], DOLLAR)
     to_december(busy)

@@ -5,12 +5,15 @@ import pytest
 from sqlalchemy import select, text
 from tests.billing.conftest import exact
 
-from farebox.billing import adjustments, customers, evidence, exports, focus, recovery
-from farebox.billing import compare as comparing
-from farebox.billing.breakdown import broken_down
-from farebox.billing.invoices import FEE, OWN_KEY_FEE, Tally
+from farebox.billing.accounts import adjustments
+from farebox.billing.accounts import compare as comparing
+from farebox.billing.books import customers, evidence
+from farebox.billing.books.breakdown import broken_down
+from farebox.billing.invoicing import exports, focus
+from farebox.billing.invoicing.invoices import FEE, OWN_KEY_FEE, Tally
 from farebox.billing.markup import Fees, flat, own_key_terms
 from farebox.billing.own_keys import provider_nano
+from farebox.billing.posting import recovery
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.billing.records import Progress
 from farebox.catalog.price import Rates

@@ -3,8 +3,10 @@
 import msgspec
 import pytest
 
-from farebox.billing import adjustments, allotments, evidence, poster, segments
+from farebox.billing.accounts import adjustments
+from farebox.billing.books import allotments, evidence
 from farebox.billing.journal import read_all
+from farebox.billing.posting import poster, segments
 from farebox.billing.records import Attempt, Settle
 from farebox.storage.database import OutcomeUnknown
 from farebox.wires.usage import Usage
@@ -325,7 +327,7 @@ def test_a_loss_above_the_hold_is_booked(world):
 
 def test_alerts_fire_once_per_window_and_limit(world):
     """Peers row 24: a usage rule fired at $0.40 of $15."""
-    from farebox.billing import customers
+    from farebox.billing.books import customers
 
     account = world.account(100 * DOLLAR)
     key = world.key(account, 11_500_000, "day")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from farebox.billing import price_book
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import price_book
+from farebox.billing.books.customers import CommandRefused
 from farebox.catalog.model import Model, Offer
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.catalog.record import PriceRecord, RatesRecord

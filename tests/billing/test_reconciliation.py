@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from farebox.billing.customers import CommandRefused
+from farebox.billing.books.customers import CommandRefused
 from farebox.billing.records import Settle
 from farebox.catalog.price import Rates
 from farebox.reconciliation import runs

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from tests.support.shell import Shell
 
-from farebox.billing import customers
+from farebox.billing.books import customers
 from farebox.billing.markup import Fees
 from farebox.catalog.price import Rates
 from farebox.config import ConfigError, load
-from farebox.config_overlay import laid_over
+from farebox.config.overlay import laid_over
 from farebox.money import parse_amount
 from farebox.replay.history import SAMPLES_MAX, Samples
 from farebox.wires.usage import Usage

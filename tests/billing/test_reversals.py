@@ -7,8 +7,10 @@ from tests.billing.conftest import RATES
 from tests.support.cards import DOLLAR, Died, again, event_states, hear, make_till, order, settle
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import adjustments, focus, reversals
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import adjustments
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.invoicing import focus
+from farebox.billing.payments import reversals
 from farebox.storage.reports import Narrow
 from farebox.wires.usage import Usage
 

@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import func, select
 from tests.support.chains import PUBLIC, SIGNER, audited, exported, sealed
 
-from farebox.billing import adjustments, check_seals, seal_runs, seals
-from farebox.billing.receipt_audit import audit
-from farebox.billing.receipts import START, canonical
-from farebox.billing.seals import SealBroken
+from farebox.billing.accounts import adjustments
+from farebox.billing.invariants import check_seals
+from farebox.billing.sealing import seal_runs, seals
+from farebox.billing.sealing.receipt_audit import audit
+from farebox.billing.sealing.receipts import START, canonical
+from farebox.billing.sealing.seals import SealBroken
 from farebox.config import load
 from farebox.outside import real_outside
 from farebox.processes.bookkeeper import Bookkeeper

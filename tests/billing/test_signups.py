@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import Connection, select, text, update
 from tests.billing.conftest import World
 
-from farebox.billing.customers import CommandRefused
-from farebox.billing.signups import (
+from farebox.billing.accounts.signups import (
     US_PER_DAY,
     Rules,
     SignedUp,
@@ -21,6 +20,7 @@ from farebox.billing.signups import (
     sign_up,
     unkeyed,
 )
+from farebox.billing.books.customers import CommandRefused
 from farebox.config import load
 from farebox.outside import real_outside
 from farebox.processes.bookkeeper import Bookkeeper

@@ -2,12 +2,12 @@
 
 from decimal import Decimal
 
-from farebox.billing import dunning
-from farebox.billing.credit_notes import credit_note
-from farebox.billing.invoices import Terms
+from farebox.billing.books.periods import month_bounds
+from farebox.billing.invoicing import dunning
+from farebox.billing.invoicing.credit_notes import credit_note
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.invoicing.months import MonthCloser, close, stored
 from farebox.billing.markup import Terms as Markup
-from farebox.billing.months import MonthCloser, close, stored
-from farebox.billing.periods import month_bounds
 from farebox.billing.pricing import bill, quote, worst_case_nano
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.wires.usage import Usage

@@ -2,7 +2,8 @@
 
 from sqlalchemy import select
 
-from farebox.billing import adjustments, customers
+from farebox.billing.accounts import adjustments
+from farebox.billing.books import customers
 from farebox.billing.markup import Band, Fees, MarkupPlan, Rule, Terms
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.storage import queries

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.support.shell import Ran, Shell
 
-from farebox.billing import provider_keys
+from farebox.billing.accounts import provider_keys
 from farebox.storage import provider_key_queries as stored
 from farebox.storage.database import Database
 from farebox.vault.vault import Vault

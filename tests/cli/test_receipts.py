@@ -7,9 +7,9 @@ import pytest
 from tests.support.chains import SIGNER
 from tests.support.shell import Shell
 
-from farebox.billing import receipts
-from farebox.billing.receipts import START, canonical
-from farebox.billing.signatures import key_set
+from farebox.billing.sealing import receipts
+from farebox.billing.sealing.receipts import START, canonical
+from farebox.billing.sealing.signatures import key_set
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 from tests.support.receiver import MailServer, Receiver, verify
 
-from farebox.billing import customers
-from farebox.billing.customers import CommandRefused
-from farebox.billing.outbox import Message, put
-from farebox.config_control import SmtpSection
+from farebox.billing.books import customers
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.outbox import Message, put
+from farebox.config.control import SmtpSection
 from farebox.control import channels, deliveries
 from farebox.control.channels import Channel, ChannelError
 from farebox.control.courier import Courier

@@ -15,9 +15,11 @@ import pytest
 from sqlalchemy import func, select
 from tests.support.running import free_port, wait_until
 
-from farebox.billing import checks, evidence, invoices
-from farebox.billing.breakdown import breakdown
-from farebox.billing.periods import format_day, month_bounds, parse_moment
+from farebox.billing.books import evidence
+from farebox.billing.books.breakdown import breakdown
+from farebox.billing.books.periods import format_day, month_bounds, parse_moment
+from farebox.billing.invariants import checks
+from farebox.billing.invoicing import invoices
 from farebox.cli import cli
 from farebox.cli.demo_commands import _show
 from farebox.cli.setup import first_key

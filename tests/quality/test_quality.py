@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.config_routing import EscalationSection
+from farebox.config.routing import EscalationSection
 from farebox.quality import rating, rules, schema
 from farebox.quality.check import confidence_percent, problem
 from farebox.quality.refusals import declines

@@ -11,7 +11,7 @@ from farebox.billing.pricing import Quote
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart
 from farebox.catalog.price import Rates, Schedule
-from farebox.config_routing import HedgeSection, PolicySection
+from farebox.config.routing import HedgeSection, PolicySection
 from farebox.processes import hedge_file
 from farebox.routing.health import Health
 from farebox.routing.hedging import Hedge, Waste, compiled, delay_us, partner, stateful, tail_us

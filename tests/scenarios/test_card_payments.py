@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from tests.support.running import Farebox, model, offer, provider, wait_until
 from tests.support.stripe_site import StripeSite
 
-from farebox.billing import customers
+from farebox.billing.books import customers
 from farebox.cli.setup import make_key
 from farebox.config import load
 from farebox.failpoints import POINTS

@@ -11,8 +11,8 @@ import pytest
 from tests.support.running import Farebox, wait_until
 from tests.support.stripe_site import StripeSite
 
+from farebox.billing.books.periods import month_before, month_bounds, month_of
 from farebox.billing.journal import Journal
-from farebox.billing.periods import month_before, month_bounds, month_of
 from farebox.billing.records import Attempt, Closed, Opened, Settle
 from farebox.catalog.price import Rates
 from farebox.config import load

@@ -21,7 +21,7 @@ from tests.support.postgres import own_database
 from tests.support.reconcile import read_books
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
-from farebox.billing import ledger
+from farebox.billing.books import ledger
 from farebox.billing.holds import REFUSED_MEMORY_US
 from farebox.config import load
 from farebox.money import format_amount

@@ -15,8 +15,9 @@ from tests.support.reconcile import Books, cost, half_even, rates, read_books
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
 from tests.support.shell import Shell
 
-from farebox.billing import customers, provider_keys
-from farebox.billing.provider_keys import NewProviderKey
+from farebox.billing.accounts import provider_keys
+from farebox.billing.accounts.provider_keys import NewProviderKey
+from farebox.billing.books import customers
 from farebox.config import load
 from farebox.ports import SystemClock
 from farebox.simulator.faults import credential_hash

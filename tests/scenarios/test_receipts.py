@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.running import Farebox, model, offer, provider, wait_until
 
-from farebox.billing.receipts import canonical
+from farebox.billing.sealing.receipts import canonical
 from farebox.simulator.testing import SimulatorProcess
 
 

@@ -14,10 +14,11 @@ from tests.support.callers import Fate
 from tests.support.running import model, offer, provider
 from tests.support.town import Town, Vendor, town
 
-from farebox.billing import adjustments, budget_commands, customers, ledger, signups
-from farebox.billing.budget_commands import Change
+from farebox.billing.accounts import adjustments, budget_commands, signups
+from farebox.billing.accounts.budget_commands import Change
+from farebox.billing.books import customers, ledger
 from farebox.billing.budgets import Budget
-from farebox.billing.credit_notes import credit_note
+from farebox.billing.invoicing.credit_notes import credit_note
 from farebox.gate import keys
 from farebox.pepper import read_pepper
 from farebox.storage.tables import accounts, outbox

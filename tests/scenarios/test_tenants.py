@@ -14,9 +14,10 @@ from sqlalchemy import select
 from tests.scenarios.test_invoices import INVOICES, last_month
 from tests.support.running import Farebox, Reply, model, offer, provider, wait_until
 
-from farebox.billing import customers, provider_keys
-from farebox.billing.periods import month_before, month_of
-from farebox.billing.provider_keys import NewProviderKey
+from farebox.billing.accounts import provider_keys
+from farebox.billing.accounts.provider_keys import NewProviderKey
+from farebox.billing.books import customers
+from farebox.billing.books.periods import month_before, month_of
 from farebox.cli.setup import MadeKey, make_key
 from farebox.config import load
 from farebox.edge.app import CALLS

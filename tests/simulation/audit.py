@@ -7,7 +7,8 @@ not know is corrected by the true bill first; after that nothing may differ.
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from farebox.billing import adjustments, checks
+from farebox.billing.accounts import adjustments
+from farebox.billing.invariants import checks
 from farebox.billing.records import Hold, Record
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from farebox.billing import customers as commands
+from farebox.billing.books import customers as commands
 from farebox.market import make_market
 from tests.simulation import outages
 from tests.simulation.loop import Crash

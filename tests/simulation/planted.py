@@ -13,11 +13,13 @@ import pytest
 
 from farebox import pipeline
 from farebox.attempt import Try
-from farebox.billing import allotments, journal, meter, poster, pricing, recovery, seams, settlement
+from farebox.billing import journal, meter, pricing, seams, settlement
+from farebox.billing.books import allotments
 from farebox.billing.holds import Holds, Purse, Reserved
 from farebox.billing.journal import JournalError, Position
 from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
+from farebox.billing.posting import poster, recovery
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
 from farebox.escalation import Escalation, Withheld

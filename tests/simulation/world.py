@@ -12,12 +12,13 @@ import signal
 from collections import deque
 from typing import Any
 
-from farebox import config
 from farebox.app import Worker
-from farebox.billing import customers as commands
-from farebox.billing import ledger, provider_keys
+from farebox.billing.accounts import provider_keys
+from farebox.billing.books import customers as commands
+from farebox.billing.books import ledger
 from farebox.billing.journal import JournalError, SlotBusy
 from farebox.config import Loaded
+from farebox.config import file as config
 from farebox.gate import keys
 from farebox.outside import Outside
 from farebox.processes.bookkeeper import BATCH_RECORDS_MAX, RETRY_S, Bookkeeper

@@ -6,11 +6,12 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
-from farebox.billing import audit, budget_commands, customers
-from farebox.billing.audit import Actor, Entry
-from farebox.billing.budget_commands import Change
+from farebox.billing.accounts import budget_commands
+from farebox.billing.accounts.budget_commands import Change
+from farebox.billing.books import audit, customers
+from farebox.billing.books.audit import Actor, Entry
+from farebox.billing.books.customers import CommandRefused, KeyChange, NewKey
 from farebox.billing.budgets import Budget
-from farebox.billing.customers import CommandRefused, KeyChange, NewKey
 from farebox.storage.database import Database, StoreError
 
 NOW_US = 1_767_225_600_000_000

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 from sqlalchemy import insert
 
-from farebox.billing import customers
-from farebox.billing.customers import KeyChange, NewKey
+from farebox.billing.books import customers
+from farebox.billing.books.customers import KeyChange, NewKey
 from farebox.storage import key_queries
 from farebox.storage.database import Database
 from farebox.storage.key_queries import Owner

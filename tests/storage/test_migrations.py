@@ -107,7 +107,7 @@ def test_rows_from_before_there_were_receipts_are_marked_for_sealing(tmp_path):
 
 def test_seals_are_carried_over_into_runs(database_url, tmp_path, monkeypatch):
     """Every place and digest is what it was, in runs of one posting, however the pages of the carrying fall."""
-    from farebox.billing import seal_runs
+    from farebox.billing.sealing import seal_runs
 
     scripts = ScriptDirectory.from_config(migrate._config(None))
     script = next(script for script in scripts.walk_revisions() if script.path.endswith("_seal_runs.py"))

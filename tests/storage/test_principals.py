@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from farebox.billing import customers
-from farebox.billing.customers import KeyChange, NewKey
+from farebox.billing.books import customers
+from farebox.billing.books.customers import KeyChange, NewKey
 from farebox.edge.library import principal_lookup
 from farebox.errors import FareboxError
 from farebox.gate.ladder import Ladder

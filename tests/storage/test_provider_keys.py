@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from farebox.billing import audit, customers, provider_keys
-from farebox.billing.audit import Actor
-from farebox.billing.customers import CommandRefused, NewKey, NotFound
-from farebox.billing.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
+from farebox.billing.accounts import provider_keys
+from farebox.billing.accounts.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
+from farebox.billing.books import audit, customers
+from farebox.billing.books.audit import Actor
+from farebox.billing.books.customers import CommandRefused, NewKey, NotFound
 from farebox.edge.library import principal_lookup
 from farebox.gate.ladder import Ladder
 from farebox.gate.limits import Limits

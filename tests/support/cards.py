@@ -2,9 +2,9 @@
 
 from sqlalchemy import select
 
-from farebox.billing import card_payments
-from farebox.billing.card_payments import CardTerms
-from farebox.billing.invoices import Terms
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments import card_payments
+from farebox.billing.payments.card_payments import CardTerms
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Pages, Till
 from farebox.ports import TimeOrderedIds

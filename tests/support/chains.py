@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from farebox.billing import seal_runs as runs
-from farebox.billing import seals as sealing
-from farebox.billing.receipt_audit import Report, audit
-from farebox.billing.receipts import canonical
-from farebox.billing.signatures import Signer, key_set, read_key_set
+from farebox.billing.sealing import seal_runs as runs
+from farebox.billing.sealing import seals as sealing
+from farebox.billing.sealing.receipt_audit import Report, audit
+from farebox.billing.sealing.receipts import canonical
+from farebox.billing.sealing.signatures import Signer, key_set, read_key_set
 from farebox.storage.database import Database
 from farebox.storage.tables import seal_runs, usage
 

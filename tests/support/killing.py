@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farebox.billing import adjustments, checks, seals
+from farebox.billing.accounts import adjustments
+from farebox.billing.invariants import checks
+from farebox.billing.sealing import seals
 from farebox.catalog.price import Rates
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.simulator.testing import SimulatorProcess

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from farebox.billing import checks, customers, journal, ledger, poster
-from farebox.billing.customers import Window
+from farebox.billing import journal
+from farebox.billing.books import customers, ledger
+from farebox.billing.books.customers import Window
+from farebox.billing.invariants import checks
 from farebox.billing.journal import Position
+from farebox.billing.posting import poster
 from farebox.cli.setup import MadeKey, initialise, make_key
 from farebox.config import Loaded, load
 from farebox.pepper import read_pepper

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from farebox.app import Worker
-from farebox.billing import checks
+from farebox.billing.invariants import checks
 from farebox.config import load
 from farebox.outside import real_outside
 from farebox.ports import SystemClock, TimeOrderedIds

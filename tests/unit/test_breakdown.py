@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.billing.breakdown import Breakdown, Part, allocate, breakdown, less
+from farebox.billing.books.breakdown import Breakdown, Part, allocate, breakdown, less
+from farebox.billing.books.periods import format_moment, month_before, month_bounds, parse_moment
 from farebox.billing.markup import Fees
-from farebox.billing.periods import format_moment, month_before, month_bounds, parse_moment
 from farebox.billing.pricing import charge_nano, cost_pico
 from farebox.billing.records import Attempt
 from farebox.catalog.price import Rates

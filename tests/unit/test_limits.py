@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 import msgspec
 import pytest
 
-from farebox import config_limits
+from farebox.config import limits as config_limits
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limit_table import IDLE_US, PROBES_MAX, LimitTable, TableFull, mark_of, table_bytes
 from farebox.gate.limits import (

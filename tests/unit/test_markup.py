@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from farebox.billing import pricing
 from farebox.billing.markup import Fees, MarkupPlan, Terms, changed_level
+from farebox.billing.posting.recovery import finish
 from farebox.billing.records import Dispatch, Hold, Progress
-from farebox.billing.recovery import finish
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.config import ConfigError, load
 from farebox.market import markup_plans

@@ -8,7 +8,7 @@ from tests.routing.conftest import call, model, offer, planned, rates, router
 
 from farebox import bridge
 from farebox.billing.markup import flat
-from farebox.config_providers import KeySection, ProviderSection
+from farebox.config.providers import KeySection, ProviderSection
 from farebox.errors import Kind
 from farebox.market import Enabled
 from farebox.routing.health import Health

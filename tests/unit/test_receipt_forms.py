@@ -4,11 +4,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.billing import batch, receipts
 from farebox.billing.markup import Fees
-from farebox.billing.receipt_forms import Forms
-from farebox.billing.receipts import START, Place
+from farebox.billing.posting import batch
 from farebox.billing.records import Attempt, Settle
+from farebox.billing.sealing import receipts
+from farebox.billing.sealing.receipt_forms import Forms
+from farebox.billing.sealing.receipts import START, Place
 from farebox.billing.tail import Settled
 from farebox.catalog.price import Rates
 from farebox.ports import SystemClock, TimeOrderedIds

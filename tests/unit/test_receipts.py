@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.billing import pricing, receipts, signatures
+from farebox.billing import pricing
 from farebox.billing.markup import Fees, Terms
-from farebox.billing.receipt_audit import audit, not_following
-from farebox.billing.receipts import START, NotCanonical, Place, canonical, digest, parse, receipt
 from farebox.billing.records import Attempt, Settle
-from farebox.billing.signatures import Signer, key_set, opened, read_key_set
+from farebox.billing.sealing import receipts, signatures
+from farebox.billing.sealing.receipt_audit import audit, not_following
+from farebox.billing.sealing.receipts import START, NotCanonical, Place, canonical, digest, parse, receipt
+from farebox.billing.sealing.signatures import Signer, key_set, opened, read_key_set
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.storage.queries import UsageRow
 from farebox.wires.usage import Usage

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.stripe_site import SECRET_KEY, WEBHOOK_SECRET, StripeSite
 
-from farebox import config
 from farebox.config import ConfigError
+from farebox.config import file as config
 from farebox.edge.stripe_webhook import check_signature
 
 NOW = 1_795_392_000

@@ -149,7 +149,7 @@ class Budget(msgspec.Struct, frozen=True):
     providers: tuple[str, ...] = ()
     """Empty is every provider."""
     revision: int = 0
-    """How often what it counts was changed: each revision has scopes of its own (`billing.carrying`)."""
+    """How often what it counts was changed: each revision has scopes of its own (`billing.books.carrying`)."""
 
     def window_at(self, now_us: int) -> str:
         """The name of the window at a moment; empty for a budget for life."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from farebox.billing import customers, dunning, ledger, signups
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import signups
+from farebox.billing.books import customers, ledger
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.invoicing import dunning
 from farebox.cli.arguments import amount, check_policy, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.money import format_amount

@@ -6,10 +6,10 @@ from typing import cast
 
 import click
 
-from farebox.billing import alerts as conditions
-from farebox.billing.alerts import AlertSettings
-from farebox.billing.customers import CommandRefused
-from farebox.billing.periods import format_second
+from farebox.billing.accounts import alerts as conditions
+from farebox.billing.accounts.alerts import AlertSettings
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import format_second
 from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError, Loaded

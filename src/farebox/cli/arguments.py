@@ -1,6 +1,6 @@
 """What the arguments of commands mean: amounts, moments, accounts, projects, policies; what means nothing is a `CliError`."""
 
-from farebox.billing.periods import parse_moment
+from farebox.billing.books.periods import parse_moment
 from farebox.cli.output import CliError
 from farebox.config import Loaded
 from farebox.money import MoneyError, parse_amount

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.billing import audit as log
+from farebox.billing.books import audit as log
 from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 

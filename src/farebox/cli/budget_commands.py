@@ -6,9 +6,10 @@ from typing import cast
 import click
 from msgspec import UNSET
 
-from farebox.billing import budget_commands, carrying, customers
+from farebox.billing.accounts import budget_commands
+from farebox.billing.books import carrying, customers
+from farebox.billing.books.customers import CommandRefused, NotFound
 from farebox.billing.budgets import Budget, BudgetKind, Window
-from farebox.billing.customers import CommandRefused, NotFound
 from farebox.cli.arguments import amount, find_account, find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.money import format_amount

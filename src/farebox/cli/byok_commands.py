@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import click
 from msgspec import UNSET
 
-from farebox.billing import provider_keys
-from farebox.billing.customers import CommandRefused
-from farebox.billing.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
+from farebox.billing.accounts import provider_keys
+from farebox.billing.accounts.provider_keys import PER_PROVIDER_MAX, Change, NewProviderKey
+from farebox.billing.books.customers import CommandRefused
 from farebox.cli.arguments import find_account, find_key, find_project
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from farebox.billing import auto_topups, bill_payments, card_payments, reversals
-from farebox.billing.bill_payments import BillPayment
-from farebox.billing.card_payments import Payment
-from farebox.billing.customers import CommandRefused, NotFound
-from farebox.billing.reversals import Reversal
+from farebox.billing.books.customers import CommandRefused, NotFound
+from farebox.billing.payments import auto_topups, bill_payments, card_payments, reversals
+from farebox.billing.payments.bill_payments import BillPayment
+from farebox.billing.payments.card_payments import Payment
+from farebox.billing.payments.reversals import Reversal
 from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import Loaded

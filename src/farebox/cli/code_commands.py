@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from farebox.billing import codes as billing_codes
-from farebox.billing.codes import NewBatch
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import codes as billing_codes
+from farebox.billing.accounts.codes import NewBatch
+from farebox.billing.books.customers import CommandRefused
 from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table
 from farebox.config import ConfigError

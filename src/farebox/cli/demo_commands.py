@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farebox.billing import checks, evidence, exports, price_book
-from farebox.billing import compare as comparing
-from farebox.billing.compare import compared
-from farebox.billing.periods import format_day, month_bounds
+from farebox.billing.accounts import compare as comparing
+from farebox.billing.accounts import price_book
+from farebox.billing.accounts.compare import compared
+from farebox.billing.books import evidence
+from farebox.billing.books.periods import format_day, month_bounds
+from farebox.billing.invariants import checks
+from farebox.billing.invoicing import exports
 from farebox.cli import usage_commands
 from farebox.cli.output import CliError, json_option, print_json
 from farebox.config import Loaded

@@ -8,9 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from farebox.billing import card_payments, journal, poster, provider_keys, receipt_keys, seals
+from farebox.billing import journal
+from farebox.billing.accounts import provider_keys
 from farebox.billing.journal import JournalError, Position
-from farebox.billing.receipt_keys import KeyFileError
+from farebox.billing.payments import card_payments
+from farebox.billing.posting import poster
+from farebox.billing.sealing import receipt_keys, seals
+from farebox.billing.sealing.receipt_keys import KeyFileError
 from farebox.catalog import loader
 from farebox.cli.output import book_of, local_url
 from farebox.config import ConfigError, Loaded, load

@@ -10,10 +10,10 @@ from typing import IO, Any, TypeVar
 import click
 from sqlalchemy import Connection
 
-from farebox.billing import exports, focus
-from farebox.billing.export_files import Format, ParquetMissing, writer
-from farebox.billing.exports import Column, Values
-from farebox.billing.periods import month_bounds
+from farebox.billing.books.periods import month_bounds
+from farebox.billing.invoicing import exports, focus
+from farebox.billing.invoicing.export_files import Format, ParquetMissing, writer
+from farebox.billing.invoicing.exports import Column, Values
 from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json
 from farebox.storage.reports import Narrow

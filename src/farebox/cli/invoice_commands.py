@@ -8,12 +8,14 @@ from typing import Any
 import click
 from sqlalchemy import Connection, select
 
-from farebox.billing import bill_payments, credit_notes, dunning, invoice_pages, invoices, ledger, months
-from farebox.billing.customers import CommandRefused
-from farebox.billing.dunning import Standing
-from farebox.billing.invoice_pages import unit_name
-from farebox.billing.invoices import Document
-from farebox.billing.periods import format_day, format_moment
+from farebox.billing.books import ledger
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import format_day, format_moment
+from farebox.billing.invoicing import credit_notes, dunning, invoice_pages, invoices, months
+from farebox.billing.invoicing.dunning import Standing
+from farebox.billing.invoicing.invoice_pages import unit_name
+from farebox.billing.invoicing.invoices import Document
+from farebox.billing.payments import bill_payments
 from farebox.cli.arguments import amount, find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, print_json, print_table
 from farebox.failpoints import armed

@@ -8,8 +8,8 @@ from typing import Any, cast
 import click
 from msgspec import UNSET
 
-from farebox.billing import customers
-from farebox.billing.customers import CommandRefused, KeyChange, Window
+from farebox.billing.books import customers
+from farebox.billing.books.customers import CommandRefused, KeyChange, Window
 from farebox.cli.arguments import amount, check_policy, find_account, find_project
 from farebox.cli.key_options import permission_options, restrictions_of, scopes_of, shown
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, print_json, print_table

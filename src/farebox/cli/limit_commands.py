@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from farebox.billing import customers
-from farebox.billing.customers import KeyChange
+from farebox.billing.books import customers
+from farebox.billing.books.customers import KeyChange
 from farebox.cli.arguments import find_account, find_project
 from farebox.cli.budget_commands import projects
 from farebox.cli.key_commands import checked, keys

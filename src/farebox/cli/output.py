@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from farebox.billing import price_book
+from farebox.billing.accounts import price_book
 from farebox.catalog.book import Version
 from farebox.config import ConfigError, Loaded, load
 from farebox.money import MoneyError

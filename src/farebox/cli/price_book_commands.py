@@ -7,10 +7,10 @@ from typing import Any
 import click
 import msgspec
 
-from farebox.billing import price_book
-from farebox.billing.customers import CommandRefused
-from farebox.billing.periods import format_day
-from farebox.billing.price_book import NeedsConfirmation, Proposal
+from farebox.billing.accounts import price_book
+from farebox.billing.accounts.price_book import NeedsConfirmation, Proposal
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import format_day
 from farebox.catalog import imports
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.errors import CatalogError

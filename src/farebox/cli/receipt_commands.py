@@ -8,14 +8,14 @@ from typing import IO, Any, TypeVar
 import click
 from sqlalchemy import Connection
 
-from farebox.billing import receipt_keys, seals
+from farebox.billing.books.periods import parse_day
 from farebox.billing.hedges import holds_of
-from farebox.billing.periods import parse_day
-from farebox.billing.receipt_audit import LINE_BYTES_MAX, Report, audit, documents
-from farebox.billing.receipt_keys import KeyFileError, Keys
-from farebox.billing.receipts import Content, canonical
-from farebox.billing.seals import SealBroken
-from farebox.billing.signatures import PublicKeys, read_key_set
+from farebox.billing.sealing import receipt_keys, seals
+from farebox.billing.sealing.receipt_audit import LINE_BYTES_MAX, Report, audit, documents
+from farebox.billing.sealing.receipt_keys import KeyFileError, Keys
+from farebox.billing.sealing.receipts import Content, canonical
+from farebox.billing.sealing.seals import SealBroken
+from farebox.billing.sealing.signatures import PublicKeys, read_key_set
 from farebox.cli.arguments import find_account
 from farebox.cli.export_commands import opened
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table

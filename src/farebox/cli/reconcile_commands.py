@@ -11,10 +11,12 @@ from typing import Any
 
 import click
 
-from farebox.billing import journal, poster, price_book
-from farebox.billing.customers import CommandRefused
+from farebox.billing import journal
+from farebox.billing.accounts import price_book
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import format_day, format_moment, month_bounds
 from farebox.billing.journal import JournalError, Position
-from farebox.billing.periods import format_day, format_moment, month_bounds
+from farebox.billing.posting import poster
 from farebox.billing.records import Settle
 from farebox.catalog.catalog import Catalog
 from farebox.cli.output import CliError, config_option, database_of, day, json_option, local_url, print_json, print_table

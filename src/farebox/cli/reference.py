@@ -14,7 +14,10 @@ from typing import Any, cast
 import click
 import msgspec
 
-from farebox import config, config_control, config_display, config_payments
+from farebox.config import control as config_control
+from farebox.config import display as config_display
+from farebox.config import file as config
+from farebox.config import payments as config_payments
 from farebox.simulator import directives
 
 WIDTH = 100

@@ -8,8 +8,9 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from farebox.billing import exports, price_book
-from farebox.billing.periods import format_day, format_moment
+from farebox.billing.accounts import price_book
+from farebox.billing.books.periods import format_day, format_moment
+from farebox.billing.invoicing import exports
 from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError, Loaded, load

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.billing import customers, ledger, receipt_keys
-from farebox.billing.receipt_keys import KeyFileError
+from farebox.billing.books import customers, ledger
+from farebox.billing.sealing import receipt_keys
+from farebox.billing.sealing.receipt_keys import KeyFileError
 from farebox.cli.output import CliError, load_config
 from farebox.config import ConfigError, Loaded
 from farebox.gate import keys

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from farebox.billing import customers
+from farebox.billing.books import customers
 from farebox.cli.account_commands import accounts
 from farebox.cli.arguments import find_account
 from farebox.cli.output import CliError, config_option, database_of, json_option, load_config, print_json, print_table

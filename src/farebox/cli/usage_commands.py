@@ -9,10 +9,13 @@ from typing import Any, cast
 
 import click
 
-from farebox.billing import checks, evidence, exports, price_book
-from farebox.billing import compare as comparing
-from farebox.billing.compare import compared
-from farebox.billing.periods import format_moment
+from farebox.billing.accounts import compare as comparing
+from farebox.billing.accounts import price_book
+from farebox.billing.accounts.compare import compared
+from farebox.billing.books import evidence
+from farebox.billing.books.periods import format_moment
+from farebox.billing.invariants import checks
+from farebox.billing.invoicing import exports
 from farebox.cli.arguments import find_account, moment
 from farebox.cli.output import CliError, config_option, database_of, json_option, local_url, print_json, print_table
 from farebox.config import ConfigError

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from farebox.billing.customers import CommandRefused
+from farebox.billing.books.customers import CommandRefused
 from farebox.control.messages import EVENT_TYPES, Event
 from farebox.control.signing import derived_secret, secret_bytes
 from farebox.ports import Ids

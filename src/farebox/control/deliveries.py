@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select, text, update
 
-from farebox.billing.customers import CommandRefused
-from farebox.billing.periods import format_second
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.periods import format_second
 from farebox.control.channels import Channel
 from farebox.control.messages import EVENTS, Letter, letter
 from farebox.storage.database import Database

@@ -2,18 +2,18 @@
 
 A webhook only says which object to look at. What is credited is read from Stripe, and compared with what was asked for. Should no
 webhook come, open payments are looked at all the same. Everything here may be repeated and interrupted: see
-`billing.card_payments`.
+`billing.payments.card_payments`.
 """
 
 from collections.abc import Callable
 
 import msgspec
 
-from farebox.billing import auto_topups, bill_payments, card_payments, reversals
-from farebox.billing.bill_payments import BillPayment
-from farebox.billing.card_payments import Event, Paid, Payment
-from farebox.billing.invoices import Terms
-from farebox.billing.reversals import Reversal
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments import auto_topups, bill_payments, card_payments, reversals
+from farebox.billing.payments.bill_payments import BillPayment
+from farebox.billing.payments.card_payments import Event, Paid, Payment
+from farebox.billing.payments.reversals import Reversal
 from farebox.control.stripe_api import (
     Dispute,
     Intent,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.billing import budget_commands, customers, ledger
+from farebox.billing.accounts import budget_commands
+from farebox.billing.books import customers, ledger
 from farebox.billing.budgets import Budget
 from farebox.cli.setup import CONFIG_NAME, initialise
 from farebox.config import Loaded, load

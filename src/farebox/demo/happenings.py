@@ -3,9 +3,11 @@
 import msgspec
 from sqlalchemy import Connection, select
 
-from farebox.billing import credit_notes, dunning, ledger, months, price_book
-from farebox.billing.invoices import Document
-from farebox.billing.periods import format_day, month_bounds
+from farebox.billing.accounts import price_book
+from farebox.billing.books import ledger
+from farebox.billing.books.periods import format_day, month_bounds
+from farebox.billing.invoicing import credit_notes, dunning, months
+from farebox.billing.invoicing.invoices import Document
 from farebox.catalog.rates import write_price
 from farebox.demo.founding import Founded, credential
 from farebox.demo.organisation import KEYS, PRICED_UP, RAISED_PERCENT, RUNAWAY

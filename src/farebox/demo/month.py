@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection, select
 
-from farebox.billing.invoices import Document
-from farebox.billing.periods import month_before, month_bounds, month_of
+from farebox.billing.books.periods import month_before, month_bounds, month_of
+from farebox.billing.invoicing.invoices import Document
 from farebox.config import Loaded
 from farebox.control import channels, deliveries
 from farebox.demo import happenings

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from farebox.billing import invoice_pages, invoices
-from farebox.billing.invoice_pages import PdfMissing
-from farebox.billing.invoices import Document
+from farebox.billing.invoicing import invoice_pages, invoices
+from farebox.billing.invoicing.invoice_pages import PdfMissing
+from farebox.billing.invoicing.invoices import Document
 from farebox.demo.month import Played
 
 

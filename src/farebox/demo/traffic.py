@@ -4,7 +4,7 @@ job runs away. Pure; the same seed, month and number give the same calls.
 
 import msgspec
 
-from farebox.billing.periods import month_bounds
+from farebox.billing.books.periods import month_bounds
 from farebox.demo.chance import Dice
 from farebox.demo.organisation import KEYS, RUNAWAY
 from farebox.simulator.words import digest, words

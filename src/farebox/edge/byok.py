@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from farebox.billing import provider_keys
-from farebox.billing.periods import format_moment
-from farebox.billing.provider_keys import Change, NewProviderKey
+from farebox.billing.accounts import provider_keys
+from farebox.billing.accounts.provider_keys import Change, NewProviderKey
+from farebox.billing.books.periods import format_moment
 from farebox.edge.info import Page, Question
 from farebox.edge.key_bodies import Body, refuse_promises
 from farebox.edge.key_office import ID_CHARS_MAX, Office

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing.card_payments import CardTerms
-from farebox.billing.invoices import Terms
-from farebox.billing.receipt_keys import Keys
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments.card_payments import CardTerms
+from farebox.billing.sealing.receipt_keys import Keys
 from farebox.catalog.missing import unknown
 from farebox.edge.model_lists import anthropic_list, anthropic_model, codex_list, openai_list, openai_model
 from farebox.edge.providers import endpoints_page, providers_page

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import msgspec
 
+from farebox.billing.books.periods import parse_moment
 from farebox.billing.budgets import Window
-from farebox.billing.periods import parse_moment
 from farebox.errors import FareboxError, invalid
 from farebox.gate import permissions
 from farebox.gate.permissions import Restrictions

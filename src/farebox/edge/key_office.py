@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection
 
-from farebox.billing import customers
-from farebox.billing.audit import Actor
+from farebox.billing.books import customers
+from farebox.billing.books.audit import Actor
+from farebox.billing.books.customers import CommandRefused, KeyChange, NewKey, NotFound
 from farebox.billing.budgets import key_scope, window_start_us
-from farebox.billing.customers import CommandRefused, KeyChange, NewKey, NotFound
 from farebox.edge.info import Question, address_of, identified
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys as secrets

@@ -9,13 +9,16 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import carrying, customers, hedges, own_key_usage, provider_keys, receipt_keys, seams
+from farebox.billing import hedges, seams
+from farebox.billing.accounts import provider_keys
+from farebox.billing.books import carrying, customers, own_key_usage
 from farebox.billing.budgets import key_scope, window_name
-from farebox.billing.card_payments import CardTerms
 from farebox.billing.covering import Covering
-from farebox.billing.invoices import Terms
-from farebox.billing.receipt_keys import Keys
+from farebox.billing.invoicing.invoices import Terms
+from farebox.billing.payments.card_payments import CardTerms
 from farebox.billing.records import Settle
+from farebox.billing.sealing import receipt_keys
+from farebox.billing.sealing.receipt_keys import Keys
 from farebox.edge import health_files
 from farebox.edge.signup_desk import Desk
 from farebox.gate.ladder import Ladder, Tier
@@ -182,7 +185,7 @@ class DatabaseLibrary:
         return await self.read(ask)
 
     async def note_use(self, used: dict[str, int]) -> None:
-        """When keys were used; see `billing.customers.note_use`."""
+        """When keys were used; see `billing.books.customers.note_use`."""
         await self._run_commands(customers.note_use, self._database, used)
 
     async def generation(self, principal: Principal, generation: str) -> dict[str, Any] | None:

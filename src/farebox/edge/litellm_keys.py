@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from farebox.billing.books.customers import KeyChange
+from farebox.billing.books.periods import format_moment
 from farebox.billing.budgets import Window
-from farebox.billing.customers import KeyChange
-from farebox.billing.periods import format_moment
 from farebox.edge.info import Page, Question, identified
 from farebox.edge.key_bodies import Body, refuse_promises, unkept
 from farebox.edge.key_office import Office, Seen, restrictions_before, shared

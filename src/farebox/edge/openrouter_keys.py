@@ -6,9 +6,9 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET
 
+from farebox.billing.books.customers import KeyChange
+from farebox.billing.books.periods import format_moment
 from farebox.billing.budgets import Window
-from farebox.billing.customers import KeyChange
-from farebox.billing.periods import format_moment
 from farebox.edge.info import Page, Question
 from farebox.edge.key_bodies import Body
 from farebox.edge.key_office import Office, Seen, restrictions_before, shared

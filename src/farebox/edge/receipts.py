@@ -9,11 +9,11 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import seals
-from farebox.billing.periods import parse_day
-from farebox.billing.receipt_keys import KeyFileError, Keys
-from farebox.billing.receipts import Content, canonical
-from farebox.billing.seals import SealBroken
+from farebox.billing.books.periods import parse_day
+from farebox.billing.sealing import seals
+from farebox.billing.sealing.receipt_keys import KeyFileError, Keys
+from farebox.billing.sealing.receipts import Content, canonical
+from farebox.billing.sealing.seals import SealBroken
 from farebox.edge.info import Page, Question, identified, whole_account
 from farebox.edge.library import may_read
 from farebox.edge.statements import query_of

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from farebox.billing import signups
-from farebox.billing.customers import CommandRefused, NewKey
-from farebox.billing.signups import SignedUp, SignupRefused
+from farebox.billing.accounts import signups
+from farebox.billing.accounts.signups import SignedUp, SignupRefused
+from farebox.billing.books.customers import CommandRefused, NewKey
 from farebox.edge.info import Page, Question, address_of
 from farebox.edge.key_bodies import Body
 from farebox.edge.signup_desk import network

@@ -1,14 +1,14 @@
 """The sign-up desk: what a stranger on the network may have, and how often a network may ask.
 
-How many get an account is counted in the database (`billing.signups`). Here, in each worker's memory, only how often a network
-has asked in this hour, so that nobody tries out addresses one after the other.
+How many get an account is counted in the database (`billing.accounts.signups`). Here, in each worker's memory, only how often a
+network has asked in this hour, so that nobody tries out addresses one after the other.
 """
 
 import hmac
 
 import msgspec
 
-from farebox.billing.signups import Rules, network_of
+from farebox.billing.accounts.signups import Rules, network_of
 from farebox.gate.addresses import parse
 
 HOUR_US = 3_600_000_000

@@ -13,11 +13,12 @@ from urllib.parse import unquote
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import compare as comparing
-from farebox.billing import dunning, evidence, exports, invoice_pages, months
-from farebox.billing import invoices as documents
-from farebox.billing.compare import Comparison, compared
-from farebox.billing.periods import format_day, format_moment, parse_moment
+from farebox.billing.accounts import compare as comparing
+from farebox.billing.accounts.compare import Comparison, compared
+from farebox.billing.books import evidence
+from farebox.billing.books.periods import format_day, format_moment, parse_moment
+from farebox.billing.invoicing import dunning, exports, invoice_pages, months
+from farebox.billing.invoicing import invoices as documents
 from farebox.display import Shown
 from farebox.edge.info import Page, Question, identified, whole_account
 from farebox.edge.library import dollars

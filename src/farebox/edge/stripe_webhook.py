@@ -12,8 +12,8 @@ import re
 
 import msgspec
 
-from farebox.billing import card_payments
-from farebox.billing.card_payments import CardTerms
+from farebox.billing.payments import card_payments
+from farebox.billing.payments.card_payments import CardTerms
 from farebox.edge.info import Page, Question
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gateway import Gateway

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 import msgspec
 from sqlalchemy import Connection
 
-from farebox.billing import auto_topups, bill_payments, card_payments
-from farebox.billing.auto_topups import AutoTopUp
-from farebox.billing.bill_payments import BillPayment
-from farebox.billing.card_payments import Payment
-from farebox.billing.customers import CommandRefused, NotFound
+from farebox.billing.books.customers import CommandRefused, NotFound
+from farebox.billing.payments import auto_topups, bill_payments, card_payments
+from farebox.billing.payments.auto_topups import AutoTopUp
+from farebox.billing.payments.bill_payments import BillPayment
+from farebox.billing.payments.card_payments import Payment
 from farebox.edge.info import Page, Question, whole_account
 from farebox.edge.key_bodies import Body
 from farebox.edge.stripe_webhook import cards_of

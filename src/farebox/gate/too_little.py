@@ -1,8 +1,8 @@
 """The 402 in words: which limit a call does not fit, whose it is, what is spent or held by calls in flight, what would fit."""
 
+from farebox.billing.books.periods import format_second
 from farebox.billing.budgets import Budget, Scope, Window, window_end_us
 from farebox.billing.holds import Insufficient
-from farebox.billing.periods import format_second
 from farebox.errors import FareboxError, Kind
 from farebox.gate.principal import Principal
 from farebox.money import format_amount

@@ -16,11 +16,15 @@ from pathlib import Path
 
 import msgspec
 
-from farebox.billing import alerts, dunning, hours, ledger, poster, promotion, seals, segments, signups
-from farebox.billing.customers import CommandRefused
+from farebox.billing.accounts import alerts, promotion, signups
+from farebox.billing.books import hours, ledger
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.invoicing import dunning
+from farebox.billing.invoicing.months import MonthCloser
 from farebox.billing.journal import JournalError
-from farebox.billing.months import MonthCloser
-from farebox.billing.poster import Posted
+from farebox.billing.posting import poster, segments
+from farebox.billing.posting.poster import Posted
+from farebox.billing.sealing import seals
 from farebox.config import ConfigError, Loaded, load
 from farebox.market import markup_plans
 from farebox.outside import Outside, real_outside

@@ -1,6 +1,6 @@
 """What people want to be told of, and where: the configuration's alert channels and the database's."""
 
-from farebox.billing.alerts import Watch
+from farebox.billing.accounts.alerts import Watch
 from farebox.config import ConfigError, Loaded
 from farebox.control import channels
 from farebox.control.channels import Channel, ChannelError

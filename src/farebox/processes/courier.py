@@ -8,7 +8,7 @@ import msgspec
 import uvloop
 
 from farebox.config import Loaded
-from farebox.config_control import SmtpSection
+from farebox.config.control import SmtpSection
 from farebox.control.courier import Courier
 from farebox.control.senders import Senders
 from farebox.outside import Outside

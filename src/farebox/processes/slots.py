@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 from farebox.billing import journal as journals
-from farebox.billing import recovery
 from farebox.billing.journal import Journal
+from farebox.billing.posting import recovery
 from farebox.billing.records import Closed, Opened
 from farebox.config import Loaded
 from farebox.outside import Outside, real_outside

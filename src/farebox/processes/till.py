@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable
 
-from farebox.billing.invoices import Terms
+from farebox.billing.invoicing.invoices import Terms
 from farebox.config import Loaded
-from farebox.config_payments import StripeSection
+from farebox.config.payments import StripeSection
 from farebox.control.stripe_api import Stripe
 from farebox.control.till import Pages, Till
 from farebox.outside import Outside

@@ -17,7 +17,7 @@ INSTALL = "pip install 'farebox[rules]'"
 
 
 class Section(Protocol):
-    """What the section says (`farebox.config_routing.EscalationSection`)."""
+    """What the section says (`farebox.config.routing.EscalationSection`)."""
 
     @property
     def to(self) -> tuple[str, ...]: ...

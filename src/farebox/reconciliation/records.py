@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, select
 
-from farebox.billing import evidence
-from farebox.billing.adjustments import CORRECTED_FLAG
+from farebox.billing.accounts.adjustments import CORRECTED_FLAG
+from farebox.billing.books import evidence
 from farebox.billing.records import Attempt
 from farebox.reconciliation.judging import Earlier, Ours
 from farebox.storage.queries import UsageRow

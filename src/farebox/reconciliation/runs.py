@@ -5,8 +5,8 @@ What may be adjusted:
 - **what we owe**, always: the difference moves between `provider_cost` and `provider_payable:{name}`, by a transfer whose cause
   is the finding;
 - **what a customer was charged**, only where billing.md says so: an attempt that was estimated and that the statement has counts
-  for is corrected like any other (`billing.adjustments`): down at once, up only when asked. What a provider says later about an
-  attempt whose usage it had reported is between us and it.
+  for is corrected like any other (`billing.accounts.adjustments`): down at once, up only when asked. What a provider says later
+  about an attempt whose usage it had reported is between us and it.
 
 A transaction posts a few findings whole; a process that dies leaves some approved and the rest open, and doing it again goes on
 there. Findings stay true as long as the books of their days do: late calls, or another run that was approved, make a run stale.
@@ -19,10 +19,10 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
-from farebox.billing import transfers as entries
-from farebox.billing.adjustments import adjust_within
-from farebox.billing.customers import CommandRefused
-from farebox.billing.transfers import Transfer, insert_transfers
+from farebox.billing.accounts.adjustments import adjust_within
+from farebox.billing.books import transfers as entries
+from farebox.billing.books.customers import CommandRefused
+from farebox.billing.books.transfers import Transfer, insert_transfers
 from farebox.ports import Clock, Ids
 from farebox.reconciliation import records
 from farebox.reconciliation.comparison import compare

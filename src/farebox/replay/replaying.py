@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from farebox.billing import evidence
+from farebox.billing.books import evidence
 from farebox.billing.meter import ESCALATED_FLAG, SEAM_FLAG
 from farebox.billing.records import Attempt
 from farebox.errors import FareboxError

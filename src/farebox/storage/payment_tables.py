@@ -1,4 +1,4 @@
-"""The tables of money that comes in by card (`billing.card_payments`)."""
+"""The tables of money that comes in by card (`billing.payments.card_payments`)."""
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, text
 
@@ -80,7 +80,7 @@ bill_payments = Table(
         sqlite_where=text("state IN ('wanted', 'open')"), postgresql_where=text("state IN ('wanted', 'open')"),
     ),
 )  # fmt: skip
-"""Invoices that are paid by card, asked for as above (`billing.bill_payments`); one page for an invoice at a time."""
+"""Invoices that are paid by card, asked for as above (`billing.payments.bill_payments`); one page for an invoice at a time."""
 
 stripe_events = Table(
     "stripe_events",

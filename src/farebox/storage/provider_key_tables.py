@@ -1,4 +1,4 @@
-"""The tables of customers' own keys at providers (`billing.provider_keys`)."""
+"""The tables of customers' own keys at providers (`billing.accounts.provider_keys`)."""
 
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text, text
 

@@ -104,7 +104,7 @@ class Principal(msgspec.Struct, frozen=True):
     account: Account
     month: str = ""
     charged_nano: int = 0
-    """The account's volume (`billing.volumes`)."""
+    """The account's volume (`billing.books.volumes`)."""
     own_key_calls: int = 0
     """Of the month, by keys of its own at providers."""
     project: Project | None = None
@@ -158,7 +158,7 @@ class KeyUsage(msgspec.Struct, frozen=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True):
-    """One row of `usage` as stored; `billing.evidence` reads its `record`."""
+    """One row of `usage` as stored; `billing.books.evidence` reads its `record`."""
 
     hold_id: str
     attempt: int

@@ -1,4 +1,4 @@
-"""The tables of receipts' chains (`billing.seals`)."""
+"""The tables of receipts' chains (`billing.sealing.seals`)."""
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text
 

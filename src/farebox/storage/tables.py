@@ -4,7 +4,7 @@ Three kinds of data live here:
 
 - **facts**, append-only and guarded by triggers: `usage`, `transfers`, `invoices` and `invoice_parts`, `audit`, `seal_runs`;
 - **projections** of facts, kept because they are read or guarded all the time: `scopes`, `allotments`, `grants.remaining_nano`;
-  `billing.checks` recomputes every one of them;
+  `billing.invariants.checks` recomputes every one of them;
 - **settings**: `accounts`, `projects`, `keys`, `provider_keys`, `budgets`, and `control_version`, which every change to them
   bumps.
 
@@ -149,7 +149,7 @@ budgets = Table(
 """Budgets beside balances and the keys' own: whom they limit (`kind`, and `subject`: a project's or key's id, an end user, `*`
 for each end user without a budget of its own, a tag), how much per window of a time zone, and for which models and providers
 (JSON lists; empty is all). A soft one only alerts. Removed ones stay, since scopes name them. `revision` counts changes of what
-is counted, the last of them at `revised_us`: see `billing.carrying`."""
+is counted, the last of them at `revised_us`: see `billing.books.carrying`."""
 
 scopes = Table(
     "scopes",
@@ -179,7 +179,7 @@ scopes = Table(
     Index(None, "budget_id"),
     Index(None, "window_name"),
 )
-"""One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.scopes`.
+"""One limit each: posted + allotted ≤ limit, refused by the database itself otherwise (I7); see `billing.books.scopes`.
 
 A scope of a budget names it, and its subject (for a budget of each end user: which one). A soft budget has no limit to refuse
 by, and its amount in `soft_limit_nano`, which alerts are reckoned on. `revision` is the budget's when the scope was made, and
@@ -220,7 +220,7 @@ volumes = Table(
     Column("own_key_calls", BigInteger, nullable=False, server_default=text("0")),
 )
 """What an account was charged in the UTC month named, by the usage transfers of that month, and how many calls were answered by
-its own keys at providers: see `billing.volumes`."""
+its own keys at providers: see `billing.books.volumes`."""
 
 own_key_usage = Table(
     "own_key_usage",
@@ -277,8 +277,8 @@ usage = Table(
 """One row per attempt, whatever came of it (attempt 0: a hold that ended before anything was sent).
 
 The columns are what queries, sums and constraints need. `record` has every other fact in the journal's own words: on the
-final row of a call the whole `Settle`, on the others their `Attempt` (`billing.evidence` reads both). Copying 25 more values
-into columns would cost more than everything else the poster does.
+final row of a call the whole `Settle`, on the others their `Attempt` (`billing.books.evidence` reads both). Copying 25 more
+values into columns would cost more than everything else the poster does.
 
 A correction is a row with a higher `revision`: its amounts and token counts are **differences**, so that a sum over rows is
 always right; its record restates the attempt. Unknown is NULL, never zero. `tags` is a JSON list, or empty.
@@ -302,7 +302,7 @@ transfers = Table(
     Index(None, "debit"),
     Index(None, "credit"),
 )
-"""The ledger: every movement once, with its two accounts (`billing.transfers` names them) and the one cause it has."""
+"""The ledger: every movement once, with its two accounts (`billing.books.transfers` names them) and the one cause it has."""
 
 grants = Table(
     "grants",
@@ -323,7 +323,7 @@ grants = Table(
     Index(None, "account_id", "expires_us"),
 )
 """Credit given to an account: bought or promotional. Spent soonest-expiring first, then oldest first. `reversed_nano` was
-withdrawn because money went back (`billing.reversals`)."""
+withdrawn because money went back (`billing.payments.reversals`)."""
 
 invoices = Table(
     "invoices",
@@ -465,7 +465,8 @@ hours = Table(
     Column("charged_nano", BigInteger, nullable=False),
     Index(None, "hour"),
 )
-"""What an account was charged in an hour (UTC, counted from the epoch) by that hour's usage transfers: see `billing.hours`."""
+"""What an account was charged in an hour (UTC, counted from the epoch) by that hour's usage transfers: see
+`billing.books.hours`."""
 
 alert_settings = Table(
     "alert_settings",
@@ -545,7 +546,7 @@ codes = Table(
     CheckConstraint("used >= 0", name="used"),
     Index(None, "batch_id"),
 )
-"""A redemption code's digest (HMAC-SHA256, made by `billing.codes`), never the code; how many accounts took it."""
+"""A redemption code's digest (HMAC-SHA256, made by `billing.accounts.codes`), never the code; how many accounts took it."""
 
 redemptions = Table(
     "redemptions",
@@ -569,8 +570,8 @@ signups = Table(
     Index(None, "at_us"),
     Index("ix_signups_unkeyed", "mark", sqlite_where=text("NOT keyed"), postgresql_where=text("NOT keyed")),
 )
-"""Who has signed up: a mark of the mail address under the server's pepper (`billing.signups`), and what the limits of a day are
-counted by. A mark that is not `keyed` is from before, and is made so."""
+"""Who has signed up: a mark of the mail address under the server's pepper (`billing.accounts.signups`), and what the limits of a
+day are counted by. A mark that is not `keyed` is from before, and is made so."""
 
 audit = Table(
     "audit",
@@ -588,4 +589,4 @@ audit = Table(
     Index(None, "account_id", "seq"),
     Index(None, "subject", "seq"),
 )
-"""Who changed what about customers, projects and keys (`billing.audit`): append-only and chained by digests."""
+"""Who changed what about customers, projects and keys (`billing.books.audit`): append-only and chained by digests."""

@@ -1,0 +1,1 @@
+"""What is done to an account: keys, budgets, codes, prices, corrections, alerts."""

@@ -1,0 +1,1 @@
+"""Months, invoices, reminders, and exports of them."""

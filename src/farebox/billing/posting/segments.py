@@ -1,0 +1,134 @@
+"""Old journal segments: which holds are still open in a slot, and which files nothing needs any more.
+
+A segment is needed until it is posted and while a hold written in it has no end. Segments go in their order only: were a
+`Settle` gone while its `Hold` is still there, recovery would take the hold for an open one. The newest `Opened` says which life
+the slot is in, so an old segment that has it is cut down to that line instead.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import select
+
+from farebox.billing.journal import read_all, segment_name, segments
+from farebox.billing.posting import recovery
+from farebox.billing.posting.poster import positions
+from farebox.billing.records import Hold
+from farebox.storage.database import Database
+from farebox.storage.tables import usage
+
+KEEP = 2
+"""The newest segments of a slot stay in any case."""
+LOOKUP_MAX = 500
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: str
+
+
+_decode = msgspec.json.Decoder(_Id).decode
+_HOLD, _SETTLE, _OPENED = b'{"type":"hold"', b'{"type":"settle"', b'{"type":"opened"'
+_HEAD = 9
+"""Bytes of a line before its JSON: the checksum and a space."""
+_ID = b',"id":"'
+"""What follows the type, as the journal writes it: then the id need not be looked for."""
+READ_BYTES = 256 * 1024
+
+
+def open_holds(slot: Path) -> dict[str, Hold]:
+    """Holds of a slot without a terminal record, oldest first."""
+    return {item.hold.id: item.hold for item in recovery.open_holds(read_all(slot))}
+
+
+def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[int]:
+    """Delete a slot's old segments that nothing needs; their numbers. Call seldom: it reads once more what is new."""
+    assert keep >= 1, "the newest segment is being written"
+    numbers = segments(slot)
+    position = positions(database).get(slot.name)
+    if position is None:
+        return []
+    done: list[tuple[int, bool]] = []
+    for number in numbers[:-keep]:
+        if number >= position.segment:
+            break
+        held, opens = _read(slot / segment_name(number))
+        if _still_open(database, held):
+            break
+        done.append((number, opens))
+    opened = _opened(slot, done, numbers[len(done) :])
+    removed: list[int] = []
+    for number, _ in done:
+        path = slot / segment_name(number)
+        if number == opened:
+            _cut_down(path)
+            continue
+        path.unlink()
+        removed.append(number)
+    return removed
+
+
+def _opened(slot: Path, done: Sequence[tuple[int, bool]], later: Sequence[int]) -> int | None:
+    """Which of the segments that nothing else needs has the newest `Opened` of all."""
+    opened = next((number for number, opens in reversed(done) if opens), None)
+    if opened is None or any(_opened_line(slot / segment_name(number)) for number in reversed(later)):
+        return None
+    return opened
+
+
+def _opened_line(path: Path) -> bytes:
+    """The last `Opened` of a segment, or nothing."""
+    with path.open("rb") as file:
+        found = [line for line in file if line.startswith(_OPENED, 9)]
+    return found[-1] if found else b""
+
+
+def _cut_down(path: Path) -> None:
+    """Leave of a segment only its last `Opened`; the file has either content at every moment."""
+    line = _opened_line(path)
+    if path.stat().st_size == len(line):
+        return
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _read(path: Path) -> tuple[set[str], bool]:
+    """Holds written in a segment that have no end in it; whether a life begins in it."""
+    held: set[bytes] = set()
+    opens = False
+    with path.open("rb", READ_BYTES) as file:
+        for line in file:
+            if line.startswith(_HOLD, _HEAD):
+                held.add(_id(line, _HEAD + len(_HOLD)))
+            elif line.startswith(_SETTLE, _HEAD):
+                held.discard(_id(line, _HEAD + len(_SETTLE)))
+            elif line.startswith(_OPENED, _HEAD):
+                opens = True
+    return {found.decode() for found in held}, opens
+
+
+def _id(line: bytes, place: int) -> bytes:
+    """The id in a line whose type ends at a place: at little cost, since every call is two lines here."""
+    if line.startswith(_ID, place):
+        start = place + len(_ID)
+        found = line[start : line.index(b'"', start)]
+        if b"\\" not in found:
+            return found
+    return _decode(line[_HEAD:]).id.encode()
+
+
+def _still_open(database: Database, held: set[str]) -> bool:
+    """Whether one of these has no end in the ledger."""
+    rest = sorted(held)
+    for start in range(0, len(rest), LOOKUP_MAX):
+        part = rest[start : start + LOOKUP_MAX]
+        query = select(usage.c.hold_id).where(usage.c.hold_id.in_(part), usage.c.final)
+        ended = database.read(lambda connection, query=query: connection.execute(query).scalars().all())
+        if len(set(ended)) < len(part):
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Receipts: what a customer can check of each charge, sealed in chains and signed."""
