@@ -289,7 +289,7 @@ class World:
         return self.database.read(lambda connection: queries.account_credits(connection, account))
 
     def rows(self, settle: Settle) -> list[queries.UsageRow]:
-        return self.database.read(lambda connection: queries.generation(connection, settle.id, account_id=settle.account))
+        return self.database.read(lambda connection: queries.generation(connection, [settle.id], account_id=settle.account))
 
     def sums(self) -> dict[str, int]:
         """Debits − credits of every ledger account."""

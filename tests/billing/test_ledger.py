@@ -196,7 +196,7 @@ def test_questions_have_answers(world):
         first.charge_nano + 1_250_002, 1_250_002, first.charge_nano + 1_250_002, first.charge_nano + 1_250_002
     )
     assert read(lambda c: queries.key_usage(c, "key-nobody", day_us=0, week_us=0, month_us=0)).total_nano == 0
-    assert read(lambda c: queries.generation(c, first.id, account_id=other)) == [], "another account's call is not found"
+    assert read(lambda c: queries.generation(c, [first.id], account_id=other)) == [], "another account's call is not found"
     ever = reports.Narrow(since_us=0)
     days = read(lambda c: reports.usage_lines(c, ("day",), ever))
     assert [(line.calls, line.attempts, line.charge_nano) for line in days] == [(1, 1, first.charge_nano), (1, 2, 1_250_002)]
