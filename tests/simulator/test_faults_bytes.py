@@ -217,6 +217,15 @@ def test_connections_are_kept(client):
         assert received.index(b"[DONE]") < received.index(b'"chat.completion"')
 
 
+def test_a_stream_that_ends_in_an_error_keeps_its_connection(client):
+    """Its head did not say that it closes: who used it again a moment later was reset."""
+    with client.connect() as connection:
+        for _ in range(2):
+            connection.sendall(client.request("sim+error-in-stream=2", stream=True))
+            answer = client.read(connection)
+            assert b"Overloaded" in answer.events[-1] and answer.complete and answer.ended == "open"
+
+
 def test_split_writes_byte_by_byte(stream):
     whole, split = stream(""), stream("+split=1")
     assert len(split.body) == len(whole.body) + len("+split=1") * 13  # the model's name stands in each event

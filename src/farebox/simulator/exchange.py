@@ -130,8 +130,10 @@ class Exchange:
         except Hangup:
             await self._settle("client_gone")
             return False
-        except (Broken, _Ended):
+        except Broken:
             return False
+        except _Ended:
+            pass  # in an orderly way: the head has promised to keep the connection
         return outlet.reusable
 
     def _outlet(self, orders: Directives) -> Outlet:
