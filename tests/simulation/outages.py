@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from farebox.probes import TIMEOUTS
 from farebox.processes.worker import TICK_S
 from farebox.routing.circuit import Circuit
 from farebox.routing.health import Health, Outcome
@@ -24,6 +25,8 @@ How = Literal["refuses", "errs"]
 LENGTH_US_MAX = 9_000_000
 ROUND_US = int((PROBE_S + TICK_S) * 1_000_000) + 100_000
 """From one question to the answer of the next."""
+CONNECTS_US = int(TIMEOUTS.connect_s * 1_000_000)
+"""How long a question may wait for its connection."""
 
 
 class Outage(msgspec.Struct, eq=False):
@@ -107,9 +110,9 @@ def _is_in(world: "World", upstream: "Upstream", outage: Outage, back_us: int) -
 
 def _timely(world: "World", upstream: "Upstream", outage: Outage) -> bool:
     """Whether who asks was late for no other reason: time in which nothing runs, a slow database that its clockwork waits for,
-    or a way there that is disturbed as well."""
+    or a way there that is disturbed as well, or was when a question left that still waits for its connection."""
     still = world.scheduler.leapt_us == outage.leapt_us and not world.rates["store_slow"]
-    return still and world.network.host(f"{upstream.vendor.name}.test").until_us <= outage.began_us
+    return still and world.network.host(f"{upstream.vendor.name}.test").until_us + CONNECTS_US <= outage.began_us
 
 
 def _circuits(world: "World", upstream: "Upstream", outage: Outage) -> "list[tuple[Process, Place, Circuit | None]]":
