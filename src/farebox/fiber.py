@@ -80,10 +80,7 @@ class Pause(msgspec.Struct, eq=False):
 
     def __await__(self) -> Generator[Any, Any, None]:
         if not self._over:
-            try:
-                yield self
-            finally:
-                self._over = True
+            yield self
         if self._error is not None:
             raise self._error
 

@@ -209,6 +209,20 @@ async def test_cut_off_between_its_yield_and_its_task(world: World) -> None:
     assert world.story == ["a0", "a: CancelledError"] and fiber.cancelled()
 
 
+async def test_cut_off_by_itself_before_it_waits_for_a_future(world: World) -> None:
+    """Its task begins with what the fiber has not been told yet."""
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    fibers: list[Fiber] = []
+
+    async def cut_itself() -> None:
+        fibers[0].cancel()
+        await future
+
+    fibers.append(world.start("a", cut_itself))
+    await until(fibers[0].done)
+    assert world.story == ["a0", "a: CancelledError"] and fibers[0].cancelled() and future.cancelled()
+
+
 async def test_who_does_not_mind_goes_on(world: World) -> None:
     async def stubborn() -> None:
         with pytest.raises(asyncio.CancelledError):
