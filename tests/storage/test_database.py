@@ -1,5 +1,6 @@
 """Transactions: done, not done, or said to be unknown; the same on both engines."""
 
+import sqlite3
 import threading
 
 import psycopg
@@ -167,6 +168,27 @@ def test_a_locked_sqlite_is_unavailable_after_its_time(tmp_path, sqlite_template
         finally:
             leave.set()
             thread.join()
+
+
+def test_a_new_sqlite_file_waits_for_another_that_makes_it(tmp_path, monkeypatch):
+    """The change to a write-ahead log needs the file alone, and SQLite's busy timeout does not wait for that."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    url = f"sqlite:///{tmp_path}/new.db"
+    with (
+        Database.open(url, busy_timeout_ms=20) as late,
+        pytest.raises(StoreUnavailable, match="locked"),
+    ):
+        late.read(lambda _: None)
+
+    class Ends:
+        def wait(self, _seconds):
+            other.execute("COMMIT")
+
+    with Database.open(url, busy_timeout_ms=20) as patient:
+        monkeypatch.setattr(threading, "Event", Ends)
+        assert patient.read(lambda c: c.exec_driver_sql("PRAGMA journal_mode").scalar_one()) == "wal"
+    other.close()
 
 
 def test_sqlite_is_durable(tmp_path, sqlite_template):

@@ -17,6 +17,7 @@ but their statements. `read` sees one snapshot.
 Synchronous, for threads and for processes without an event loop.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -50,6 +51,9 @@ TRANSACTION_ATTEMPTS_MAX = 6
 """One try and five retries of a transaction that PostgreSQL took back."""
 RETRY_PAUSE_MS = 5
 """The first pause; it doubles, and each is cut by chance to between nothing and its whole."""
+
+JOURNAL_PAUSE_MS = 5
+"""Between two tries to change the journal of a SQLite file."""
 
 _TAKEN_BACK = ("40001", "40P01")
 _WRITE = "farebox_write"
@@ -223,10 +227,10 @@ def _prepare_sqlite(engine: Engine, busy_timeout_ms: int) -> None:
         # Transactions are begun below, by us: the driver would begin them late and DEFERRED.
         raw.isolation_level = None
         cursor = raw.cursor()
+        cursor.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        _use_wal(cursor, busy_timeout_ms)
         for pragma in (
             f"busy_timeout={busy_timeout_ms}",
-            f"page_size={PAGE_BYTES}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             f"cache_size=-{CACHE_KIB}",
@@ -239,6 +243,21 @@ def _prepare_sqlite(engine: Engine, busy_timeout_ms: int) -> None:
     def on_begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
         write = connection.get_execution_options().get(_WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _use_wal(cursor: Any, wait_ms: int) -> None:
+    """Change a new file's journal, which needs the file for itself. SQLite does not wait for that, whatever its busy timeout is
+    (two who ask at once would wait for each other), so the one who comes second does it here, for `wait_ms` at most."""
+    cursor.execute("PRAGMA busy_timeout=0")
+    tries = max(1, wait_ms // JOURNAL_PAUSE_MS)
+    for left in reversed(range(tries)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not left:
+                raise
+        threading.Event().wait(JOURNAL_PAUSE_MS / 1000)
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
