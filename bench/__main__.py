@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import report
+from bench import compiled, report
 from bench.load import LoadFailed
 from bench.run import Options, run, soak
 from bench.targets import TargetFailed
@@ -29,6 +29,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
         "--peers", action="store_true", default=os.environ.get("PEERS", "") not in {"", "0"}, help="other gateways too (PEERS=1)"
     )
     parser.add_argument("--soak", type=int, metavar="N", help="instead: Farebox's memory over N calls")
+    parser.add_argument("--interpreted", action="store_true", help="Farebox from the source as it is, not what was compiled")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     return parser.parse_args(arguments)
 
@@ -49,10 +50,18 @@ def main() -> int:
         delay_ms=given.delay_ms,
         peers=given.peers,
         only=tuple(given.only),
+        interpreted=given.interpreted,
     )
+    if not options.interpreted:
+        try:
+            compiled.check(compiled.FOLDER)
+        except compiled.NotCompiled as error:
+            print(f"bench: {error}, --interpreted measures without", file=sys.stderr)
+            return 2
     signal.signal(signal.SIGTERM, _terminated)
     warning = report.quiet()
     print(report.machine())
+    print(report.program(options))
     if warning:
         print(warning)
     print(flush=True)
@@ -70,7 +79,8 @@ def main() -> int:
         print(f"bench: {error}{notes}", file=sys.stderr)
         return 1
     if given.json is not None:
-        given.json.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": report.machine(), "result": found}), indent=1))
+        said = {"machine": report.machine(), "program": report.program(options), "result": found}
+        given.json.write_bytes(msgspec.json.format(msgspec.json.encode(said), indent=1))
     return 0
 
 

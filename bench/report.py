@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench.run import MIB, Outcome, Row, Soak
+from bench.run import MIB, Options, Outcome, Row, Soak
 from bench.targets import nginx_path
 
 CALL_RATIO_MAX = 5.0
@@ -35,6 +35,11 @@ def machine() -> str:
         f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores of {model}, Linux {platform.release().split('-')[0]},\n"
         f"Python {platform.python_version()}{version}"
     )
+
+
+def program(options: Options) -> str:
+    """Which of the two Fareboxes."""
+    return f"Farebox is {'interpreted' if options.interpreted else 'compiled'}"
 
 
 def quiet() -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import cpu
+from bench import compiled, cpu
 from farebox.billing import journal
 from farebox.billing.books import ledger
 from farebox.billing.journal import Position
@@ -259,9 +259,9 @@ BUDGET_USD = "900000.00"
 
 
 @contextmanager
-def farebox(folder: Path, upstream: Mock) -> Generator[Target, None, None]:
+def farebox(folder: Path, upstream: Mock, *, interpreted: bool) -> Generator[Target, None, None]:
     """One worker, with a bookkeeper and a supervisor: a prepaid account, a key with a monthly budget, limits, holds,
-    the journal and the ledger."""
+    the journal and the ledger. From the compiled package, or from the source as it is."""
     folder = folder / "farebox"
     loaded, _ = initialise(folder)
     config = loaded.path
@@ -282,9 +282,10 @@ def farebox(folder: Path, upstream: Mock) -> Generator[Target, None, None]:
         made = make_key(books, pepper, account_id=account.id, name="bench", budget_nano=parse_amount(BUDGET_USD), window="month")
     port = free_port()
     command = [sys.executable, "-m", "farebox", "serve", "--config", str(config), "--port", str(port), "--workers", "1"]
+    environment = {} if interpreted else compiled.environment(compiled.FOLDER)
     slot = folder / "journal" / "w0"
     with (
-        running("farebox", command, folder / "serve.log") as process,
+        running("farebox", command, folder / "serve.log", environment=environment) as process,
         Database.open(loaded.database_url) as database,
     ):
 
@@ -308,4 +309,6 @@ def farebox(folder: Path, upstream: Mock) -> Generator[Target, None, None]:
             settle=settle,
         )
         wait_answering(process, target)
+        if compiled.runs_compiled(process.pid) is interpreted:
+            raise TargetFailed(f"farebox runs {'compiled' if interpreted else 'interpreted'}, which was not asked for")
         yield target

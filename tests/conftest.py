@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from bench import compiled
 from farebox.storage import migrate
 
 # A run starts some thousand processes. None of them, and none of the run's own, compiles everything again.
@@ -27,6 +28,16 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES
     tempfile.tempdir = None  # it is looked up again
 
 FreshDatabase = Callable[[], str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Servers under test run from the compiled package where there is one; then it has to be of this source."""
+    folder = os.environ.get("FAREBOX_COMPILED_PATH")
+    if folder and not hasattr(config, "workerinput"):
+        try:
+            compiled.check(Path(folder))
+        except compiled.NotCompiled as error:
+            raise pytest.UsageError(f"FAREBOX_COMPILED_PATH: {error}") from None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -82,6 +82,7 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"wires"},
     "catalog": {"errors", "money", "providers"},
     "config": {"display", "money"},
+    "compiled": {"money"},
     "display": {"money"},
     "exchange": {"gate", "wires"},
     "fiber": set(),

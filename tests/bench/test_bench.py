@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from bench.targets import nginx_path
+from tests.support.running import COMPILED
 
 from bench import cpu
 
@@ -18,10 +19,12 @@ def test_bench_prints_its_rows(tmp_path: Path) -> None:
     saved = tmp_path / "bench.json"
     command = [sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--seconds", "0.2", "--concurrency", "4"]
     command += ["--chunks", "20", "--delay-ms", "2", "--json", str(saved)]
+    command += [] if COMPILED else ["--interpreted"]
     environment = {**os.environ, "PEERS": "0"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert f"Farebox is {'compiled' if COMPILED else 'interpreted'}" in lines[:4]
     assert max(map(len, lines)) <= 100
     nginx = nginx_path()
     for name in ("direct", "farebox", "nginx"):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -127,7 +127,7 @@ def test_only_what_changed_is_compiled_again(hook: ModuleType, tmp_path: Path, m
     def compiled(*words: str) -> int:
         hook.digest.cache_clear()
         workshop = hook.Workshop()
-        extension = SimpleNamespace(include_dirs=[], extra_compile_args=list(words))
+        extension = hook.Extension("both", [str(first), str(second)], [], list(words))
         objects = [workshop.compile(source, extension) for source in (first, second)]
         workshop.link(objects, tmp_path / "wheel" / "both.so")
         return int(workshop.compiled)

@@ -98,6 +98,7 @@ def test_a_fresh_folder_is_healthy(shell: Shell) -> None:
     assert {"configuration", "clock", "disk", "pepper", "providers", "database", "journal", "prices"} <= set(found)
     assert not [finding for finding in found.values() if finding["level"] == "problem"]
     assert "lab" in found["providers"]["text"]
+    assert found["program"]["text"].startswith("interpreted")
 
 
 def test_doctor_finds_a_wrong_configuration(shell: Shell) -> None:
@@ -154,7 +155,7 @@ def test_simulate_help_lists_every_directive(shell: Shell) -> None:
 
 
 def test_the_version_is_the_package_s(shell: Shell) -> None:
-    assert shell.plain("--version").out.strip().endswith(f"version {__version__}")
+    assert shell.plain("--version").out.strip().endswith(f"version {__version__}, interpreted")
 
 
 def test_a_group_alone_shows_its_help(shell: Shell) -> None:

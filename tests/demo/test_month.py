@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 from sqlalchemy import func, select
-from tests.support.running import free_port, wait_until
+from tests.support.running import free_port, program_environment, wait_until
 
 from farebox.billing.books import evidence
 from farebox.billing.books.breakdown import breakdown
@@ -42,7 +42,7 @@ HOUR_US = 3_600_000_000
 
 def run(*arguments: str, stderr: int = subprocess.PIPE) -> "subprocess.CompletedProcess[bytes]":
     # Real keys, of a provider that the demo simulates and of one that it does not: neither may be used.
-    environment = {**os.environ, "OPENAI_API_KEY": "sk-real", "DEEPINFRA_API_KEY": "real"}
+    environment = {**os.environ, **program_environment(), "OPENAI_API_KEY": "sk-real", "DEEPINFRA_API_KEY": "real"}
     command = [sys.executable, "-m", "farebox", *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, timeout=120)
 
@@ -244,7 +244,7 @@ def test_the_folder_goes_on_under_the_real_clock(left: Left) -> None:
     port = free_port()
     serving = subprocess.Popen(
         [sys.executable, "-m", "farebox", "serve", "--config", left.said["config"], "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **program_environment()},
     )  # fmt: skip
     # As the demo says: on the port that the configuration names.
     provider = left.said["next"][1].split()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from bench import compiled
 from farebox.billing import journal
 from farebox.billing.books import customers, ledger
 from farebox.billing.books.customers import Window
@@ -31,6 +32,13 @@ from tests.support.shell import Shell
 
 START_S_MAX = 45.0
 STOP_S_MAX = 90.0
+COMPILED = Path(os.environ["FAREBOX_COMPILED_PATH"]) if os.environ.get("FAREBOX_COMPILED_PATH") else None
+"""The compiled package, which `make test` tells: servers under test run from it. Without it they are interpreted."""
+
+
+def program_environment() -> dict[str, str]:
+    """What the processes of Farebox under test have in their environment, to be the program that is under test."""
+    return compiled.environment(COMPILED) if COMPILED is not None else {}
 
 
 def free_port() -> int:
@@ -72,7 +80,7 @@ class Farebox:
         self.port = free_port()
         # Provider keys of whoever runs the tests must not switch on providers that tests would then call.
         inherited = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
-        self.environment = {**inherited, **(environment or {})}
+        self.environment = {**inherited, **program_environment(), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.errors = folder / "stderr.txt"
         loaded, made = initialise(folder)
@@ -126,6 +134,8 @@ class Farebox:
                 return False
 
         wait_until(ready, f"the server is ready; its log:\n{self.log()}", timeout_s=timeout_s)
+        assert self.process is not None
+        assert compiled.runs_compiled(self.process.pid) is (COMPILED is not None), f"compiled: {COMPILED}, but it runs otherwise"
 
     def log(self) -> str:
         return self.errors.read_text()[-4000:] if self.errors.exists() else ""

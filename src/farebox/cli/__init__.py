@@ -4,12 +4,13 @@ import sys
 
 import click
 
+from farebox import compiled
 from farebox.cli.output import CliError
 from farebox.cli.shelf import Shelf
 
 
 @click.group(commands=Shelf(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="farebox")
+@click.version_option(package_name="farebox", message=f"%(prog)s, version %(version)s, {compiled.word()}")
 def cli() -> None:
     """Farebox: a pay-as-you-go gateway for AI models."""
 

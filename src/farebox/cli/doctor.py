@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from farebox import compiled
 from farebox.billing import journal
 from farebox.billing.accounts import provider_keys
 from farebox.billing.journal import JournalError, Position
@@ -54,12 +55,18 @@ def examine(path: Path) -> list[Finding]:
         loaded = load(path)
     except ConfigError as error:
         return [Finding("problem", "configuration", str(error), f"edit {path}, or `farebox init --data {path.parent}`")]
-    found = [Finding("ok", "configuration", str(loaded.path)), _clock(), _disk(loaded), _pepper(loaded)]
+    found = [Finding("ok", "configuration", str(loaded.path)), _program(), _clock(), _disk(loaded), _pepper(loaded)]
     found += _byok_file(loaded)
     found += _providers(loaded)
     found += _database(loaded)
     found.append(_prices())
     return found
+
+
+def _program() -> Finding:
+    if compiled.is_compiled():
+        return Finding("ok", "program", "compiled")
+    return Finding("ok", "program", "interpreted: an installed wheel takes less CPU per call, `make wheel` builds it")
 
 
 def _clock() -> Finding:
