@@ -10,16 +10,21 @@ PROCESSES := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
 # Servers under test are compiled; what a test calls in its own process is the source as it lies here.
 PYTEST = FAREBOX_COMPILED_PATH=$(CURDIR)/.venv/compiled $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
+# Both at once: each spends much of its time on one core.
+PREPARE = @$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint compiled
+
 .PHONY: run test test-full lint bench eval-routing compiled lock wheel clean
 
 run: .venv/run.stamp
 	@$(BIN)/farebox run --data $(DATA)
 
-test: .venv/compiled.stamp lint
+test: .venv/test.stamp
 	$(BIN)/python -m compileall -q src
+	$(PREPARE)
 	$(PYTEST)
 
-test-full: .venv/compiled.stamp lint
+test-full: .venv/test.stamp
+	$(PREPARE)
 	FAREBOX_FULL=1 $(PYTEST)
 
 lint: .venv/test.stamp
