@@ -166,27 +166,13 @@ def recursive(tree: ast.Module) -> list[str]:
     return sorted(looping)
 
 
-BOUNDED = {
-    # A head in pieces is fed once; an upgrade that is ignored is one request of at most PIPELINE_MAX in a row.
-    "farebox/edge/http.py": {"HttpConnection._read_on", "HttpConnection._receive_in_pieces", "HttpConnection.data_received"},
-    # The classes of a holder have none of their own.
-    "farebox/gate/limiter.py": {"Holder.__init__"},
-}
-"""Those that do, and why they do not go deep."""
-
-
 @pytest.mark.parametrize("name", LISTED)
 def test_nothing_that_is_compiled_calls_itself(name: str) -> None:
-    found = sorted(set(recursive(ast.parse((SOURCE / name).read_text()))) - BOUNDED.get(name, set()))
+    found = recursive(ast.parse((SOURCE / name).read_text()))
     assert not found, (
         f"{name}: {', '.join(found)}: compiled code has no recursion limit, deep input overflows the C stack and ends the "
-        "process; write a loop, move it to a module that is not compiled, or say in BOUNDED what keeps it from going deep"
+        "process; write a loop, or move it to a module that is not compiled"
     )
-
-
-def test_those_that_call_themselves_still_do() -> None:
-    for name in sorted(BOUNDED.keys() & set(LISTED)):
-        assert BOUNDED[name] == set(recursive(ast.parse((SOURCE / name).read_text()))), f"BOUNDED, {name}"
 
 
 PLANTED = """
