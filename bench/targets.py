@@ -23,7 +23,7 @@ import msgspec
 from bench import compiled, cpu
 from farebox.billing import journal
 from farebox.billing.books import ledger
-from farebox.billing.journal import Position
+from farebox.billing.position import Position
 from farebox.billing.posting import poster
 from farebox.cli.setup import FIRST_ACCOUNT, initialise, make_key
 from farebox.money import parse_amount

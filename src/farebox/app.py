@@ -19,9 +19,10 @@ from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.edge.signup_desk import Desk
 from farebox.edge.signup_desk import Terms as DeskTerms
 from farebox.gate.addresses import network
-from farebox.gate.limits import Limiter, Limits
+from farebox.gate.limiter import Limiter
+from farebox.gate.limits import Limits
 from farebox.gate.principal import Keyring
-from farebox.gateway import Gateway, Settings
+from farebox.gateway import Gateway
 from farebox.market import make_market
 from farebox.money import parse_amount
 from farebox.monotonic_health import MonotonicHealth
@@ -29,11 +30,12 @@ from farebox.outside import Outside
 from farebox.pepper import read_pepper
 from farebox.probes import Prober
 from farebox.routing import retry
-from farebox.routing.circuit import Rules
 from farebox.routing.health import Health
+from farebox.routing.health_rules import Rules
 from farebox.routing.hedging import Waste
 from farebox.routing.market import Market
 from farebox.routing.retry_budget import RetryBudget
+from farebox.settings import Settings
 from farebox.storage.database import StoreError
 from farebox.telemetry import Metrics
 from farebox.terms import card_terms, invoice_terms, make_ladder, signup_rules

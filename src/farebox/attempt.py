@@ -8,16 +8,14 @@ to decide.
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from farebox import bridge, escalation, rating
 from farebox.billing.meter import ESCALATED_FLAG, MALFORMED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
 from farebox.errors import FareboxError, Kind
 from farebox.escalation import Escalation, Withheld
-from farebox.fiber import STEP
 from farebox.routing.lessons import KEY_KINDS
 from farebox.routing.plan import Candidate
+from farebox.step import STEP
 from farebox.transport import (
     BodyTooLarge,
     ChunkTimeout,
@@ -39,22 +37,35 @@ REPLY_BYTES_MAX = 64 * 2**20
 ERROR_BYTES_MAX = 64 * 2**10
 
 
-class Try(msgspec.Struct, eq=False):
+class Try:
     """An attempt under way."""
 
-    flight: "Flight"
-    candidate: Candidate
-    start: AttemptStart
-    relay: Relay | None = None
-    """Of a stream, from its head on."""
-    response: Response | None = None
-    """From its head on."""
-    first_token_us: int = 0
-    """When it is given up unless content has come; 0: not yet, or not a stream."""
-    dropped: tuple[str, ...] = ()
-    """What of the request this candidate cannot be told."""
-    withheld: Withheld | None = None
-    """Of a stream that nobody gets until it was looked at."""
+    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "relay", "response", "start", "withheld")
+
+    def __init__(
+        self,
+        flight: "Flight",
+        candidate: Candidate,
+        start: AttemptStart,
+        relay: Relay | None = None,
+        response: Response | None = None,
+        first_token_us: int = 0,
+        dropped: tuple[str, ...] = (),
+        withheld: Withheld | None = None,
+    ) -> None:
+        self.flight = flight
+        self.candidate = candidate
+        self.start = start
+        self.relay = relay
+        """Of a stream, from its head on."""
+        self.response = response
+        """From its head on."""
+        self.first_token_us = first_token_us
+        """When it is given up unless content has come; 0: not yet, or not a stream."""
+        self.dropped = dropped
+        """What of the request this candidate cannot be told."""
+        self.withheld = withheld
+        """Of a stream that nobody gets until it was looked at."""
 
     def seen(self) -> Seen:
         """What was observed so far."""
@@ -255,7 +266,8 @@ class Try(msgspec.Struct, eq=False):
             answer.gone = True
             broken = None
         if answer.gone and not relay.finished:
-            return self._client_gone(response)
+            self._client_gone(response)
+            return None
         if relay.failure is not None or not relay.finished or not relay.content_started:
             # An end mark behind nothing, not even a reason to finish, is no answer.
             return self._broken(relay, response, broken)

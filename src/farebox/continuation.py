@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from farebox import bridge
-from farebox.billing.bounds import Bound
+from farebox.billing.bound import Bound
 from farebox.billing.pricing import worst_rest_nano
 from farebox.bridge import Outgoing
 from farebox.errors import FareboxError, invalid

@@ -3,28 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from farebox.gate.wishes import NO_WISHES, Wishes
-from farebox.wires.call import Call
+from farebox.surface import Surface
 
 if TYPE_CHECKING:
-    from farebox.gate.limits import Standing
-
-
-class Surface(msgspec.Struct, frozen=True):
-    """One API that clients speak to us."""
-
-    name: str
-    """As in records: `chat_completions`, `messages`."""
-    wire: str
-    read_call: Callable[[bytes], Call]
-    write_error: Callable[..., bytes]
-    """`(error, *, request_id) -> body` in the surface's own shape."""
-    head: Callable[[bytes], bytes]
-    """The request's id → the header lines that every answer of this surface carries."""
-    limits: Callable[["Standing", int], bytes]
-    """`(how the rate limits stand, now in µs)` → header lines."""
+    pass
 
 
 class Answer(Protocol):
@@ -82,20 +65,33 @@ class Answer(Protocol):
         ...
 
 
-class Exchange(msgspec.Struct, eq=False):
+class Exchange:
     """What came in, and where the answer goes."""
 
-    surface: Surface
-    headers: Mapping[bytes, bytes]
-    body: bytes
-    answer: Answer
-    request_id: str
-    notes: dict[str, object] = {}
-    """What has been worked out of the headers; kept for requests that have the same."""
-    limits: bytes = b""
-    """Header lines that say what is left of the caller's rate limits."""
-    wishes: Wishes = NO_WISHES
-    """What the headers ask for; read when it is known whose request it is."""
+    __slots__ = ("answer", "body", "headers", "limits", "notes", "request_id", "surface", "wishes")
+
+    def __init__(
+        self,
+        surface: Surface,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        answer: Answer,
+        request_id: str,
+        notes: dict[str, object] | None = None,
+        limits: bytes = b"",
+        wishes: Wishes = NO_WISHES,
+    ) -> None:
+        self.surface = surface
+        self.headers = headers
+        self.body = body
+        self.answer = answer
+        self.request_id = request_id
+        self.notes: dict[str, object] = {} if notes is None else notes
+        """What has been worked out of the headers; kept for requests that have the same."""
+        self.limits = limits
+        """Header lines that say what is left of the caller's rate limits."""
+        self.wishes = wishes
+        """What the headers ask for; read when it is known whose request it is."""
 
     @property
     def base(self) -> bytes:

@@ -12,9 +12,7 @@ does. Code that needs a task from the start (`asyncio.timeout`, `asyncio.current
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Protocol
-
-import msgspec
+from typing import Any, Protocol
 
 _AS_TASK: Any = object()
 """What a coroutine yields that has to be a task."""
@@ -42,28 +40,15 @@ class Handling(Protocol):
     def cancel(self) -> bool: ...
 
 
-class _Step(tuple[None]):
-    """A tuple's iterator gives its one None to whoever drives the coroutine: nothing is made or called for a step but that."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __await__(self) -> Generator[None, None, None]: ...
-    else:
-        __await__ = tuple.__iter__
-
-
-STEP = _Step((None,))
-"""Let the other fibers come as far as this one has, before any goes on: `if fibers.running is not None: await STEP`."""
-
-
-class Pause(msgspec.Struct, eq=False):
+class Pause:
     """What a fiber waits for, as `Waiter`. It ends once; who ends it again changes nothing."""
 
-    _fiber: "Fiber"
-    _over: bool = False
-    _error: BaseException | None = None
+    __slots__ = ("_error", "_fiber", "_over")
+
+    def __init__(self, fiber: "Fiber") -> None:
+        self._fiber = fiber
+        self._over: bool = False
+        self._error: BaseException | None = None
 
     def done(self) -> bool:
         return self._over
@@ -85,19 +70,29 @@ class Pause(msgspec.Struct, eq=False):
             raise self._error
 
 
-class Fiber(msgspec.Struct, eq=False):
+class Fiber:
     """A coroutine on its way, driven by its turn or, from some point on, by a task."""
 
-    _fibers: "Fibers"
-    _coroutine: Coroutine[Any, Any, None]
-    send: Callable[[None], object]
-    """The coroutine's."""
-    problem: BaseException | None = None
-    """What is raised where it waits, as soon as it can be."""
-    waits_for: Pause | None = None
-    _task: asyncio.Task[None] | None = None
-    _over: bool = False
-    _cancelled: bool = False
+    __slots__ = ("_cancelled", "_coroutine", "_fibers", "_over", "_task", "problem", "send", "waits_for")
+
+    def __init__(
+        self,
+        fibers: "Fibers",
+        coroutine: Coroutine[Any, Any, None],
+        send: Callable[[None], object],
+        problem: BaseException | None = None,
+        waits_for: Pause | None = None,
+    ) -> None:
+        self._fibers = fibers
+        self._coroutine = coroutine
+        self.send = send
+        """The coroutine's."""
+        self.problem = problem
+        """What is raised where it waits, as soon as it can be."""
+        self.waits_for = waits_for
+        self._task: asyncio.Task[None] | None = None
+        self._over: bool = False
+        self._cancelled: bool = False
 
     def done(self) -> bool:
         return self._over

@@ -8,7 +8,7 @@ next in `routing.retry`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,12 +21,12 @@ from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
 from farebox.escalation import Escalation, Withheld
 from farebox.exchange import Exchange
-from farebox.fiber import STEP
 from farebox.money import format_amount
 from farebox.routing import explain
 from farebox.routing.patience import NO_DEMAND, Demand
 from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry import Next, Tries
+from farebox.step import STEP
 from farebox.verdict import Failure, barred
 from farebox.wires.call import Call
 from farebox.wires.relay import Relay, Reply, with_members
@@ -43,33 +43,56 @@ SEND_STALL_US = 30_000_000
 
 _JSON = b"content-type: application/json\r\n"
 _EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-_NO_TRY = cast("Try", None)
 
 
-class Flight(msgspec.Struct, eq=False):
+class Flight:
     """One call on its way; in `Gateway.flights` from its first attempt to its end, where the ticker looks after it."""
 
-    gateway: "Gateway"
-    exchange: Exchange
-    call: Call
-    plan: Plan
-    settlement: Settlement
-    recovery: Recovery | None
-    demand: Demand
-    escalation: Escalation | None
-    started_us: int
-    deadline_us: int
-    checkpoint_us: int
-    trying: Try = _NO_TRY
-    """The attempt under way, or the last one."""
-    checkpoint_tokens: int = 0
-    sending_us: int = 0
-    gone_us: int = 0
-    interrupted: bool = False
-    task: asyncio.Task[object] | None = None
-    """What is interrupted when the client of a stream leaves."""
-    lane: "Lane | None" = None
-    """Where the call is hedged, and another flight may be under way beside this one."""
+    __slots__ = (
+        "_trying", "call", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "escalation", "exchange", "gateway",
+        "gone_us", "interrupted", "lane", "plan", "recovery", "sending_us", "settlement", "started_us", "task",
+    )
+
+    def __init__(
+        self,
+        gateway: "Gateway",
+        exchange: Exchange,
+        call: Call,
+        plan: Plan,
+        settlement: Settlement,
+        recovery: Recovery | None,
+        demand: Demand,
+        escalation: Escalation | None,
+        started_us: int,
+        deadline_us: int,
+        checkpoint_us: int,
+        checkpoint_tokens: int = 0,
+        sending_us: int = 0,
+        gone_us: int = 0,
+        interrupted: bool = False,
+        task: asyncio.Task[object] | None = None,
+        lane: "Lane | None" = None,
+    ) -> None:
+        self.gateway = gateway
+        self.exchange = exchange
+        self.call = call
+        self.plan = plan
+        self.settlement = settlement
+        self.recovery = recovery
+        self.demand = demand
+        self.escalation = escalation
+        self.started_us = started_us
+        self.deadline_us = deadline_us
+        self.checkpoint_us = checkpoint_us
+        self._trying: Try | None = None
+        self.checkpoint_tokens = checkpoint_tokens
+        self.sending_us = sending_us
+        self.gone_us = gone_us
+        self.interrupted = interrupted
+        self.task = task
+        """What is interrupted when the client of a stream leaves."""
+        self.lane = lane
+        """Where the call is hedged, and another flight may be under way beside this one."""
 
     @staticmethod
     def of(
@@ -92,13 +115,20 @@ class Flight(msgspec.Struct, eq=False):
         flight = Flight(
             gateway, exchange, call, plan, settlement, recovery, demand, escalation, now_us, deadline_us, now_us
         )
-        flight.trying = Try(flight, plan.candidates[0], first)
+        flight._trying = Try(flight, plan.candidates[0], first)
         return flight
 
     @property
     def call_id(self) -> str:
         """What the client knows the call by; also the name of its hold, unless it is a second one beside it."""
         return self.settlement.id if self.lane is None else self.lane.call_id
+
+    @property
+    def trying(self) -> Try:
+        """The attempt under way, or the last one."""
+        found = self._trying
+        assert found is not None, "a flight has an attempt until it has ended"
+        return found
 
     @property
     def candidate(self) -> Candidate:
@@ -147,7 +177,7 @@ class Flight(msgspec.Struct, eq=False):
                         self._give_up(error)
                         return
                 index = following.candidate
-                self.trying = self._next_try(index)
+                self._trying = self._next_try(index)
                 failure = await self.trying.run()
                 if failure is None:
                     return
@@ -164,7 +194,7 @@ class Flight(msgspec.Struct, eq=False):
                 seen = Seen(None, estimated_input=self.plan.input_estimate) if unseen else trying.seen()
                 self.settlement.close(seen, gone=gone)
             # The two know each other; memory is free at once when one forgets.
-            self.trying = _NO_TRY
+            self._trying = None
 
     def _following(self, failure: Failure, index: int, tries: Tries) -> Next | None:
         """Who is asked after the candidate at `index` has failed, and when; None to give up."""

@@ -13,8 +13,7 @@ from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.exchange import Exchange
 from farebox.flight import Flight
-from farebox.gate.addresses import Network
-from farebox.gate.limits import Limiter
+from farebox.gate.limiter import Limiter
 from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import explain, hedging, retry
@@ -27,6 +26,7 @@ from farebox.routing.plan import Candidate, Plan
 from farebox.routing.retry_budget import RetryBudget
 from farebox.routing.router import Router
 from farebox.routing.target import Place, Target
+from farebox.settings import Settings
 from farebox.sorting import Sorter
 from farebox.telemetry import Metrics
 from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
@@ -36,19 +36,6 @@ from farebox.wires.call import Call
 USER_AGENT = "farebox/0.1"
 HEADS_MAX = 10_000
 NO_PATIENCE = Patience()
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """The few numbers that the data path reads."""
-
-    keepalive_us: int
-    drain_us: int
-    drains_max: int
-    body_bytes_max: int
-    stream_recovery: bool = True
-    """Unless the caller says otherwise."""
-    metrics_public: bool = True
-    trusted_proxies: tuple[Network, ...] = ()
 
 
 class Gateway:

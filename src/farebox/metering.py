@@ -9,7 +9,8 @@ from farebox.billing.settlement import Settlement
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
 from farebox.gate.limit_table import TableFull
-from farebox.gate.limits import Admission, Holder, Refusal, concerned
+from farebox.gate.limiter import Admission, Holder, concerned
+from farebox.gate.limits import Refusal
 from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
 from farebox.routing.plan import Plan, held_nano
@@ -34,7 +35,8 @@ def enter(
 ) -> Admission:
     """Pass every limit, with the tokens that the call will probably use, or none; what is left stands in the answer's head. The
     place is given back in a `finally`, by `leave`."""
-    holders, tokens = principal.holders, 0
+    holders: Sequence[Holder] = principal.holders
+    tokens = 0
     if principal.metered:
         tokens = probable_tokens(call, found)
         holders = concerned(holders, {candidate.target.model.slug for candidate in found.candidates})

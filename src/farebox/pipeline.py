@@ -23,7 +23,6 @@ from farebox.billing.settlement import Settlement
 from farebox.continuation import Recovery, allowed
 from farebox.errors import FareboxError, Kind
 from farebox.exchange import Exchange
-from farebox.fiber import STEP
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, completed, tagged
@@ -34,6 +33,7 @@ from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.complexity.classify import Assessment
 from farebox.routing.plan import Candidate, Plan, affordable, lowered, own_keys_only, without_first
+from farebox.step import STEP
 from farebox.wires.call import Call
 
 _scope_id = attrgetter("id")
@@ -62,7 +62,6 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
     if gateway.health.broken:
         gateway.health.claim(found.candidates[0].target, gateway.clock.monotonic_us())
     slot = metering.enter(gateway, exchange, principal, call, found, now_us)
-    settlement: Settlement | None = None
     try:
         if fibers.running is not None:
             await STEP
@@ -72,6 +71,10 @@ async def answer(gateway: Gateway, exchange: Exchange) -> None:
             found, reserved = await reserve(gateway, exchange, principal, call, found, scopes, now_us)
         # From here to the flight, which ends the hold whatever happens, nothing waits: a cancelled call would leave it open.
         settlement = open_hold(gateway, exchange, principal, call, found, reserved, scopes, whom)
+    except BaseException:
+        metering.leave(gateway, slot, None, found)
+        raise
+    try:
         flight = Flight.of(gateway, exchange, call, found, settlement, recovery, exchange.wishes.demand)
         if found.standing is None or found.standing.hedge is None:
             await flight.run()

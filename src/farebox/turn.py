@@ -33,13 +33,17 @@ def _nothing() -> None:
     """No journal: bytes may leave at once."""
 
 
+def _no_point(_name: str) -> None:
+    """Nothing fails here on purpose."""
+
+
 class Turn:
     """One event loop's. Made outside of it or inside; used inside only."""
 
     __slots__ = ("_bytes", "_commit", "_due", "_fail_point", "_queue", "_scheduled", "fibers", "number")
 
     def __init__(
-        self, commit: Callable[[], None] = _nothing, fail_point: Callable[[str], None] = lambda _name: None
+        self, commit: Callable[[], None] = _nothing, fail_point: Callable[[str], None] = _no_point
     ) -> None:
         """`commit` writes the records of this turn. It must not fail: nothing could be told to anybody then."""
         self._commit = commit

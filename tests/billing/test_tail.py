@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.billing import tail
-from farebox.billing.journal import Journal, JournalError, Position, encode_line, read, read_all, segment_name
+from farebox.billing.journal import Journal, JournalError, encode_line, read, read_all, segment_name
+from farebox.billing.position import Position
 from farebox.billing.records import Attempt, Closed, Hold, Opened, Settle
 from farebox.catalog.price import Rates
 from farebox.wires.usage import Usage

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from tests.routing.conftest import NOW_US, call, model, offer, planned, router
 
-from farebox.billing.pricing import Quote
+from farebox.billing.quotes import Quote
 from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart
 from farebox.catalog.price import Rates, Schedule

@@ -16,15 +16,16 @@ from farebox.attempt import Try
 from farebox.billing import journal, meter, pricing, seams, settlement
 from farebox.billing.books import allotments
 from farebox.billing.holds import Holds, Purse, Reserved
-from farebox.billing.journal import JournalError, Position
+from farebox.billing.journal import JournalError
 from farebox.billing.markup import Terms
 from farebox.billing.meter import Seen, Verdict
+from farebox.billing.position import Position
 from farebox.billing.posting import poster, recovery
 from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
 from farebox.escalation import Escalation, Withheld
 from farebox.flight import Flight
-from farebox.gate.limits import Admission, Limiter
+from farebox.gate.limiter import Admission, Limiter
 from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
 from farebox.probes import Prober

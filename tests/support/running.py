@@ -21,7 +21,7 @@ from farebox.billing import journal
 from farebox.billing.books import customers, ledger
 from farebox.billing.books.customers import Window
 from farebox.billing.invariants import checks
-from farebox.billing.journal import Position
+from farebox.billing.position import Position
 from farebox.billing.posting import poster
 from farebox.cli.setup import MadeKey, initialise, make_key
 from farebox.config import Loaded, load

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tests.unit.test_settlement import SCOPE, Hand, Paper, Till
 
 from farebox import continuation
-from farebox.billing.bounds import Bound
+from farebox.billing.bound import Bound
 from farebox.billing.holds import Holds
 from farebox.billing.markup import Fees
 from farebox.billing.meter import Seen
 from farebox.billing.posting import recovery
-from farebox.billing.pricing import Quote, worst_case_nano
+from farebox.billing.pricing import worst_case_nano
+from farebox.billing.quotes import Quote
 from farebox.billing.records import Hold, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
 from farebox.catalog.price import Rates, Schedule, Tier

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from farebox.fiber import STEP, Fiber, Fibers
+from farebox.fiber import Fiber, Fibers
+from farebox.step import STEP
 from farebox.turn import Turn
 
 

@@ -13,9 +13,10 @@ from farebox.billing.markup import flat
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
 from farebox.routing import health as healths
-from farebox.routing.circuit import CLAIM_US, Circuit, Rules
+from farebox.routing.circuit import CLAIM_US, Circuit
 from farebox.routing.concurrency import FORGET_US, Concurrency
 from farebox.routing.health import Health, Outcome
+from farebox.routing.health_rules import Rules
 from farebox.routing.measured import Measured, Unmeasured
 from farebox.routing.rolling import Counts, Histogram, bin_of, percentiles, value_of
 from farebox.routing.target import Place, Target, target

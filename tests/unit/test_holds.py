@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from farebox.billing import holds as holds_module
 from farebox.billing.budgets import Scope, account_scope, tier_scope
-from farebox.billing.holds import IDLE_RETURN_US, REFUSED_MEMORY_US, Holds, Insufficient, Reserved, Taken
+from farebox.billing.holds import IDLE_RETURN_US, REFUSED_MEMORY_US, Holds, Insufficient, Reserved
+from farebox.billing.taken import Taken
 
 
 class Counting:

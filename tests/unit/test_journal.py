@@ -12,17 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.billing import journal as journals
-from farebox.billing.journal import (
-    Journal,
-    JournalError,
-    Position,
-    SlotBusy,
-    cut_torn_tail,
-    encode_line,
-    read,
-    read_all,
-    segment_name,
-)
+from farebox.billing.journal import Journal, JournalError, SlotBusy, cut_torn_tail, encode_line, read, read_all, segment_name
+from farebox.billing.position import Position
 from farebox.billing.records import Closed, Hold, Opened, Record, Settle
 from farebox.catalog.price import Rates
 

@@ -13,7 +13,8 @@ import pytest
 
 from farebox.gate import limit_file
 from farebox.gate.limit_table import table_bytes
-from farebox.gate.limits import Admission, Holder, Limits
+from farebox.gate.limiter import Admission, Holder
+from farebox.gate.limits import Limits
 
 WORKERS = 3
 MANY = """

@@ -12,19 +12,8 @@ import pytest
 from farebox.config import limits as config_limits
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limit_table import IDLE_US, PROBES_MAX, LimitTable, TableFull, mark_of, table_bytes
-from farebox.gate.limits import (
-    LIMIT_MAX,
-    Admission,
-    Holder,
-    Limiter,
-    Limits,
-    Refusal,
-    Standing,
-    concerned,
-    lowest,
-    restored,
-    stored,
-)
+from farebox.gate.limiter import Admission, Holder, Limiter, concerned
+from farebox.gate.limits import LIMIT_MAX, Limits, Refusal, Standing, lowest, restored, stored
 
 DECISIONS = 1_000_000 if os.environ.get("FAREBOX_FULL") else 100_000
 DECISION_US_MAX = 5

@@ -10,7 +10,7 @@ from farebox.billing.records import Attempt, Settle
 from farebox.billing.sealing import receipts
 from farebox.billing.sealing.receipt_forms import Forms
 from farebox.billing.sealing.receipts import START, Place
-from farebox.billing.tail import Settled
+from farebox.billing.settled import Settled
 from farebox.catalog.price import Rates
 from farebox.ports import SystemClock, TimeOrderedIds
 from farebox.storage.queries import UsageRow

@@ -9,15 +9,16 @@ import pytest
 
 from farebox.billing import seams
 from farebox.billing.budgets import account_scope
-from farebox.billing.holds import Holds, Taken
+from farebox.billing.holds import Holds
 from farebox.billing.journal import JournalError
 from farebox.billing.markup import Fees
 from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG, SEAM_FLAG, UNBILLED_FLAG, Seen
 from farebox.billing.own_keys import provider_nano
 from farebox.billing.posting import recovery
-from farebox.billing.pricing import Quote
+from farebox.billing.quotes import Quote
 from farebox.billing.records import Hold, Record, Settle
 from farebox.billing.settlement import AttemptStart, Books, Settlement
+from farebox.billing.taken import Taken
 from farebox.catalog.price import Rates, Schedule
 from farebox.race import Lane
 from farebox.wires.usage import Usage, UsageReport

@@ -1,7 +1,7 @@
 """Bounds: the most tokens that a request can be billed for, known before it is sent (billing.md §3.1). Pure."""
 
-import msgspec
 
+from farebox.billing.bound import Bound
 from farebox.wires.call import Call
 
 NO_WINDOW = 2**62
@@ -18,18 +18,6 @@ IMAGE_TOKENS_MAX_BY_MODEL = {
 }
 AUDIO_BYTES_PER_TOKEN_MIN = 64
 """Compressed speech of 8 kbit/s has 100 bytes per token at OpenAI's 10 tokens a second."""
-
-
-class Bound(msgspec.Struct, frozen=True, gc=False):
-    """Upper bounds in tokens, for one model."""
-
-    input_tokens: int
-    output_tokens: int
-    """Cap × choices."""
-    cap: int
-    """The cap per choice that the hold covers, and that the provider must be told."""
-    capped: bool
-    """The client stated this cap; if not, it has to be written into the upstream request."""
 
 
 def input_bound(call: Call, *, model: str, context_window: int) -> int:

@@ -13,9 +13,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from farebox.billing.budgets import Scope
+from farebox.billing.taken import Taken
 from farebox.ports import Clock
 
 WISH_HOLDS = 32
@@ -36,15 +35,6 @@ PURSES_MAX = 200_000
 SPENT_MAX = 50_000
 """Forgotten purses of which it is remembered what was spent in them; of those before them the database is asked when they come
 again, which every budget's window of every end user seldom does."""
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """What the database granted now (0: not even the need fits) and how the scope stands."""
-
-    granted_nano: int
-    limit_nano: int
-    posted_nano: int
-    allotted_nano: int
 
 
 class AllotmentStore(Protocol):
@@ -120,12 +110,18 @@ class Purse:
         return self.granted - self.held - self.spent
 
 
-class Reserved(msgspec.Struct, eq=False):
+class Reserved:
     """An open hold. Settled exactly once; a second settlement is a bug and asserts."""
 
-    amount_nano: int
-    purses: tuple[Purse, ...]
-    open: bool = True
+    __slots__ = ("amount_nano", "open", "purses")
+
+    def __init__(self, amount_nano: int, purses: tuple[Purse, ...], open: bool = True) -> None:
+        self.amount_nano = amount_nano
+        self.purses = purses
+        self.open = open
+
+def _nothing() -> None:
+    return
 
 
 class Holds:
@@ -136,7 +132,7 @@ class Holds:
         store: AllotmentStore,
         clock: Clock,
         run: Callable[..., "asyncio.Future[object]"],
-        commit: Callable[[], None] = lambda: None,
+        commit: Callable[[], None] = _nothing,
     ) -> None:
         """`run(function, *arguments)` runs a store call off the loop, e.g. `loop.run_in_executor` bound to one thread;
         `commit` puts the records on the file that say why money is free."""

@@ -27,6 +27,7 @@ from typing import Literal
 
 import msgspec
 
+from farebox.billing.position import Position
 from farebox.billing.records import Closed, Record, Settle
 
 SyncPolicy = Literal["always", "interval", "os"]
@@ -302,13 +303,6 @@ def decode_line(line: bytes, where: str) -> Record:
         return _decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise JournalError(f"{where}: {error}") from error
-
-
-class Position(msgspec.Struct, frozen=True, order=True):
-    """A place in a slot's journal: everything before it has been read."""
-
-    segment: int = 0
-    offset: int = 0
 
 
 def read(slot: Path, start: Position, *, records_max: int) -> tuple[list[tuple[Record, Position]], Position]:

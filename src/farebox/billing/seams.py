@@ -18,7 +18,7 @@ from farebox.billing.meter import (
     SEAM_FLAG,
     UNBILLED_FLAG,
 )
-from farebox.billing.pricing import Quote
+from farebox.billing.quotes import Quote
 from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.wires.usage import Usage

@@ -15,16 +15,8 @@ from farebox.billing.holds import Holds, Reserved
 from farebox.billing.journal import Journal, JournalError
 from farebox.billing.markup import Terms
 from farebox.billing.meter import CONTINUED_FLAG, REPORTED_COST_FLAG, Ending, Seen, Verdict, judge
-from farebox.billing.pricing import (
-    Bill,
-    Quote,
-    bill,
-    reported_bill,
-    rest_bill,
-    side_costs_pico,
-    worst_case_nano,
-    worst_rest_nano,
-)
+from farebox.billing.pricing import bill, reported_bill, rest_bill, side_costs_pico, worst_case_nano, worst_rest_nano
+from farebox.billing.quotes import Bill, Quote
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
 from farebox.ports import Clock
@@ -83,59 +75,105 @@ class Ruling(Protocol):
         ...
 
 
-class AttemptStart(msgspec.Struct):
+class AttemptStart:
     """An attempt under way."""
 
-    n: int
-    provider: str
-    upstream_id: str
-    provider_key: str
-    quoted: Quote
-    started_us: int
-    by_reported_cost: bool = False
-    """The provider's own reported cost is what we owe it, and what the charge is made of (its row says so)."""
-    continues: bool = False
-    """It goes on with the answer of the attempts before it: the customer pays its output only (`billing.seams`)."""
-    model: str = ""
-    """The model's slug; a call may fall back to another one."""
-    streamed: bool = False
-    key_index: int = 0
-    """Which of its provider's keys is used."""
-    chosen_us: int = 0
-    """Monotonic time of its making."""
-    begun_us: int = 0
-    """Monotonic time of its sending; 0 = it was never sent."""
-    kind: FailureKind | None = None
-    """What the provider said was wrong."""
-    retry_after_us: int | None = None
-    """How long it asked to be left alone."""
-    first_byte_us: int | None = None
-    status: int | None = None
-    upstream_request_id: str = ""
-    flags: tuple[str, ...] = ()
-    """What its record is marked with, however it ends."""
-    late: bool = False
-    """It was waited for alone for longer than usual: if it is cut off, that is how long it took at least."""
+    __slots__ = (
+        "begun_us", "by_reported_cost", "chosen_us", "continues", "first_byte_us", "flags", "key_index", "kind", "late",
+        "model", "n", "provider", "provider_key", "quoted", "retry_after_us", "started_us", "status", "streamed",
+        "upstream_id", "upstream_request_id",
+    )
 
+    def __init__(
+        self,
+        n: int,
+        provider: str,
+        upstream_id: str,
+        provider_key: str,
+        quoted: Quote,
+        started_us: int,
+        by_reported_cost: bool = False,
+        continues: bool = False,
+        model: str = "",
+        streamed: bool = False,
+        key_index: int = 0,
+        chosen_us: int = 0,
+        begun_us: int = 0,
+        kind: FailureKind | None = None,
+        retry_after_us: int | None = None,
+        first_byte_us: int | None = None,
+        status: int | None = None,
+        upstream_request_id: str = "",
+        flags: tuple[str, ...] = (),
+        late: bool = False,
+    ) -> None:
+        self.n = n
+        self.provider = provider
+        self.upstream_id = upstream_id
+        self.provider_key = provider_key
+        self.quoted = quoted
+        self.started_us = started_us
+        self.by_reported_cost = by_reported_cost
+        """The provider's own reported cost is what we owe it, and what the charge is made of (its row says so)."""
+        self.continues = continues
+        """It goes on with the answer of the attempts before it: the customer pays its output only (`billing.seams`)."""
+        self.model = model
+        """The model's slug; a call may fall back to another one."""
+        self.streamed = streamed
+        self.key_index = key_index
+        """Which of its provider's keys is used."""
+        self.chosen_us = chosen_us
+        """Monotonic time of its making."""
+        self.begun_us = begun_us
+        """Monotonic time of its sending; 0 = it was never sent."""
+        self.kind: FailureKind | None = kind
+        """What the provider said was wrong."""
+        self.retry_after_us = retry_after_us
+        """How long it asked to be left alone."""
+        self.first_byte_us = first_byte_us
+        self.status = status
+        self.upstream_request_id = upstream_request_id
+        self.flags = flags
+        """What its record is marked with, however it ends."""
+        self.late = late
+        """It was waited for alone for longer than usual: if it is cut off, that is how long it took at least."""
 
-class Settlement(msgspec.Struct, eq=False):
+class Settlement:
     """One call's hold and its attempts; made by `opened`."""
 
-    _books: Books
-    _hold: Hold
-    _reserved: Reserved
-    id: str
-    under_way: dict[int, AttemptStart]
-    """Attempts without an end, by number. Usually one; a hedged call has two."""
-    attempts: list[Attempt] = []
-    done: bool = False
-    charge_nano: int = 0
-    last_bill: Bill | None = None
-    last_verdict: Verdict | None = None
-    _seam_quotes: dict[int, Quote] = {}
-    """Of the attempts that broke off and were gone on with."""
-    ruling: Ruling | None = None
-    """Where the call is hedged, and has another hold beside this one."""
+    __slots__ = (
+        "_books", "_hold", "_reserved", "_seam_quotes", "attempts", "charge_nano", "done", "id", "last_bill", "last_verdict",
+        "ruling", "under_way",
+    )
+
+    def __init__(
+        self,
+        books: Books,
+        hold: Hold,
+        reserved: Reserved,
+        id: str,
+        under_way: dict[int, AttemptStart],
+        done: bool = False,
+        charge_nano: int = 0,
+        last_bill: Bill | None = None,
+        last_verdict: Verdict | None = None,
+        ruling: Ruling | None = None,
+    ) -> None:
+        self._books = books
+        self._hold = hold
+        self._reserved = reserved
+        self.id = id
+        self.under_way = under_way
+        """Attempts without an end, by number. Usually one; a hedged call has two."""
+        self.attempts: list[Attempt] = []
+        self.done = done
+        self.charge_nano = charge_nano
+        self.last_bill = last_bill
+        self.last_verdict = last_verdict
+        self._seam_quotes: dict[int, Quote] = {}
+        """Of the attempts that broke off and were gone on with."""
+        self.ruling = ruling
+        """Where the call is hedged, and has another hold beside this one."""
 
     @staticmethod
     def opened(books: Books, hold: Hold, reserved: Reserved, first: AttemptStart) -> "Settlement":

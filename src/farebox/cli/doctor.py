@@ -11,8 +11,9 @@ import msgspec
 from farebox import compiled
 from farebox.billing import journal
 from farebox.billing.accounts import provider_keys
-from farebox.billing.journal import JournalError, Position
+from farebox.billing.journal import JournalError
 from farebox.billing.payments import card_payments
+from farebox.billing.position import Position
 from farebox.billing.posting import poster
 from farebox.billing.sealing import receipt_keys, seals
 from farebox.billing.sealing.receipt_keys import KeyFileError

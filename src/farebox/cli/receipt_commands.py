@@ -237,5 +237,4 @@ def rotate(config_path: Path, as_json: bool) -> None:
     click.echo(f"Receipts are signed with {made.signer.kid} now; {len(made.public) - 1} earlier keys stay public.")
 
 
-
 COMMANDS = (receipt_group,)

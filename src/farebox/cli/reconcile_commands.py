@@ -15,7 +15,8 @@ from farebox.billing import journal
 from farebox.billing.accounts import price_book
 from farebox.billing.books.customers import CommandRefused
 from farebox.billing.books.periods import format_day, format_moment, month_bounds
-from farebox.billing.journal import JournalError, Position
+from farebox.billing.journal import JournalError
+from farebox.billing.position import Position
 from farebox.billing.posting import poster
 from farebox.billing.records import Settle
 from farebox.catalog.catalog import Catalog

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from farebox.edge.request import Request
 
 if TYPE_CHECKING:
@@ -27,17 +25,28 @@ def status_line(status: int) -> bytes:
     return _LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-class HttpAnswer(msgspec.Struct, eq=False):
+class HttpAnswer:
     """`farebox.exchange.Answer` over a connection."""
 
-    _connection: "HttpConnection"
-    request: Request
-    keep_alive: bool = True
-    _chunked: bool = False
-    gone: bool = False
-    started: bool = False
-    ended: bool = False
-    _on_gone: Callable[[], None] | None = None
+    __slots__ = ("_chunked", "_connection", "_on_gone", "ended", "gone", "keep_alive", "request", "started")
+
+    def __init__(
+        self,
+        connection: "HttpConnection",
+        request: Request,
+        keep_alive: bool = True,
+        gone: bool = False,
+        started: bool = False,
+        ended: bool = False,
+    ) -> None:
+        self._connection = connection
+        self.request = request
+        self.keep_alive = keep_alive
+        self._chunked: bool = False
+        self.gone = gone
+        self.started = started
+        self.ended = ended
+        self._on_gone: Callable[[], None] | None = None
 
     @property
     def peer(self) -> str:

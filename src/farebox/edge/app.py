@@ -14,9 +14,10 @@ from farebox.edge.http import HttpAnswer, Request
 from farebox.edge.routes import Route, below_version, routes_of
 from farebox.edge.surfaces import CHAT_COMPLETIONS, COUNT_TOKENS, MESSAGES
 from farebox.errors import FareboxError, Kind
-from farebox.exchange import Exchange, Surface
+from farebox.exchange import Exchange
 from farebox.gateway import Gateway
 from farebox.storage.database import StoreError
+from farebox.surface import Surface
 
 GENERATE: dict[str, Surface] = {"/chat/completions": CHAT_COMPLETIONS, "/messages": MESSAGES}
 _PREFLIGHT = (

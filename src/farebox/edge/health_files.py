@@ -9,7 +9,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from farebox.routing.health import Report
+from farebox.routing.health_report import Report
 from farebox.routing.shown import Overview, overview, percent
 
 SUFFIX = ".health"

@@ -22,7 +22,8 @@ from farebox.billing.sealing.receipt_keys import Keys
 from farebox.edge import health_files
 from farebox.edge.signup_desk import Desk
 from farebox.gate.ladder import Ladder, Tier
-from farebox.gate.limits import Holder, Limits, lowest, restored
+from farebox.gate.limiter import Holder
+from farebox.gate.limits import Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
 from farebox.gate.principal import USUAL, Lookup, Principal
 from farebox.money import format_amount

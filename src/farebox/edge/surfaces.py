@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from farebox.exchange import Surface
 from farebox.gate.limits import Standing
+from farebox.surface import Surface
 from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.openai_chat import call as chat_call

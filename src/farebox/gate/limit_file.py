@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 
 from farebox.gate.limit_table import LimitTable, table_bytes
-from farebox.gate.limits import Limiter, Lock
+from farebox.gate.limiter import Limiter, Lock
 
 NAME = "limits"
 TRIES_MAX = 10_000

@@ -12,7 +12,7 @@ from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys
 from farebox.gate.addresses import within
 from farebox.gate.ladder import Tier
-from farebox.gate.limits import Holder
+from farebox.gate.limiter import Holder
 from farebox.gate.permissions import Permit, address_refused, scope_missing
 from farebox.routing.own_keys import OwnKey
 

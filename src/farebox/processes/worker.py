@@ -19,7 +19,7 @@ from farebox.config import Loaded, load
 from farebox.edge import health_files
 from farebox.edge.server import HttpServer
 from farebox.gate import limit_file
-from farebox.gate.limits import Limiter
+from farebox.gate.limiter import Limiter
 from farebox.outside import Outside, real_outside
 from farebox.processes import hedge_file
 from farebox.processes.lifeline import die_with_parent

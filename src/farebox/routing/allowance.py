@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from farebox.billing.pricing import Quote
+from farebox.billing.quotes import Quote
 from farebox.catalog.price import Rates
 from farebox.errors import FareboxError, Kind
 from farebox.routing.filters import Exclusion, too_dear

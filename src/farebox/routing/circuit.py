@@ -7,27 +7,12 @@ probe, may pass, and its end decides. Values after Envoy's outlier detection
 
 from collections import deque
 
-import msgspec
+from farebox.routing.health_rules import Rules
 
 BUCKET_US = 5_000_000
 """How exactly the window slides."""
 CLAIM_US = 1_000_000
 """How long a call that is to be the probe may take to leave: then another one may be it."""
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """When a circuit opens, and for how long. Times in microseconds."""
-
-    failures_in_a_row: int = 5
-    window_us: int = 30_000_000
-    failed_share_percent: int = 50
-    samples_min: int = 20
-    """The share counts from so many attempts in the window."""
-    ejection_us: int = 30_000_000
-    """The first time out; the n-th is n times as long."""
-    ejection_max_us: int = 300_000_000
-    ejected_max_percent: int = 100
-    """Of a model's offers: more are not put behind the others."""
 
 
 class Circuit:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from farebox.billing.pricing import Quote
+from farebox.billing.quotes import Quote
 from farebox.catalog.price import Rates
 from farebox.money import BASIS_POINTS, PICO_PER_NANO, format_rate, format_unit_rate
 from farebox.routing.preferences import Percentiles, Preferences, PriceCap, ProviderRef

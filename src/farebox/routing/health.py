@@ -13,13 +13,12 @@ from heapq import nlargest, nsmallest
 from itertools import islice
 from typing import Literal, NamedTuple, assert_never
 
-import msgspec
-
-from farebox.routing.circuit import Circuit, Rules
+from farebox.routing.circuit import Circuit
 from farebox.routing.concurrency import Concurrency
+from farebox.routing.health_report import KeyReport, OfferHealth, PlaceReport, Report
+from farebox.routing.health_rules import Rules
 from farebox.routing.measured import State
 from farebox.routing.own_keys import KEY_PREFIX
-from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import Counts, Histogram, merged, percentiles
 from farebox.routing.target import Place, Target
 
@@ -42,21 +41,6 @@ SHARE = 1_000_000
 """What one call of a key of weight 1 counts (stride scheduling)."""
 VIEW_US = 1_000_000
 """Percentiles are worked out at most once a second."""
-
-
-class OfferHealth(msgspec.Struct, frozen=True):
-    """How one offer, over all its keys, has done lately."""
-
-    state: State = "healthy"
-    success: float | None = None
-    """The share of the last half hour's attempts that succeeded, 0 to 1; None without attempts."""
-    first_token_ms: Percentiles | None = None
-    tokens_per_s: Percentiles | None = None
-    samples: int = 0
-    """Attempts of the last half hour that succeeded or failed."""
-    in_flight: int = 0
-    limit: int | None = None
-    """Calls that may be in flight at its keys; None = no limit known."""
 
 
 class Choice(NamedTuple):
@@ -354,8 +338,8 @@ class Health:
         for _, known in nsmallest(FORGOTTEN_AT_ONCE, idle):
             del self._places[known]
         used = {(place.provider, place.key) for place in self._places}
-        for known in [known for known in self._keys if known[1].startswith(KEY_PREFIX) and known not in used]:
-            del self._keys[known]
+        for key in [key for key in self._keys if key[1].startswith(KEY_PREFIX) and key not in used]:
+            del self._keys[key]
 
     def forget_key(self, provider: str, ref: str) -> None:
         """A customer's key has another secret: what is known of the one before is not about it."""
@@ -469,36 +453,7 @@ class Health:
         )
 
 
-class PlaceReport(msgspec.Struct, frozen=True):
-    """One place, as written to a file: counts are `(succeeded, failed)`, histograms by bin (`routing.rolling`)."""
-
-    provider: str
-    key: str
-    model: str
-    circuit: Literal["closed", "open", "probing"]
-    open_s: int
-    paused_s: int
-    in_flight: int
-    five_minutes: tuple[int, int]
-    half_hour: tuple[int, int]
-    day: tuple[int, int]
-    first_token_ms: dict[int, int]
-    tokens_per_s: dict[int, int]
 
 
-class KeyReport(msgspec.Struct, frozen=True):
-    """One key of a provider."""
-
-    provider: str
-    key: str
-    benched_s: int
-    reason: str
-    in_flight: int
-    limit: int | None
 
 
-class Report(msgspec.Struct, frozen=True):
-    """One worker's health."""
-
-    places: list[PlaceReport]
-    keys: list[KeyReport]

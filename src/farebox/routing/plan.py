@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from farebox.billing.bounds import Bound
-from farebox.billing.pricing import Quote, affordable_output_tokens, worst_case_nano
+from farebox.billing.bound import Bound
+from farebox.billing.pricing import affordable_output_tokens, worst_case_nano
+from farebox.billing.quotes import Quote
 from farebox.errors import FareboxError, Kind
 from farebox.quality import rating
 from farebox.routing.complexity.classify import Assessment

@@ -16,7 +16,8 @@ import msgspec
 
 from farebox.billing.bounds import NO_WINDOW, TOOL_TEMPLATE_TOKENS, bound_within, estimated_input, input_bound
 from farebox.billing.markup import NO_MARKUP, MarkupPlan, Terms
-from farebox.billing.pricing import Quote, outlay_nano, worst_case_nano
+from farebox.billing.pricing import outlay_nano, worst_case_nano
+from farebox.billing.quotes import Quote
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.errors import invalid
@@ -294,12 +295,15 @@ class OwnKeys(NamedTuple):
     terms: Terms
 
 
-class Draw(msgspec.Struct, frozen=True):
+class Draw:
     """What decides where chance would: a conversation, if it is one that should stay where it is."""
 
-    hash: int = 0
-    sticky: str = ""
-    later_turn: bool = False
+    __slots__ = ("hash", "later_turn", "sticky")
+
+    def __init__(self, hash: int = 0, sticky: str = "", later_turn: bool = False) -> None:
+        self.hash = hash
+        self.sticky = sticky
+        self.later_turn = later_turn
 
     @classmethod
     def of(cls, call: Call, caching: bool, session: str) -> "Draw":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from farebox.routing.health import KeyReport, PlaceReport, Report
+from farebox.routing.health_report import KeyReport, PlaceReport, Report
 from farebox.routing.measured import State
 from farebox.routing.preferences import Percentiles
 from farebox.routing.rolling import merged, percentiles

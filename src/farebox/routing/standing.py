@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from farebox.billing.markup import MarkupPlan, Terms
-from farebox.billing.pricing import Quote, outlay_nano
+from farebox.billing.pricing import outlay_nano
+from farebox.billing.quotes import Quote
 from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.errors import FareboxError

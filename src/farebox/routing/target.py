@@ -5,7 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from farebox.billing.markup import MarkupPlan, Terms
-from farebox.billing.pricing import Quote, quote
+from farebox.billing.pricing import quote
+from farebox.billing.quotes import Quote
 from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
 from farebox.routing.patience import Patience

@@ -27,7 +27,7 @@ class Carrier(Protocol):
         ...
 
 
-class Exchange(ResponseReader, eq=False, kw_only=True):
+class Exchange(ResponseReader):
     """A request, and the answer that is arriving.
 
     `carrier` is the connection while it works for this exchange and None from the end of the response on. `waiter` is the
@@ -36,13 +36,28 @@ class Exchange(ResponseReader, eq=False, kw_only=True):
     it are still delivered.
     """
 
-    fibers: Fibers
-    carrier: Carrier | None
-    timeouts: Timeouts
-    waiter: Waiter | None
-    error: TransportError | None = None
-    sink: Callable[[bytes], bool] | None = None
-    wanted: int = WAKE_ON_HEAD
+    __slots__ = ("carrier", "error", "fibers", "sink", "timeouts", "waiter", "wanted")
+
+    def __init__(
+        self,
+        *,
+        fibers: Fibers,
+        carrier: Carrier | None,
+        timeouts: Timeouts,
+        waiter: Waiter | None,
+        error: TransportError | None = None,
+        sink: Callable[[bytes], bool] | None = None,
+        wanted: int = WAKE_ON_HEAD,
+        head_only: bool = False,
+    ) -> None:
+        super().__init__(head_only=head_only)
+        self.fibers = fibers
+        self.carrier = carrier
+        self.timeouts = timeouts
+        self.waiter = waiter
+        self.error = error
+        self.sink = sink
+        self.wanted = wanted
 
     def wake(self) -> None:
         """Let the waiting task look."""

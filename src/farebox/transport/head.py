@@ -5,16 +5,17 @@ only a head that llhttp and `reader` found strict becomes a `Head`: every line e
 no blank stands before a colon. So a field `x` is there exactly when `CRLF x:` is.
 """
 
-import msgspec
 
-
-class Head(msgspec.Struct, frozen=True, eq=False):
+class Head:
     """A strict response head including its final empty line; for `reader`, once it was found strict."""
 
-    _raw: bytes
-    _lower: bytes
-    """The same in lower case."""
-    status: int
+    __slots__ = ("_lower", "_raw", "status")
+
+    def __init__(self, raw: bytes, lower: bytes, status: int) -> None:
+        self._raw = raw
+        self._lower = lower
+        """The same in lower case."""
+        self.status = status
 
     def get(self, name: bytes) -> bytes | None:
         """The first field of that lower-case name, without surrounding blanks; None when there is none."""

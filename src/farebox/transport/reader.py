@@ -22,7 +22,6 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 import httptools
-import msgspec
 
 from .errors import HeadersTooLarge, Phase, ProtocolError, Truncated
 from .head import Head
@@ -44,7 +43,7 @@ _CHUNKED: Final = 2
 _CLOSE: Final = 3
 
 
-class ResponseReader(msgspec.Struct, eq=False, kw_only=True):
+class ResponseReader:
     """One response being received.
 
     `head` is set once the final head came, `complete` at the end of the message. `body` holds the pieces nobody took yet
@@ -52,22 +51,38 @@ class ResponseReader(msgspec.Struct, eq=False, kw_only=True):
     complete: the connection stands exactly at the start of the next response. `touched`: at least one byte came.
     """
 
-    head_only: bool = False
-    """The request was HEAD, so the response has no body whatever it says."""
-    head: Head | None = None
-    body: list[bytes] = []
-    buffered: int = 0
-    complete: bool = False
-    reusable: bool = True
-    touched: bool = False
-    on_body: Callable[[bytes], None] | None = None
-    """Called by llhttp for every piece, without a Python frame."""
-    _framing: int = _UNKNOWN
-    _interim: int = 0
-    _partial: bytes = b""
-    _remaining: int = 0
-    _unproductive: int = 0
-    _parser: httptools.HttpResponseParser | None = None
+    __slots__ = (
+        "_framing", "_interim", "_parser", "_partial", "_remaining", "_unproductive", "body", "buffered", "complete", "head",
+        "head_only", "on_body", "reusable", "touched",
+    )
+
+    def __init__(
+        self,
+        *,
+        head_only: bool = False,
+        head: Head | None = None,
+        buffered: int = 0,
+        complete: bool = False,
+        reusable: bool = True,
+        touched: bool = False,
+        on_body: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.head_only = head_only
+        """The request was HEAD, so the response has no body whatever it says."""
+        self.head = head
+        self.body: list[bytes] = []
+        self.buffered = buffered
+        self.complete = complete
+        self.reusable = reusable
+        self.touched = touched
+        self.on_body = on_body
+        """Called by llhttp for every piece, without a Python frame."""
+        self._framing: int = _UNKNOWN
+        self._interim: int = 0
+        self._partial: bytes = b""
+        self._remaining: int = 0
+        self._unproductive: int = 0
+        self._parser: httptools.HttpResponseParser | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection, in any split.

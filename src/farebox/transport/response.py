@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import msgspec
-
 from .errors import BodyTooLarge, Closed, GivenUp
 from .exchange import WAKE_ON_DATA, Exchange
 from .head import Head
@@ -13,17 +11,20 @@ NEVER = 2**62
 """More bytes than are ever buffered: wait for the end only."""
 
 
-class Response(msgspec.Struct, eq=False):
+class Response:
     """A response whose head has arrived.
 
     Read the body to its end, or `close`: until then the response occupies a connection. Not for two tasks at once.
     """
 
-    _exchange: Exchange
-    _head: Head
-    status: int
-    """100 to 999; never an interim one."""
-    _left: bool = False
+    __slots__ = ("_exchange", "_head", "_left", "status")
+
+    def __init__(self, exchange: Exchange, head: Head, status: int) -> None:
+        self._exchange = exchange
+        self._head = head
+        self.status = status
+        """100 to 999; never an interim one."""
+        self._left: bool = False
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, select, text
 
 from farebox.billing.books import carrying, scopes
 from farebox.billing.budgets import Scope
-from farebox.billing.holds import Taken
+from farebox.billing.taken import Taken
 from farebox.ports import Clock
 from farebox.storage.database import Database
 from farebox.storage.tables import allotments, lives

@@ -6,8 +6,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from farebox.billing.books.problem import Problem
-from farebox.billing.journal import JournalError, Position, read_all
+from farebox.billing.journal import JournalError, read_all
 from farebox.billing.journal import read as read_from
+from farebox.billing.position import Position
 from farebox.billing.posting import recovery
 from farebox.billing.records import Dispatch, Hold, Progress, Settle
 from farebox.storage.database import Database

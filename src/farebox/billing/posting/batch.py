@@ -8,12 +8,11 @@ call, that `billing.posting.care` takes from what the database has.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import msgspec
-
 from farebox.billing import own_keys
 from farebox.billing.books import transfers as entries
 from farebox.billing.books.transfers import Transfer
-from farebox.billing.tail import Settled, SettledAttempt, attempt_texts
+from farebox.billing.settled import Settled, SettledAttempt
+from farebox.billing.tail import attempt_texts
 from farebox.ports import Ids
 
 USAGE_COLUMNS = (
@@ -31,37 +30,46 @@ class NeedsCare(Exception):
     """This batch is not ordinary: build it again with a `Care`."""
 
 
-class Care(msgspec.Struct):
+class Care:
     """Decisions about the calls of a batch, by their index in it."""
 
-    refused: dict[int, str] = {}
-    """Not posted at all, with the reason."""
-    allowed_nano: dict[int, int] = {}
-    """Charged no more than this; the rest is our loss."""
-    uncovered: dict[int, list[str]] = {}
-    """Scopes in which no allotment covers the call: charged against free headroom."""
+    __slots__ = ("allowed_nano", "refused", "uncovered")
+
+    def __init__(self) -> None:
+        self.refused: dict[int, str] = {}
+        """Not posted at all, with the reason."""
+        self.allowed_nano: dict[int, int] = {}
+        """Charged no more than this; the rest is our loss."""
+        self.uncovered: dict[int, list[str]] = {}
+        """Scopes in which no allotment covers the call: charged against free headroom."""
 
 
-class Batch(msgspec.Struct):
+class Batch:
     """All that one transaction writes, but for what depends on rows it must lock first."""
 
-    id: str
-    rows: list[UsageRow] = []
-    ordinary: list[Settled | None] = []
-    """For each row: its call, if the row says all of it and no more than `billing.sealing.receipt_forms` knows a form for."""
-    own_keys: bool = False
-    """Customers' own keys at providers may have answered some of it."""
-    transfers: list[Transfer] = []
-    charges: dict[str, int] = {}
-    """By account."""
-    covered: dict[tuple[str, str], int] = {}
-    """By scope and life: from allotted to posted."""
-    uncovered: dict[str, int] = {}
-    """By scope: straight to posted."""
-    calls: int = 0
-    charge_nano: int = 0
-    cost_nano: int = 0
-    loss_nano: int = 0
+    __slots__ = (
+        "calls", "charge_nano", "charges", "cost_nano", "covered", "id", "loss_nano", "ordinary", "own_keys", "rows",
+        "transfers", "uncovered",
+    )
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.rows: list[UsageRow] = []
+        self.ordinary: list[Settled | None] = []
+        """For each row: its call, if the row says all of it and no more than `billing.sealing.receipt_forms` knows a form for."""
+        self.own_keys = False
+        """Customers' own keys at providers may have answered some of it."""
+        self.transfers: list[Transfer] = []
+        self.charges: dict[str, int] = {}
+        """By account."""
+        self.covered: dict[tuple[str, str], int] = {}
+        """By scope and life: from allotted to posted."""
+        self.uncovered: dict[str, int] = {}
+        """By scope: straight to posted."""
+        self.calls = 0
+        self.charge_nano = 0
+        self.cost_nano = 0
+        self.loss_nano = 0
 
 
 class _Sums:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 from farebox.billing.books import scopes
 from farebox.billing.books.outbox import Message
 from farebox.billing.posting.batch import Care, fault
-from farebox.billing.tail import Settled
+from farebox.billing.settled import Settled
 from farebox.storage.tables import accounts, allotments, usage
 
 LOOKUP_MAX = 500

@@ -20,13 +20,14 @@ from farebox.billing.books import allotments, carrying, hours, own_key_usage, vo
 from farebox.billing.books.ledger import spend
 from farebox.billing.books.outbox import THRESHOLDS_PERCENT, Message, alert_thresholds, put
 from farebox.billing.books.transfers import insert_transfers
-from farebox.billing.journal import JournalError, Position
+from farebox.billing.journal import JournalError
 from farebox.billing.markup import MarkupPlan
+from farebox.billing.position import Position
 from farebox.billing.posting.batch import USAGE_COLUMNS, Batch, NeedsCare, build
 from farebox.billing.posting.care import judge
 from farebox.billing.records import Closed, Opened
 from farebox.billing.sealing import seals
-from farebox.billing.tail import Reading, Settled
+from farebox.billing.settled import Reading, Settled
 from farebox.ports import Clock, Ids
 from farebox.storage import queries
 from farebox.storage.database import Database, RowRefused

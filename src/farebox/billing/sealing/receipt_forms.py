@@ -12,10 +12,10 @@ import msgspec
 
 from farebox.billing.books.periods import format_moment
 from farebox.billing.markup import Fees
-from farebox.billing.records import Attempt, Settle
+from farebox.billing.records import Attempt, Settle, State
 from farebox.billing.sealing import receipts
 from farebox.billing.sealing.receipts import Place
-from farebox.billing.tail import Settled
+from farebox.billing.settled import Settled
 from farebox.catalog.price import Rates
 from farebox.money import format_amount
 from farebox.storage.queries import UsageRow
@@ -77,8 +77,8 @@ class Forms:
 
 @lru_cache(FORMS_MAX)
 def _form(
-    n: int, state: str, outcome: str, basis: str, model: str, provider: str, requested: str, upstream_id: str, price_version: str,
-    rates: bytes, markup_bp: int, fees: bytes, plan: str,
+    n: int, state: State, outcome: str, basis: str, model: str, provider: str, requested: str, upstream_id: str,
+    price_version: str, rates: bytes, markup_bp: int, fees: bytes, plan: str,
 ) -> list[str] | None:  # fmt: skip
     """The canonical text of a call of this kind, cut at its gaps; None when one of its own words looks like a gap."""
     attempt = Attempt(
@@ -86,7 +86,7 @@ def _form(
         rates=_decode_rates(rates) if rates else None, markup_bp=markup_bp, fees=_decode_fees(fees) if fees else None, plan=plan,
     )  # fmt: skip
     call = Settle(
-        id="", state=state, at_us=0, account="", key="", scopes=(), hold_nano=0, charge_nano=0, surface="", model=model,  # pyright: ignore[reportArgumentType]
+        id="", state=state, at_us=0, account="", key="", scopes=(), hold_nano=0, charge_nano=0, surface="", model=model,
         attempts=(attempt,), created_us=0, life="", requested=requested,
     )  # fmt: skip
     row = UsageRow(

@@ -21,7 +21,7 @@ from farebox.billing.sealing import receipts, seal_runs
 from farebox.billing.sealing.receipt_forms import Forms
 from farebox.billing.sealing.receipts import Content, Place
 from farebox.billing.sealing.seal_runs import RUN_MAX, Growing, Key, Run
-from farebox.billing.tail import Settled
+from farebox.billing.settled import Settled
 from farebox.ports import Clock
 from farebox.storage.database import Database
 from farebox.storage.queries import UsageRow

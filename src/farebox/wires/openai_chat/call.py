@@ -1,7 +1,6 @@
 """OpenAI chat completions: the quick read of a request, and its body for a provider that speaks the same wire."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import msgspec
 
@@ -11,11 +10,11 @@ from farebox.wires.call import Call, Fields, Media, is_plain_text
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
 from farebox.wires.media import survey
+from farebox.wires.openai_chat.shapes import OUTPUT_CAP_MAX, Routine
 
 WIRE = "openai_chat"
 CHOICES_MAX = 128
 """OpenAI's own limit of `n`."""
-OUTPUT_CAP_MAX = 2**31
 WEB_SEARCHES_MAX = 10
 """Searches that one request may run at the provider, for the hold."""
 
@@ -34,19 +33,7 @@ _ROUTINE = frozenset(
 _INCLUDE_USAGE = b'{"include_usage":true}'
 
 
-class _Routine(msgspec.Struct, forbid_unknown_fields=True):
-    """A request with nothing but the usual fields, read in one go."""
-
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=calls.MODEL_NAME_MAX)]
-    messages: msgspec.Raw
-    stream: bool | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1, le=OUTPUT_CAP_MAX)] | None = None
-    temperature: msgspec.Raw = msgspec.Raw()
-    top_p: msgspec.Raw = msgspec.Raw()
-
-
-_decode_routine = msgspec.json.Decoder(_Routine).decode
+_decode_routine = msgspec.json.Decoder(Routine).decode
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -249,9 +236,9 @@ def forward_body(
             remove.append("metadata")
         else:
             replace["metadata"] = left
-    for name, value in put:
-        replace[name] = value
-        remove = [other for other in remove if other != name]
+    for put_name, value in put:
+        replace[put_name] = value
+        remove = [other for other in remove if other != put_name]
     if not dialect.developer_role and b'"developer"' in call.body:
         replace["messages"] = _developer_to_system(fields["messages"])
     return calls.splice(call, replace, remove)

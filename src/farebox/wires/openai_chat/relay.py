@@ -13,6 +13,7 @@ from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import errors
 from farebox.wires.openai_chat import usage as usages
+from farebox.wires.openai_chat.shapes import Chunk
 from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
 
@@ -20,25 +21,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class _Choice(msgspec.Struct):
-    delta: dict[str, Any] | None = None
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    index: int | None = None
-
-
-class _Chunk(msgspec.Struct):
-    id: str | None = None
-    created: int | float | None = None
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    service_tier: str | None = None
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
 _NULL = b"null"
 _FRAME_BYTES = len(b"data: \n\n")
 
@@ -219,7 +202,7 @@ class Relay:
             return b""
         return self._chunk(chunk, payload)
 
-    def _chunk(self, chunk: _Chunk, payload: bytes) -> bytes:
+    def _chunk(self, chunk: Chunk, payload: bytes) -> bytes:
         if chunk.id and not self.upstream_id:
             self._learn(chunk, payload)
         if chunk.service_tier:
@@ -251,7 +234,7 @@ class Relay:
             payload = payload.replace(self._theirs, self._ours, 1)
         return b"data: " + payload + b"\n\n"
 
-    def _learn(self, chunk: _Chunk, payload: bytes) -> None:
+    def _learn(self, chunk: Chunk, payload: bytes) -> None:
         """How the provider writes its id, and what the usage chunk will repeat."""
         self.upstream_id = chunk.id or ""
         quoted = _encode(self.upstream_id)

@@ -6,6 +6,7 @@ from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.openai_chat.relay import merged_usage
+from farebox.wires.openai_chat.shapes import AnswerBody
 from farebox.wires.relay import Extra, NotACompletion, estimated_tokens
 from farebox.wires.usage import Usage, UsageReport
 
@@ -13,36 +14,34 @@ _encode = msgspec.json.Encoder().encode
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """What the gateway needs of a completion; everything else is forwarded unread."""
-
-    choices: list[_Choice]
-    id: str | None = None
-    usage: msgspec.Raw = msgspec.Raw()
-    service_tier: str | None = None
-
-
-_NO_ANSWER = _Answer([])
-_decode = msgspec.json.Decoder(_Answer).decode
+_NO_ANSWER = AnswerBody([])
+_decode = msgspec.json.Decoder(AnswerBody).decode
 _decode_any = msgspec.json.Decoder(dict[str, object]).decode
 
 
-class Reply(msgspec.Struct, eq=False):
+class Reply:
     """One parsed answer, by `read`; see `farebox.wires.relay` for its streaming counterpart."""
 
-    _body: bytes
-    _dialect: Dialect
-    failure: bytes | UpstreamError | None = None
-    finish_reason: str = ""
-    native_finish_reason: str = ""
-    _answer: _Answer = _NO_ANSWER
-    _usage: bytes | None = None
-    _as_it_came: bool = False
+    __slots__ = ("_answer", "_as_it_came", "_body", "_dialect", "_usage", "failure", "finish_reason", "native_finish_reason")
+
+    def __init__(
+        self,
+        body: bytes,
+        dialect: Dialect,
+        failure: bytes | UpstreamError | None = None,
+        finish_reason: str = "",
+        native_finish_reason: str = "",
+        answer: AnswerBody = _NO_ANSWER,
+        usage: bytes | None = None,
+    ) -> None:
+        self._body = body
+        self._dialect = dialect
+        self.failure = failure
+        self.finish_reason = finish_reason
+        self.native_finish_reason = native_finish_reason
+        self._answer = answer
+        self._usage = usage
+        self._as_it_came: bool = False
 
     @staticmethod
     def read(body: bytes, dialect: Dialect) -> "Reply":

@@ -15,75 +15,54 @@ The rules of one vendor are data (`UsageRules`, providers.md §1.2); the judgeme
 """
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from farebox.wires import counts
 from farebox.wires.dialect import UsageRules
-from farebox.wires.usage import COUNT_MAX, Usage, UsageReport
-
-_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)] | None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: _Count = None
-    cache_write_tokens: _Count = None
-    cache_creation_input_tokens: _Count = None
-    cache_creation_tokens: _Count = None
-    audio_tokens: _Count = None
+from farebox.wires.openai_chat.shapes import CompletionDetails, PromptDetails, ToolCounts, UsageBody
+from farebox.wires.usage import Usage, UsageReport
 
 
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: _Count = None
-    audio_tokens: _Count = None
-    image_tokens: _Count = None
-
-
-class _Tools(msgspec.Struct):
-    """What the provider ran on its side, as OpenRouter reports it, and we do."""
-
-    web_search_requests: _Count = None
-
-
-class _Body(msgspec.Struct):
-    """The fields that decide charges, in all the spellings that `UsageRules` may name."""
-
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-    total_tokens: _Count = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    cached_tokens: _Count = None
-    num_cached_tokens: _Count = None
-    prompt_cache_hit_tokens: _Count = None
-    cache_read_input_tokens: _Count = None
-    cache_creation_input_tokens: _Count = None
-    reasoning_tokens: _Count = None
-    server_tool_use: _Tools | None = None
-    service_tier: str | None = None
-
-
-class _Counts(msgspec.Struct):
+class _Counts:
     """What was found, before judgement. None is absent."""
 
-    prompt: int | None
-    completion: int | None
-    total: int | None
-    cached: int | None
-    written: int | None
-    audio_in: int | None
-    reasoning: int | None
-    audio_out: int | None
-    image_out: int | None
-    searches: int | None
-    service_tier: str | None
+    __slots__ = (
+        "audio_in", "audio_out", "cached", "completion", "image_out", "prompt", "reasoning", "searches", "service_tier",
+        "total", "written",
+    )
 
+    def __init__(
+        self,
+        prompt: int | None,
+        completion: int | None,
+        total: int | None,
+        cached: int | None,
+        written: int | None,
+        audio_in: int | None,
+        reasoning: int | None,
+        audio_out: int | None,
+        image_out: int | None,
+        searches: int | None,
+        service_tier: str | None,
+    ) -> None:
+        self.prompt = prompt
+        self.completion = completion
+        self.total = total
+        self.cached = cached
+        self.written = written
+        self.audio_in = audio_in
+        self.reasoning = reasoning
+        self.audio_out = audio_out
+        self.image_out = image_out
+        self.searches = searches
+        self.service_tier = service_tier
 
-_decode = msgspec.json.Decoder(_Body).decode
-_NO_PROMPT_DETAILS = _PromptDetails()
-_NO_COMPLETION_DETAILS = _CompletionDetails()
-_NO_TOOLS = _Tools()
+_decode = msgspec.json.Decoder(UsageBody).decode
+_NO_PROMPT_DETAILS = PromptDetails()
+_NO_COMPLETION_DETAILS = CompletionDetails()
+_NO_TOOLS = ToolCounts()
 _OPENAI = UsageRules()
 
 
@@ -95,13 +74,13 @@ def _typed_paths(paths: tuple[tuple[str, ...], ...]) -> tuple[tuple[bool, str], 
         inside = len(path) == 2 and path[0] == "prompt_tokens_details"
         if not (inside or len(path) == 1):
             return None
-        if path[-1] not in (_PromptDetails if inside else _Body).__struct_fields__:
+        if path[-1] not in (PromptDetails if inside else UsageBody).__struct_fields__:
             return None
         found.append((inside, path[-1]))
     return tuple(found)
 
 
-def _first(body: _Body, details: _PromptDetails, paths: tuple[tuple[bool, str], ...]) -> int | None:
+def _first(body: UsageBody, details: PromptDetails, paths: tuple[tuple[bool, str], ...]) -> int | None:
     for inside, name in paths:
         value: int | None = getattr(details if inside else body, name)
         if value is not None:
