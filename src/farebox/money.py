@@ -72,7 +72,7 @@ def parse_unit_rate(text: str) -> int:
 def _plain(value: int, decimals: int, decimals_min: int) -> str:
     sign = "-" if value < 0 else ""
     whole, fraction = divmod(abs(value), 10**decimals)
-    digits = f"{fraction:0{decimals}d}".rstrip("0").ljust(decimals_min, "0")
+    digits = str(10**decimals + fraction)[1:].rstrip("0").ljust(decimals_min, "0")
     return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
 
 
@@ -81,9 +81,15 @@ def format_amount(nano: int) -> str:
     whole, fraction = divmod(nano, NANO_PER_USD)
     if whole < 0:
         return _plain(nano, AMOUNT_DECIMALS_MAX, 2)
-    # Every answer carries an amount.
-    digits = f"{fraction:09d}".rstrip("0")
+    # Every answer carries an amount. A digit before the others keeps their zeros; a format would be read anew each time.
+    digits = str(NANO_PER_USD + fraction)[1:].rstrip("0")
     return f"{whole}.{digits.ljust(2, '0')}"
+
+
+def format_nine(nano: int) -> str:
+    """Nano-dollars, none below zero, as a number with all nine decimals: 12_450 → `0.000012450`."""
+    whole, fraction = divmod(nano, NANO_PER_USD)
+    return f"{whole}.{str(NANO_PER_USD + fraction)[1:]}"
 
 
 def format_rate(pico: int) -> str:

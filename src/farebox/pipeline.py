@@ -152,7 +152,7 @@ def route(
             session=exchange.wishes.session,
             expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
             everything=everything,
-        assessment=sorted_as,
+            assessment=sorted_as,
         )
     except NotAllowed as refused:
         raise refused.for_key(principal.key_hint) from None
@@ -223,21 +223,23 @@ async def reserve(
     """Hold the worst case, asking the database for money. Too little is a 402 that says what fits, or, on request, a lower
     output cap."""
     holds = gateway.books.holds
-    try:
-        return found, await holds.reserve(scopes, found.hold_nano)
-    except Insufficient as refusal:
-        alone = None if not principal.own_keys else own_keys_only(found, streamed=call.stream)
-        if alone is not None:
-            # The money does not reach for the house; the customer's own keys need little of it.
-            return await reserve(gateway, exchange, principal, call, alone, scopes, now_us)
-        tokens = affordable(call, found, refusal.available_nano)
-        if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or exchange.wishes.to_balance):
-            smaller = lowered(call, found, tokens)
-            try:
-                return smaller, await holds.reserve(scopes, smaller.hold_nano)
-            except Insufficient as again:
-                raise too_little(again, principal, affordable(call, found, again.available_nano), now_us) from None
-        raise too_little(refusal, principal, tokens, now_us) from None
+    while True:
+        try:
+            return found, await holds.reserve(scopes, found.hold_nano)
+        except Insufficient as refusal:
+            alone = None if not principal.own_keys else own_keys_only(found, streamed=call.stream)
+            if alone is not None:
+                # The money does not reach for the house; the customer's own keys need little of it.
+                found = alone
+                continue
+            tokens = affordable(call, found, refusal.available_nano)
+            if tokens >= OUTPUT_TOKENS_MIN and (call.max_output_to_balance or exchange.wishes.to_balance):
+                smaller = lowered(call, found, tokens)
+                try:
+                    return smaller, await holds.reserve(scopes, smaller.hold_nano)
+                except Insufficient as again:
+                    raise too_little(again, principal, affordable(call, found, again.available_nano), now_us) from None
+            raise too_little(refusal, principal, tokens, now_us) from None
 
 
 def open_hold(

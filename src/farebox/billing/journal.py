@@ -20,6 +20,7 @@ import os
 import re
 import threading
 import zlib
+from binascii import hexlify
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -58,7 +59,7 @@ class SlotBusy(JournalError):
 
 def encode_line(record: Record) -> bytes:
     payload = _encoder.encode(record)
-    return b"%08x %b\n" % (zlib.crc32(payload), payload)
+    return b"".join((hexlify(zlib.crc32(payload).to_bytes(4, "big")), b" ", payload, b"\n"))
 
 
 def segment_name(number: int) -> str:

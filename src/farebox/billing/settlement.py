@@ -18,7 +18,7 @@ from farebox.billing.meter import CONTINUED_FLAG, REPORTED_COST_FLAG, Ending, Se
 from farebox.billing.pricing import bill, reported_bill, rest_bill, side_costs_pico, worst_case_nano, worst_rest_nano
 from farebox.billing.quotes import Bill, Quote
 from farebox.billing.records import Attempt, Dispatch, Hold, Progress, Settle, State
-from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even
+from farebox.money import PICO_PER_NANO, divide_half_even, format_nine
 from farebox.ports import Clock
 from farebox.wires.neutral import FailureKind
 from farebox.wires.usage import Usage
@@ -491,8 +491,7 @@ def cost_members(
     byok = "true" if own_key else "false"
     text = (
         f'"cost":{cost_usd},"cost_usd":"{cost_usd}","is_byok":{byok},"cost_details":{{"upstream_inference_cost":'
-        f'{upstream_nano // NANO_PER_USD}.{upstream_nano % NANO_PER_USD:09d},"upstream_inference_prompt_cost":'
-        f'{prompt_nano // NANO_PER_USD}.{prompt_nano % NANO_PER_USD:09d},"upstream_inference_completions_cost":'
-        f'{completion_nano // NANO_PER_USD}.{completion_nano % NANO_PER_USD:09d}}}'
+        f'{format_nine(upstream_nano)},"upstream_inference_prompt_cost":{format_nine(prompt_nano)},'
+        f'"upstream_inference_completions_cost":{format_nine(completion_nano)}}}'
     )
     return (text + ',"estimated":true' if estimated else text).encode()

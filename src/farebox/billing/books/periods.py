@@ -32,7 +32,7 @@ def parse_moment(text: str, now_us: int) -> int:
 
 def format_moment(us: int) -> str:
     """Microseconds since the epoch → `2026-11-23T07:30:00.000000Z`."""
-    return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
+    return f"{_second(us // 1_000_000)}.{str(1_000_000 + us % 1_000_000)[1:]}Z"
 
 
 @lru_cache(maxsize=SECONDS_MAX)
