@@ -21,7 +21,8 @@ MANY = """
 import json, sys
 from pathlib import Path
 from farebox.gate import limit_file
-from farebox.gate.limits import Admission, Holder, Limits
+from farebox.gate.limiter import Admission, Holder
+from farebox.gate.limits import Limits
 path, worker = Path(sys.argv[1]), int(sys.argv[2])
 limiter = limit_file.open_limiter(path, workers=3, worker=worker)
 account = Holder("account:a", "a", Limits(requests_per_minute=6_000, tokens_per_minute=300_000, concurrent_calls=40))

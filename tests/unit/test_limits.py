@@ -12,7 +12,7 @@ import pytest
 from farebox.config import limits as config_limits
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limit_table import IDLE_US, PROBES_MAX, LimitTable, TableFull, mark_of, table_bytes
-from farebox.gate.limiter import Admission, Holder, Limiter, concerned
+from farebox.gate.limiter import Admission, Holder, Limiter, concerned, with_classes
 from farebox.gate.limits import LIMIT_MAX, Limits, Refusal, Standing, lowest, restored, stored
 
 DECISIONS = 1_000_000 if os.environ.get("FAREBOX_FULL") else 100_000
@@ -257,7 +257,8 @@ def test_more_than_a_limit_allows_at_all_is_taken_as_all_of_it() -> None:
 
 def test_models_of_a_class_have_further_limits() -> None:
     limiter = Limiter()
-    account = Holder("account:a", "the account", Limits(), (("openai/*", Limits(requests_per_minute=1, tokens_per_minute=50)),))
+    of_class = Limits(requests_per_minute=1, tokens_per_minute=50)
+    account = with_classes("account:a", "the account", Limits(), (("openai/*", of_class),))
     admitted(limiter, *concerned([account], {"openai/gpt"}), tokens=50)
     said = refused(limiter, *concerned([account], {"openai/gpt", "mistral/small"}), tokens=1)
     assert said.limit == "requests_per_minute for openai/*" and said.whose == "the account"

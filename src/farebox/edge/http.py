@@ -92,9 +92,15 @@ class HttpConnection(asyncio.Protocol):
         self.server.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        rest = self._take(data)
+        while rest:
+            rest = self._take(rest)
+
+    def _take(self, data: bytes) -> bytes:
+        """Read as much as can be judged at once; what is left is to be given again."""
         if self.closing:
             self._discard(len(data))
-            return
+            return b""
         in_head = self._in_head
         body_bytes = self._body_bytes
         at_start = self._request is None and in_head
@@ -102,16 +108,17 @@ class HttpConnection(asyncio.Protocol):
             again = self._repeated.read(data, self.server.body_bytes_max)
             if again is not None:
                 self._arrived(again)
-                return
+                return b""
+        rest = b""
         if in_head:
+            if self._head_bytes + len(data) > HEAD_BYTES_MAX and len(data) > HEAD_PIECE_BYTES:
+                # It may hold more than a head is allowed, or a head and much of a body: the head has to be counted.
+                data, rest = data[:HEAD_PIECE_BYTES], data[HEAD_PIECE_BYTES:]
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX and len(data) > HEAD_PIECE_BYTES:
-                self._receive_in_pieces(data)
-                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
-            self._read_on(data[stop.args[0] :])
+            return self._without_upgrade(data[stop.args[0] :]) + rest
         except httptools.HttpParserError:
             self._refuse(*_NOT_HTTP)
         else:
@@ -125,6 +132,7 @@ class HttpConnection(asyncio.Protocol):
                 long_body = self._long_body = self._long_body or LongBody()
                 if long_body.is_padded(len(data), self._body_bytes, productive=self._body_bytes > body_bytes):
                     self._refuse(400, "the request body has more chunk framing than content")
+        return rest
 
     def eof_received(self) -> bool:
         # Who shuts the sending side has hung up, as far as a call that costs money is concerned.
@@ -246,16 +254,6 @@ class HttpConnection(asyncio.Protocol):
 
     # --- what few requests need ------------------------------------------------------------------------------------------
 
-    def _receive_in_pieces(self, data: bytes) -> None:
-        """A read that may hold more than a head is allowed, or a head and much of a body: fed so that the head is counted."""
-        self._head_bytes -= len(data)
-        start = 0
-        while start < len(data) and self._in_head:
-            self.data_received(data[start : start + HEAD_PIECE_BYTES])
-            start += HEAD_PIECE_BYTES
-        if start < len(data):
-            self.data_received(data[start:])
-
     def _joined(self, name: bytes, value: bytes) -> bytes:
         """A repeated field is one list (RFC 9110 §5.3), except those that must stand once."""
         request = self._request
@@ -301,21 +299,21 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._continue = True  # told when the answers before it are out
 
-    def _read_on(self, rest: bytes) -> None:
-        """llhttp stops at an upgrade; one that we ignore (`h2c`) has an ordinary body behind it (RFC 9110 §7.8).
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """llhttp stops at an upgrade; one that we ignore (`h2c`) has an ordinary body behind it (RFC 9110 §7.8): `rest`, which is
+        returned to be read.
 
         A parser cannot be told so, but a new one can be told the same head without the upgrade.
         """
         request = self._request
         if request is None or self.closing or not self._upgrade:
             self._refuse(400, "this endpoint does not upgrade to another protocol")
-            return
+            return b""
         self._upgrade = False
         self._in_head = True
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(head_without_upgrade(request))
-        if rest:
-            self.data_received(rest)
+        return rest
 
     def _discard(self, size: int) -> None:
         if self._turned_away is not None:

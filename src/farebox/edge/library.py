@@ -22,7 +22,7 @@ from farebox.billing.sealing.receipt_keys import Keys
 from farebox.edge import health_files
 from farebox.edge.signup_desk import Desk
 from farebox.gate.ladder import Ladder, Tier
-from farebox.gate.limiter import Holder
+from farebox.gate.limiter import Holder, with_classes
 from farebox.gate.limits import Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
 from farebox.gate.principal import USUAL, Lookup, Principal
@@ -120,7 +120,7 @@ def _holders(row: queries.Principal, usual: Limits, tier: Tier | None) -> tuple[
     found: list[Holder] = []
     if tier is not None:
         whose = f"the account `{row.account.name}` (tier `{tier.name}`)"
-        found.append(Holder(f"account:{row.account.id}", whose, tier.limits, tier.classes))
+        found.append(with_classes(f"account:{row.account.id}", whose, tier.limits, tier.classes))
     if row.project is not None and row.project.limits:
         limits = restored(row.project.limits)
         found.append(Holder(f"project:{row.project.id}", f"the project `{row.project.name}`", limits))

@@ -49,16 +49,14 @@ class Holder:
     __slots__ = ("about", "base", "buckets", "calls", "classes", "id", "limits", "mark", "most", "pressed", "requests", "whose")
 
     def __init__(
-        self, id: str, whose: str, limits: Limits, classes: Sequence[tuple[str, Limits]] = (), about: str = ""
+        self, id: str, whose: str, limits: Limits, classes: Sequence[tuple[str, "Holder"]] = (), about: str = ""
     ) -> None:
-        """`whose` in words: `the account `acme``; `classes` are further limits for models that match a pattern; `about` is
-        what a refusal says behind the limit's name."""
+        """`whose` in words: `the account `acme``; `classes` are further limits for models that match a pattern (`with_classes`);
+        `about` is what a refusal says behind the limit's name."""
         self.id = id
         self.whose = whose
         self.limits = limits
-        self.classes = tuple(
-            (pattern, Holder(f"{id}|{pattern}", whose, own, about=f" for {pattern}")) for pattern, own in classes
-        )
+        self.classes = tuple(classes)
         self.about = about
         self.mark = mark_of(id)
         self.base = -1
@@ -72,6 +70,12 @@ class Holder:
 
     def refusal(self, limit: str, maximum: int, retry_after_us: int) -> Refusal:
         return Refusal(limit + self.about, self.whose, maximum, retry_after_us)
+
+
+def with_classes(id: str, whose: str, limits: Limits, classes: Sequence[tuple[str, Limits]]) -> Holder:
+    """A holder who has further limits for models that match a pattern."""
+    of_classes = [(pattern, Holder(f"{id}|{pattern}", whose, own, about=f" for {pattern}")) for pattern, own in classes]
+    return Holder(id, whose, limits, of_classes)
 
 
 def concerned(holders: Sequence[Holder], models: Collection[str]) -> Sequence[Holder]:
