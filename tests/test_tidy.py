@@ -334,7 +334,7 @@ def texts() -> dict[Path, str]:
     """What people read and run, by its path from the root; what is only data or made by a tool is left out."""
     folders = ("src", "tests", "docs", "examples", "tools", "bench")
     listed = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
-    listed += [*sorted(ROOT.glob("*.md")), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    listed += [*sorted(ROOT.glob("*.md")), ROOT / "hatch_build.py", ROOT / "Makefile", ROOT / "pyproject.toml"]
     wanted = {".py", ".md", ".toml", ".sh", ".mjs", ".mako", ".in", ""}
     found = {path.relative_to(ROOT): path for path in listed if path.is_file() and path.suffix in wanted}
     return {name: path.read_text() for name, path in found.items() if "__pycache__" not in name.parts}

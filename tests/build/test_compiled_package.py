@@ -32,7 +32,7 @@ def package() -> Path:
 def test_every_listed_module_has_its_extension_beside_its_source(package: Path) -> None:
     wanted = {name.removesuffix(".py") + SUFFIX for name in LISTED} | {compiled.GROUP + SUFFIX}
     assert {str(path.relative_to(package)) for path in package.rglob("*.so")} == wanted
-    assert all((package / name).is_file() for name in LISTED), "tracebacks show the source"
+    assert all((package / name).is_file() for name in LISTED), "it is for people, and for whoever wants to run it"
 
 
 def test_it_works_away_from_the_checkout_and_without_what_built_it(package: Path, tmp_path: Path) -> None:

@@ -91,6 +91,17 @@ def test_switches_that_contradict_each_other_or_are_unknown_are_refused(project:
     assert "FAREBOX_PURE is `yes`; set it to 1, or to 0" in refused(project, FAREBOX_PURE="yes")
 
 
+def test_an_editable_install_needs_no_compiler(project: Path) -> None:
+    """It is what `make run` waits for; nothing of what is listed is even looked at."""
+    listing(project, "farebox/gone.py")
+    command = [sys.executable, "-c", "from hatchling.build import build_editable; print(build_editable('dist'))"]
+    environment = {**os.environ, "CC": "no-such-compiler", "FAREBOX_COMPILED": "1"}
+    (project / "dist").mkdir()
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert extensions(project) == []
+
+
 def test_a_list_that_is_wrong_is_refused(project: Path) -> None:
     listing(project, "farebox/gone.py")
     assert "there is no module src/farebox/gone.py" in refused(project)
