@@ -19,9 +19,9 @@ from farebox.edge.library import DatabaseLibrary, principal_lookup
 from farebox.edge.signup_desk import Desk
 from farebox.edge.signup_desk import Terms as DeskTerms
 from farebox.gate.addresses import network
+from farebox.gate.keyring import Keyring
 from farebox.gate.limiter import Limiter
 from farebox.gate.limits import Limits
-from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
 from farebox.market import make_market
 from farebox.money import parse_amount

@@ -5,6 +5,7 @@ The pipeline asks here and does not know which of the two it got.
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
@@ -32,11 +33,14 @@ WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 assert tuple(WIRES) == NAMES
 
 
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
+class Outgoing:
     """A request body for a provider, and what could not be said on its wire."""
 
-    body: bytes
-    dropped: tuple[str, ...] = ()
+    __slots__ = ("body", "dropped")
+
+    def __init__(self, body: bytes, dropped: tuple[str, ...] = ()) -> None:
+        self.body = body
+        self.dropped = dropped
 
 
 def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Outgoing:
@@ -90,6 +94,7 @@ def _traits(candidate: Candidate) -> ModelTraits:
     offer = candidate.target.offer
     if not offer.capabilities or candidate.target.provider.kind == "custom":
         return ModelTraits()
+    thinking: Literal["adaptive", "budget", "none"]
     if "reasoning" not in offer.capabilities:
         thinking = "none"
     else:

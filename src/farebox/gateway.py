@@ -13,8 +13,8 @@ from farebox.billing.records import Attempt
 from farebox.billing.settlement import AttemptStart, Books
 from farebox.exchange import Exchange
 from farebox.flight import Flight
+from farebox.gate.keyring import Keyring
 from farebox.gate.limiter import Limiter
-from farebox.gate.principal import Keyring
 from farebox.ports import Clock, Ids, Random
 from farebox.routing import explain, hedging, retry
 from farebox.routing.health import Health

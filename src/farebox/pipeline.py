@@ -26,7 +26,8 @@ from farebox.exchange import Exchange
 from farebox.flight import Flight
 from farebox.gate.addresses import FORWARDED_FOR, client_address
 from farebox.gate.attribution import Attribution, completed, tagged
-from farebox.gate.principal import USUAL, Principal, check, credential, permitted
+from farebox.gate.keyring import check, credential, permitted
+from farebox.gate.principal import USUAL, Principal
 from farebox.gate.too_little import OUTPUT_TOKENS_MIN, too_little
 from farebox.gate.wishes import Wishes, wishes
 from farebox.gateway import Gateway

@@ -8,7 +8,7 @@ import pytest
 from tests.support.running import Farebox, model, offer, provider
 
 from farebox.gate import keys as secrets
-from farebox.gate.principal import CREDENTIAL_HEADERS, Keyring
+from farebox.gate.keyring import CREDENTIAL_HEADERS, Keyring
 from farebox.simulator.testing import SimulatorProcess
 
 CHAT = {"model": "x/one", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}

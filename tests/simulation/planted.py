@@ -25,8 +25,8 @@ from farebox.billing.records import Attempt, Settle
 from farebox.billing.settlement import Books, Settlement
 from farebox.escalation import Escalation, Withheld
 from farebox.flight import Flight
+from farebox.gate.keyring import Keyring
 from farebox.gate.limiter import Admission, Limiter
-from farebox.gate.principal import Keyring
 from farebox.gateway import Gateway
 from farebox.probes import Prober
 from farebox.race import Lane, Race

@@ -9,9 +9,9 @@ from farebox.billing.books import customers
 from farebox.billing.books.customers import KeyChange, NewKey
 from farebox.edge.library import principal_lookup
 from farebox.errors import FareboxError
+from farebox.gate.keyring import Lookup, check
 from farebox.gate.ladder import Ladder
 from farebox.gate.limits import Limits
-from farebox.gate.principal import Lookup, check
 from farebox.storage.database import Database
 from farebox.vault.vault import Vault
 

@@ -14,6 +14,7 @@ from farebox.wires.anthropic_messages import call as messages_call
 from farebox.wires.call import Call, Media
 from farebox.wires.dialect import Dialect
 from farebox.wires.openai_chat import call as chat_call
+from farebox.wires.splicing import splice
 
 PLAIN_NAMES = ("model", "n", "messages", "max_tokens", "x", "a b", "model ", "Model", "stream_options", "")
 NAMES = st.sampled_from([*PLAIN_NAMES, "é", 'q"', "\\"])
@@ -56,7 +57,7 @@ def test_a_splice_changes_the_named_values_and_nothing_else(
 ) -> None:
     body = json.dumps(value, **layout).encode()
     remove = remove - set(replace)
-    out = calls.splice(a_call(body), {name: json.dumps(new).encode() for name, new in replace.items()}, remove)
+    out = splice(a_call(body), {name: json.dumps(new).encode() for name, new in replace.items()}, remove)
     wanted = {name: old for name, old in value.items() if name not in remove} | replace
     assert json.loads(out) == wanted
     assert len(pairs_of(out)) == len(wanted), "no name stands twice"
@@ -73,7 +74,7 @@ def test_duplicates_never_reach_a_provider(pairs: list[tuple[str, Any]], separat
     body = ("{" + comma.join([*members, f'"pad"{colon}"{"x" * padding}"', f'"model"{colon}"m"']) + "}").encode()
     call = a_call(body)
     for replace in ({}, {"model": b'"m"'}, {"model": b'"other"'}, {"new": b"1"}):
-        sent = pairs_of(calls.splice(call, replace))
+        sent = pairs_of(splice(call, replace))
         assert len({name for name, _ in sent}) == len(sent)
         assert dict(sent)["model"] == json.loads(replace.get("model", b'"m"'))
 
@@ -83,7 +84,7 @@ def test_a_duplicate_that_makes_up_the_length_of_the_spaced_layout_is_seen() -> 
     for filler in range(40):
         rest = b'"a":"%b","messages":[{"role":"user","content":"hi"}],"b":1,"c":2' % (b"x" * filler)
         body = b'{"model":"m","max_tokens":%b,"max_tokens":1,%b}' % (b"9" * (1 + filler % 8), rest)
-        sent = pairs_of(calls.splice(a_call(body), {"model": b'"m"'}))
+        sent = pairs_of(splice(a_call(body), {"model": b'"m"'}))
         assert len(sent) == 6 and ("max_tokens", 1) in sent
 
 
@@ -98,7 +99,7 @@ def test_a_duplicate_that_makes_up_the_length_of_the_spaced_layout_is_seen() -> 
     ],
 )
 def test_a_nested_twin_is_left_alone(body: bytes) -> None:
-    before, after = json.loads(body), json.loads(calls.splice(a_call(body), {"model": b'"new"'}))
+    before, after = json.loads(body), json.loads(splice(a_call(body), {"model": b'"new"'}))
     assert after == before | {"model": "new"}
 
 

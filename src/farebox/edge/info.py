@@ -21,7 +21,8 @@ from farebox.edge.providers import endpoints_page, providers_page
 from farebox.edge.signup_desk import Desk
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate.addresses import FORWARDED_FOR, client_address
-from farebox.gate.principal import CREDENTIAL_HEADERS, Principal, check, credential, permitted
+from farebox.gate.keyring import CREDENTIAL_HEADERS, check, credential, permitted
+from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
 from farebox.routing.shown import Overview, keys_json, offers_json, places_json
 from farebox.routing.target import Target

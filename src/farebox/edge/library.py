@@ -21,11 +21,12 @@ from farebox.billing.sealing import receipt_keys
 from farebox.billing.sealing.receipt_keys import Keys
 from farebox.edge import health_files
 from farebox.edge.signup_desk import Desk
+from farebox.gate.keyring import Lookup
 from farebox.gate.ladder import Ladder, Tier
 from farebox.gate.limiter import Holder, with_classes
 from farebox.gate.limits import Limits, lowest, restored
 from farebox.gate.permissions import permit, shown
-from farebox.gate.principal import USUAL, Lookup, Principal
+from farebox.gate.principal import USUAL, Principal
 from farebox.money import format_amount
 from farebox.routing.own_keys import OwnKey
 from farebox.routing.shown import Overview

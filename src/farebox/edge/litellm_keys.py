@@ -21,11 +21,11 @@ from farebox.edge.library import dollars
 from farebox.edge.openrouter_keys import whole
 from farebox.edge.statements import query_of
 from farebox.errors import FareboxError, Kind, invalid
+from farebox.gate.keyring import credential
 from farebox.gate.limits import LIMIT_MAX
 from farebox.gate.limits import restored as restored_limits
 from farebox.gate.limits import stored as stored_limits
 from farebox.gate.permissions import scope_missing, stored
-from farebox.gate.principal import credential
 from farebox.gateway import Gateway
 from farebox.storage.key_queries import PAGE_MAX
 from farebox.storage.queries import Key

@@ -5,9 +5,10 @@ from functools import lru_cache
 
 from farebox.gate.limits import Standing
 from farebox.surface import Surface
-from farebox.wires import anthropic_messages, openai_chat
 from farebox.wires.anthropic_messages import call as messages_call
+from farebox.wires.anthropic_messages import errors as messages_errors
 from farebox.wires.openai_chat import call as chat_call
+from farebox.wires.openai_chat import errors as chat_errors
 
 _OPEN = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\nx-request-id: "
 """Pages of any origin may call, and read the cost, the ids and when to try again."""
@@ -64,7 +65,7 @@ CHAT_COMPLETIONS = Surface(
     name="chat_completions",
     wire=chat_call.WIRE,
     read_call=chat_call.read_call,
-    write_error=openai_chat.errors.write,
+    write_error=chat_errors.write,
     head=_openai_head,
     limits=_openai_limits,
 )
@@ -72,7 +73,7 @@ MESSAGES = Surface(
     name="messages",
     wire=messages_call.WIRE,
     read_call=messages_call.read_call,
-    write_error=anthropic_messages.errors.write,
+    write_error=messages_errors.write,
     head=_anthropic_head,
     limits=_anthropic_limits,
 )

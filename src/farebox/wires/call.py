@@ -4,8 +4,7 @@ A body is decoded into its top-level fields as `msgspec.Raw`, so a 10 MB prompt 
 provider speaks the client's wire, the body is forwarded with only named values changed (`splice`).
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -256,76 +255,12 @@ def check_depth(value: object, depth_max: int = BODY_DEPTH_MAX) -> None:
     raise invalid(f"the request is nested deeper than {depth_max} levels")
 
 
-def swap_model(call: Call, model: bytes) -> bytes | None:
-    """A plain call's body with only the model's value changed; None when it does not stand in one of the usual layouts.
-
-    In a plain body the text `"model"` stands once, so what follows it is the value.
-    """
-    body = call.body
-    name, old = b'"model":', _encode(call.model)
-    start = body.find(name + old)
-    if start < 0:
-        name = b'"model": '
-        start = body.find(name + old)
-        if start < 0:
-            return None
-    start += len(name)
-    return b"".join((body[:start], model, body[start + len(old) :]))
 
 
-def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ()) -> bytes:
-    """The call's body with some top-level values replaced or added and some removed; all other bytes as they came.
-
-    Replacing one value in place is two searches; anything that the quick way cannot prove unique goes through the fields,
-    whose values are still the client's bytes.
-    """
-    fields = call.fields
-    removed = [name for name in remove if name in fields]
-    layout = call.layout
-    if call.plain:
-        # Read the quick way: the layout was not looked at yet.
-        fields, layout = read_fields(call.body)
-    if layout is not None and not removed:
-        body = call.body
-        added: list[bytes] = []
-        for name, value in replace.items():
-            raw = fields.get(name)
-            quoted = b'"%b":' % name.encode()
-            if raw is None:
-                added.append(quoted + value)
-                continue
-            old = bytes(raw)
-            if old == value:
-                continue
-            pattern = quoted + layout + old
-            if body.count(pattern) != 1:
-                break
-            end = body.index(pattern) + len(pattern)
-            # A number or a name may go on behind the match (`"n":1` in `"n":12`): only a delimiter proves the value whole.
-            if body[end : end + 1] not in _DELIMITERS:
-                break
-            body = body[: end - len(old)] + value + body[end:]
-        else:
-            if added:
-                return b"{" + b",".join(added) + b"," + body[1:]
-            return body
-    merged: Fields = {name: raw for name, raw in fields.items() if name not in removed}
-    for name, value in replace.items():
-        merged[name] = msgspec.Raw(value)
-    return _encode(merged)
 
 
-_DELIMITERS = (b",", b"}")
-
-_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 
 
-def is_plain_text(messages: memoryview | bytes) -> bool:
-    """Whether messages certainly hold nothing but strings: no typed parts, and no escape that could hide the word."""
-    data = bytes(messages)
-    return b'"type"' not in data and not hides_ascii(data)
 
 
-def hides_ascii(data: bytes) -> bool:
-    """Whether some escape could spell a word that a search of the bytes does not find."""
-    return _ESCAPED_ASCII.search(data) is not None
+

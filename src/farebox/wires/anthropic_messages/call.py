@@ -7,9 +7,10 @@ import msgspec
 
 from farebox.errors import invalid
 from farebox.wires import call as calls
-from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.media import survey
+from farebox.wires.splicing import hides_ascii, is_plain_text, splice
 
 WIRE = "anthropic_messages"
 OUTPUT_CAP_MAX = 2**31
@@ -86,7 +87,7 @@ def _tool_needs(fields: Fields, needs: set[str]) -> int:
         return 0
     needs.add("tools")
     data = bytes(raw)
-    searches = _searches(data) if b"web_search" in data or calls.hides_ascii(data) else 0
+    searches = _searches(data) if b"web_search" in data or hides_ascii(data) else 0
     if searches:
         needs.add("web_search")
     return searches
@@ -143,4 +144,4 @@ def forward_body(
     for name, value in put:
         replace[name] = value
         remove = [other for other in remove if other != name]
-    return calls.splice(call, replace, remove)
+    return splice(call, replace, remove)

@@ -6,11 +6,12 @@ import msgspec
 
 from farebox.errors import invalid
 from farebox.wires import call as calls
-from farebox.wires.call import Call, Fields, Media, is_plain_text
+from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
 from farebox.wires.media import survey
 from farebox.wires.openai_chat.shapes import OUTPUT_CAP_MAX, Routine
+from farebox.wires.splicing import is_plain_text, splice, swap_model
 
 WIRE = "openai_chat"
 CHOICES_MAX = 128
@@ -211,7 +212,7 @@ def forward_body(
     held must be what the provider enforces. In streams usage is always asked for.
     """
     if call.plain and not call.stream and output_cap is None and not put and dialect.output_limit_field == "as_sent":
-        swapped = calls.swap_model(call, model)
+        swapped = swap_model(call, model)
         if swapped is not None and (dialect.developer_role or b'"developer"' not in swapped):
             return swapped
     fields = call.fields
@@ -241,7 +242,7 @@ def forward_body(
         remove = [other for other in remove if other != put_name]
     if not dialect.developer_role and b'"developer"' in call.body:
         replace["messages"] = _developer_to_system(fields["messages"])
-    return calls.splice(call, replace, remove)
+    return splice(call, replace, remove)
 
 
 def _stream_options(fields: Mapping[str, msgspec.Raw]) -> bytes:
