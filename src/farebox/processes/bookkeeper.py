@@ -40,6 +40,8 @@ IDLE_S = 0.1
 BATCH_RECORDS_MAX = 4_000
 RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
+SEGMENTS_US = 5_000_000
+"""How often posted segments are removed: what has gathered is read once more meanwhile, and nothing is posted."""
 TIERS_US = 5_000_000
 """How soon who has paid finds itself in a higher tier."""
 SEALING_US = 1_000_000
@@ -64,7 +66,7 @@ class Bookkeeper:
         self._ladder = make_ladder(loaded)
         self._looked_at = ""
         """The last account whose tier was looked at, while a look over all of them is under way."""
-        self._tidied_us = self._promoted_us = self._sealed_us = self._seal_us = 0
+        self._tidied_us = self._removed_us = self._promoted_us = self._sealed_us = self._seal_us = 0
         self._unsealed = True
 
     def round(self) -> int:
@@ -110,6 +112,8 @@ class Bookkeeper:
             self._rekey_signups()
             if loaded.config.alerts.channels or database.read(alerts.has_listener):
                 alerts.look(database, outside.ids, self._watch, outside.clock.now_us())
+        if now_us - self._removed_us > SEGMENTS_US:
+            self._removed_us = now_us
             for slot in sorted(loaded.journal_dir.glob("w*")):
                 segments.remove_posted(database, slot)
         if loaded.config.invoices.close:

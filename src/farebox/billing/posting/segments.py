@@ -43,7 +43,7 @@ def open_holds(slot: Path) -> dict[str, Hold]:
 
 
 def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[int]:
-    """Delete a slot's old segments that nothing needs; their numbers. Call seldom: it reads once more what is new."""
+    """Delete a slot's old segments that nothing needs; their numbers. It reads once more what is new since it was called last."""
     assert keep >= 1, "the newest segment is being written"
     numbers = segments(slot)
     position = positions(database).get(slot.name)
