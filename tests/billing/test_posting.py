@@ -399,7 +399,7 @@ def test_an_open_hold_keeps_its_segment_and_all_after_it(world):
     assert world.check() == []
     worker.settle(long, worker.attempt(long, Usage(input=3)))
     world.post()
-    assert segments.remove_posted(world.database, slot) == list(range(at, worker.journal.segment - 1))
+    assert segments.remove_posted(world.database, slot, most=20) == list(range(at, worker.journal.segment - 1))
     assert segments.open_holds(slot) == {}
     assert world.check() == []
     last = worker.hold(key, 1_000_000)
@@ -532,3 +532,27 @@ def test_a_hold_and_its_end_meet_by_any_id(world):
         worker.journal.write(msgspec.structs.replace(settled, id=name))
     held, opens = segments._read(world.journals / "w1" / "00000001.journal")
     assert held == {f"{name}-open" for name in ids} and opens
+
+
+def test_a_few_segments_are_removed_at_a_time(world):
+    """Reading them keeps the poster from posting."""
+    from farebox.billing.journal import Journal
+
+    key = world.key(world.account(100 * DOLLAR))
+    slot = world.journals / "w1"
+    worker = world.worker()
+    worker.journal.close()
+    worker.journal = Journal(slot, sync="os", segment_bytes_max=4_096)
+    for _ in range(40):
+        worker.call(key, SMALL)
+    world.post()
+    last = worker.journal.segment - segments.KEEP
+    assert last > 3 * segments.REMOVED_MAX
+    gone: list[int] = []
+    removed = [0]
+    while removed:
+        removed = segments.remove_posted(world.database, slot)
+        assert len(removed) <= segments.REMOVED_MAX
+        gone += removed
+    assert gone == list(range(2, last + 1)), "the first is the line that says in which life the slot is"
+    assert world.check() == []

@@ -40,8 +40,8 @@ IDLE_S = 0.1
 BATCH_RECORDS_MAX = 4_000
 RETRY_S = 1.0
 HOUSEKEEPING_US = 60_000_000
-SEGMENTS_US = 5_000_000
-"""How often posted segments are removed: what has gathered is read once more meanwhile, and nothing is posted."""
+SEGMENTS_US = 1_000_000
+"""How often posted segments are removed, a few at a time. A busy worker fills one or two a second."""
 TIERS_US = 5_000_000
 """How soon who has paid finds itself in a higher tier."""
 SEALING_US = 1_000_000

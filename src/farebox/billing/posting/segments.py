@@ -22,13 +22,12 @@ from farebox.storage.tables import usage
 KEEP = 2
 """The newest segments of a slot stay in any case."""
 LOOKUP_MAX = 500
+REMOVED_MAX = 4
+"""Segments removed at once, of a slot: reading them takes some twenty milliseconds each, and nothing is posted meanwhile."""
 
 
-class _Id(msgspec.Struct, gc=False):
-    id: str
-
-
-_decode = msgspec.json.Decoder(_Id).decode
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _HOLD, _SETTLE, _OPENED = b'{"type":"hold"', b'{"type":"settle"', b'{"type":"opened"'
 _HEAD = 9
 """Bytes of a line before its JSON: the checksum and a space."""
@@ -42,15 +41,16 @@ def open_holds(slot: Path) -> dict[str, Hold]:
     return {item.hold.id: item.hold for item in recovery.open_holds(read_all(slot))}
 
 
-def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[int]:
-    """Delete a slot's old segments that nothing needs; their numbers. It reads once more what is new since it was called last."""
+def remove_posted(database: Database, slot: Path, *, keep: int = KEEP, most: int = REMOVED_MAX) -> list[int]:
+    """Delete a slot's oldest segments that nothing needs, but for the one that was cut down `most` of them; their numbers. What is
+    deleted is read once more."""
     assert keep >= 1, "the newest segment is being written"
     numbers = segments(slot)
     position = positions(database).get(slot.name)
     if position is None:
         return []
     done: list[tuple[int, bool]] = []
-    for number in numbers[:-keep]:
+    for number in numbers[:-keep][: most + 1]:
         if number >= position.segment:
             break
         held, opens = _read(slot / segment_name(number))
@@ -72,15 +72,22 @@ def remove_posted(database: Database, slot: Path, *, keep: int = KEEP) -> list[i
 def _opened(slot: Path, done: Sequence[tuple[int, bool]], later: Sequence[int]) -> int | None:
     """Which of the segments that nothing else needs has the newest `Opened` of all."""
     opened = next((number for number, opens in reversed(done) if opens), None)
-    if opened is None or any(_opened_line(slot / segment_name(number)) for number in reversed(later)):
+    if opened is None or any(_begins_life(slot / segment_name(number)) for number in reversed(later)):
         return None
     return opened
+
+
+def _begins_life(path: Path) -> bool:
+    """Whether a life begins with a segment, as most do. One that first writes what its slot owed has its `Opened` later: then the
+    one before stays, a line long, until that segment goes."""
+    with path.open("rb") as file:
+        return file.read(_HEAD + len(_OPENED)).startswith(_OPENED, _HEAD)
 
 
 def _opened_line(path: Path) -> bytes:
     """The last `Opened` of a segment, or nothing."""
     with path.open("rb") as file:
-        found = [line for line in file if line.startswith(_OPENED, 9)]
+        found = [line for line in file if line.startswith(_OPENED, _HEAD)]
     return found[-1] if found else b""
 
 
@@ -119,7 +126,7 @@ def _id(line: bytes, place: int) -> bytes:
         found = line[start : line.index(b'"', start)]
         if b"\\" not in found:
             return found
-    return _decode(line[_HEAD:]).id.encode()
+    return _decode_text(_decode(line[_HEAD:])["id"]).encode()
 
 
 def _still_open(database: Database, held: set[str]) -> bool:
