@@ -7,10 +7,11 @@ the slot is in, so an old segment that has it is cut down to that line instead.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from farebox.billing.journal import read_all, segment_name, segments
 from farebox.billing.posting import recovery
@@ -42,7 +43,7 @@ def open_holds(slot: Path) -> dict[str, Hold]:
 
 
 def remove_posted(database: Database, slot: Path, *, keep: int = KEEP, most: int = REMOVED_MAX) -> list[int]:
-    """Delete a slot's oldest segments that nothing needs, but for the one that was cut down `most` of them; their numbers. What is
+    """Delete a slot's oldest segments that nothing needs, `most` of them beside the one that was cut down; their numbers. What is
     deleted is read once more."""
     assert keep >= 1, "the newest segment is being written"
     numbers = segments(slot)
@@ -134,8 +135,12 @@ def _still_open(database: Database, held: set[str]) -> bool:
     rest = sorted(held)
     for start in range(0, len(rest), LOOKUP_MAX):
         part = rest[start : start + LOOKUP_MAX]
-        query = select(usage.c.hold_id).where(usage.c.hold_id.in_(part), usage.c.final)
-        ended = database.read(lambda connection, query=query: connection.execute(query).scalars().all())
-        if len(set(ended)) < len(part):
+        if database.read(partial(_ended, part)) < len(part):
             return True
     return False
+
+
+def _ended(held: Sequence[str], connection: Connection) -> int:
+    """How many of these holds have an end in the ledger."""
+    query = select(usage.c.hold_id).where(usage.c.hold_id.in_(held), usage.c.final).distinct()
+    return len(connection.execute(query).scalars().all())
