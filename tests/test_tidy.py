@@ -85,7 +85,7 @@ ARROWS: dict[str, set[str]] = {
     "compiled": {"money"},
     "display": {"money"},
     "exchange": {"gate", "surface", "wires"},
-    "fiber": set(),
+    "fiber": {"step"},
     "step": set(),
     "snapshot": set(),
     "settings": {"gate"},

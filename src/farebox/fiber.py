@@ -10,12 +10,10 @@ does. Code that needs a task from the start (`asyncio.timeout`, `asyncio.current
 """
 
 import asyncio
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
-_AS_TASK: Any = object()
-"""What a coroutine yields that has to be a task."""
+from farebox.step import AS_TASK, NEEDS_TASK
 
 
 class Waiter(Protocol):
@@ -165,13 +163,13 @@ class _Rest(Coroutine[Any, Any, None]):
 
     def send(self, value: Any) -> Any:
         awaited = self._awaited
-        if awaited is not _AS_TASK:
-            self._awaited = _AS_TASK
+        if awaited is not NEEDS_TASK:
+            self._awaited = NEEDS_TASK
             return awaited
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        awaited, self._awaited = self._awaited, _AS_TASK
+        awaited, self._awaited = self._awaited, NEEDS_TASK
         if isinstance(awaited, asyncio.Future):
             awaited.cancel()  # as a task does that has begun to wait for it
         return self._coroutine.throw(*error)
@@ -209,11 +207,10 @@ class Fibers:
         running = self.running
         return asyncio.get_running_loop().create_future() if running is None else Pause(running)
 
-    @types.coroutine
-    def as_task(self) -> Generator[Any]:
+    async def as_task(self) -> None:
         """From here on the coroutine that runs is a task's; nothing happens if it is already."""
         if self.running is not None:
-            yield _AS_TASK
+            await AS_TASK
 
     def advance(self) -> None:
         """Let everybody go on who can, step by step, until all wait for something from outside, or are over."""
