@@ -121,7 +121,11 @@ class Farebox:
                 start_new_session=True,
             )  # fmt: skip
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.kill()  # whoever asked for it gets nothing to end
+                raise
         return self
 
     def wait_ready(self, timeout_s: float = START_S_MAX) -> None:
