@@ -11,7 +11,7 @@ import msgspec
 from bench import compiled, report
 from bench.load import LoadFailed
 from bench.run import Options, run, soak
-from bench.targets import TargetFailed
+from bench.targets import OFFERS_MAX, TargetFailed
 
 
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,6 +30,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--soak", type=int, metavar="N", help="instead: Farebox's memory over N calls")
     parser.add_argument("--interpreted", action="store_true", help="Farebox from the source as it is, not what was compiled")
+    parser.add_argument("--offers", type=int, default=8, help="of each of Farebox's models, at providers that are all the mock")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     return parser.parse_args(arguments)
 
@@ -41,6 +42,9 @@ def _terminated(*_: object) -> None:
 
 def main() -> int:
     given = options_from()
+    if not 1 <= given.offers <= OFFERS_MAX:
+        print(f"bench: --offers is {given.offers}; it has to be from 1 to {OFFERS_MAX}", file=sys.stderr)
+        return 2
     options = Options(
         rounds=given.rounds or (2 if given.quick else 5),
         seconds=given.seconds or (1.0 if given.quick else 5.0),
@@ -51,6 +55,7 @@ def main() -> int:
         peers=given.peers,
         only=tuple(given.only),
         interpreted=given.interpreted,
+        offers=given.offers,
     )
     if not options.interpreted:
         try:

@@ -38,8 +38,8 @@ def machine() -> str:
 
 
 def program(options: Options) -> str:
-    """Which of the two Fareboxes."""
-    return f"Farebox is {'interpreted' if options.interpreted else 'compiled'}"
+    """Which Farebox."""
+    return f"Farebox is {'interpreted' if options.interpreted else 'compiled'}; offers of a model: {options.offers}"
 
 
 def quiet() -> str:

@@ -34,6 +34,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Names of targets; empty: all."""
     interpreted: bool = False
     """Farebox from its source, in place of the compiled package."""
+    offers: int = 8
+    """Of each of Farebox's models."""
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -165,7 +167,7 @@ def start_all(stack: ExitStack, folder: Path, upstream: Mock, options: Options) 
             skipped[name] = " ".join([str(error), *getattr(error, "__notes__", [])])
 
     add("nginx", targets.nginx, None if targets.nginx_path() else "not installed (Debian: apt install nginx)")
-    add("farebox", partial(targets.farebox, interpreted=options.interpreted))
+    add("farebox", partial(targets.farebox, interpreted=options.interpreted, offers=options.offers))
     for name, make in peers.PEERS.items():
         add(name, make, None if options.peers else "only with PEERS=1")
     return found, skipped
@@ -273,7 +275,7 @@ def soak(calls: int, options: Options) -> Soak:
     with tempfile.TemporaryDirectory(prefix="farebox-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         upstream = stack.enter_context(targets.mock(folder, chunks=options.chunks, delay_ms=options.delay_ms))
-        target = stack.enter_context(targets.farebox(folder, upstream, interpreted=options.interpreted))
+        target = stack.enter_context(targets.farebox(folder, upstream, interpreted=options.interpreted, offers=options.offers))
         load = stack.enter_context(Load())
         spec = specs(target, options)["many"]
         spec.requests = -(-calls // SOAK_PARTS)

@@ -236,36 +236,48 @@ enabled = false
 [limits]
 requests_per_minute = 6000000       # on, and out of the way
 concurrent_calls = 4000
-
-[providers.mock]
+"""
+PROVIDER = """
+[providers.{name}]
 wire = "openai_chat"
 base_url = "http://127.0.0.1:{port}/v1"
 api_key = "upstream-key"
-
-[[models]]
-slug = "mock/plain"
-context_window = 128000
-max_output_tokens = 4096
-offers = [{{ provider = "mock", id = "{plain}", input = "2.50", cached_input = "1.25", output = "10.00" }}]
-
-[[models]]
-slug = "mock/streaming"
-context_window = 128000
-max_output_tokens = 4096
-offers = [{{ provider = "mock", id = "{streaming}", input = "2.50", cached_input = "1.25", output = "10.00" }}]
 """
+MODEL = """
+[[models]]
+slug = "{slug}"
+context_window = 128000
+max_output_tokens = 4096
+offers = [{offers}]
+"""
+OFFER = '{{ provider = "{name}", id = "{id}", input = "2.50", cached_input = "1.25", output = "10.00" }}'
+OFFERS_MAX = 64
+
+
+def configuration(upstream: Mock, offers: int) -> str:
+    """Of Farebox: two models, each offered by so many providers, all of which are the mock."""
+    assert 1 <= offers <= OFFERS_MAX
+    names = ["mock", *(f"mock{number}" for number in range(2, offers + 1))]
+    providers = "".join(PROVIDER.format(name=name, port=upstream.port) for name in names)
+
+    def model(slug: str, id: str) -> str:
+        return MODEL.format(slug=slug, offers=", ".join(OFFER.format(name=name, id=id) for name in names))
+
+    return FAREBOX + providers + model("mock/plain", upstream.plain) + model("mock/streaming", upstream.streaming)
+
+
 CREDIT_USD = "1000000.00"
 BUDGET_USD = "900000.00"
 
 
 @contextmanager
-def farebox(folder: Path, upstream: Mock, *, interpreted: bool) -> Generator[Target, None, None]:
+def farebox(folder: Path, upstream: Mock, *, interpreted: bool, offers: int) -> Generator[Target, None, None]:
     """One worker, with a bookkeeper and a supervisor: a prepaid account, a key with a monthly budget, limits, holds,
-    the journal and the ledger. From the compiled package, or from the source as it is."""
+    the journal and the ledger; each model with so many offers. From the compiled package, or from the source as it is."""
     folder = folder / "farebox"
     loaded, _ = initialise(folder)
     config = loaded.path
-    config.write_text(config.read_text() + FAREBOX.format(port=upstream.port, plain=upstream.plain, streaming=upstream.streaming))
+    config.write_text(config.read_text() + configuration(upstream, offers))
     clock = SystemClock()
     with Database.open(loaded.database_url) as books:
         account = books.read(lambda connection: queries.account(connection, FIRST_ACCOUNT))

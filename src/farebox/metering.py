@@ -13,8 +13,8 @@ from farebox.gate.limiter import Admission, Holder, concerned
 from farebox.gate.limits import Refusal
 from farebox.gate.principal import Principal
 from farebox.gateway import Gateway
+from farebox.routing.expected import EXPECTED_OUTPUT_TOKENS
 from farebox.routing.plan import Plan, held_nano
-from farebox.routing.router import EXPECTED_OUTPUT_TOKENS
 from farebox.wires.call import Call
 
 

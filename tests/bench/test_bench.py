@@ -24,7 +24,8 @@ def test_bench_prints_its_rows(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert f"Farebox is {'compiled' if COMPILED else 'interpreted'}" in lines[:4]
+    program = f"Farebox is {'compiled' if COMPILED else 'interpreted'}; offers of a model: 8"
+    assert program in lines[:4]
     assert max(map(len, lines)) <= 100
     nginx = nginx_path()
     for name in ("direct", "farebox", "nginx"):

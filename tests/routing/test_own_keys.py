@@ -9,6 +9,7 @@ from tests.routing.conftest import Clinic, call, model, names, offer, planned, r
 from farebox.billing.markup import MarkupPlan, flat, own_key_terms
 from farebox.errors import FareboxError
 from farebox.routing import hedging
+from farebox.routing.expected import expected_nano
 from farebox.routing.measured import Unmeasured
 from farebox.routing.own_keys import OwnKey, is_own
 from farebox.routing.router import Router
@@ -135,9 +136,10 @@ def test_a_price_cap_is_on_all_that_the_customer_pays_to_whomever() -> None:
 
 
 def test_what_a_call_will_cost_is_told_with_the_providers_bill() -> None:
-    plan = planned(market(), call(provider={"only": ["a"]}), own_keys=(A1,))
-    own, house = plan.candidates
-    assert own.hold_nano == 0 and own.expected_nano * 110 == house.expected_nano * 100
+    asked = call(provider={"only": ["a"]})
+    plan = planned(market(), asked, own_keys=(A1,))
+    own, house = (expected_nano(asked, one, plan.input_estimate) for one in plan.candidates)
+    assert plan.candidates[0].hold_nano == 0 and own * 110 == house * 100
 
 
 def test_offers_that_the_name_does_not_mean_are_not_said_to_be_left_out() -> None:

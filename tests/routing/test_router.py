@@ -32,6 +32,7 @@ from farebox.catalog.price import OffPeak, Schedule, Tier
 from farebox.errors import FareboxError, Kind
 from farebox.ports import SystemRandom
 from farebox.routing import standing, sticky
+from farebox.routing.expected import expected_nano
 from farebox.routing.measured import State, Unmeasured
 from farebox.routing.policy import Policy
 from farebox.routing.preferences import Preferences, ProviderRef
@@ -121,7 +122,7 @@ def test_a_plan_keeps_every_promise(
                 most = wish.get("max_price", {}).get(name)
                 assert most is None or paid * (10_000 + markup) <= dollars(most) * 10_000
         worst = worst_case_nano(candidate.quoted, input_tokens=limits.input_tokens, output_tokens=limits.output_tokens)
-        assert found.hold_nano >= worst == candidate.hold_nano >= candidate.expected_nano
+        assert found.hold_nano >= worst == candidate.hold_nano >= expected_nano(asked, candidate, found.input_estimate)
     served = names(found)
     assert len(served) == len(set(served)) and len(served) <= 3
     inside = [name for name in served if name in listed]
@@ -130,7 +131,7 @@ def test_a_plan_keeps_every_promise(
     if wish.get("allow_fallbacks") is False:
         assert len(served) == 1 or served == inside
     if wish.get("sort") == "price" and not listed and not any(item.context_window < 2000 for item in offers):
-        expected = [candidate.expected_nano for candidate in found.candidates]
+        expected = [expected_nano(asked, candidate, found.input_estimate) for candidate in found.candidates]
         assert expected == sorted(expected)
 
 

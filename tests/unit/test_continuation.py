@@ -47,7 +47,7 @@ def quotes(draw: st.DrawFn) -> Quote:
 
 def candidate(quoted: Quote, input_tokens: int, cap: int) -> Candidate:
     hold = worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=cap)
-    return Candidate(cast("Any", None), quoted, Bound(input_tokens, cap, cap, True), hold, 0, "m", b'"m"')
+    return Candidate(cast("Any", None), quoted, Bound(input_tokens, cap, cap, True), hold, "m", b'"m"')
 
 
 async def opened(plan: Plan, bound: int, first: Quote) -> tuple[Settlement, Paper]:

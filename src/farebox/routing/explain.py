@@ -7,6 +7,7 @@ from farebox.billing.meter import ESCALATED_FLAG, RATING_FLAG
 from farebox.billing.records import Attempt
 from farebox.money import BASIS_POINTS, format_amount
 from farebox.routing.complexity.classify import Assessment, assess
+from farebox.routing.expected import expected_nano
 from farebox.routing.filters import Exclusion
 from farebox.routing.hedging import Outlook
 from farebox.routing.measured import OfferHealth
@@ -30,7 +31,10 @@ def explained(
     `decision` what the called policy chooses its models by, `hedge` when a second one would be made beside the first."""
     standing = found.standing
     rules = None if standing is None else standing.escalation
-    kept = [_kept(n, one, view(one.target), why(one, found)) for n, one in enumerate(found.candidates, 1)]
+    kept = [
+        _kept(n, one, expected_nano(call, one, found.input_estimate), view(one.target), why(one, found))
+        for n, one in enumerate(found.candidates, 1)
+    ]
     return {
         "model": call.model,
         "policy": (standing.policy if standing is not None else "") or None,
@@ -100,7 +104,7 @@ def why(candidate: Candidate, found: Plan) -> str:
     return ""
 
 
-def _kept(position: int, candidate: Candidate, health: OfferHealth, reason: str) -> dict[str, Any]:
+def _kept(position: int, candidate: Candidate, cost_nano: int, health: OfferHealth, reason: str) -> dict[str, Any]:
     target, entry = candidate.target, candidate.entry
     return {
         "position": position,
@@ -109,7 +113,7 @@ def _kept(position: int, candidate: Candidate, health: OfferHealth, reason: str)
         "own_key": target.key_refs[0] if is_own(target) else None,
         "id": candidate.upstream_id,
         "wire": target.wire,
-        "expected_cost_usd": format_amount(candidate.expected_nano),
+        "expected_cost_usd": format_amount(cost_nano),
         "expected_cached_percent": candidate.cached_bp * 100 // BASIS_POINTS,
         "worst_case_usd": format_amount(candidate.hold_nano),
         "first_try_percent": None if entry is None else entry.share_bp * 100 // BASIS_POINTS,

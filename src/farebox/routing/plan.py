@@ -25,15 +25,13 @@ class Candidate(msgspec.Struct, frozen=True):
     quoted: Quote
     bound: Bound
     hold_nano: int
-    expected_nano: int
-    """What the call will probably cost the caller: the estimated prompt, cache hits included, and a usual answer."""
     upstream_id: str
     """The id to send: the offer's own, or the dated one of the same offer that the client asked for."""
     upstream_id_json: bytes
     fields: tuple[tuple[str, bytes], ...] = ()
     """Top-level fields that are put into the upstream request, as JSON: a service tier, preferences of a gateway behind us."""
     cached_bp: int = 0
-    """The share of the prompt that is expected in the offer's cache, in basis points; part of `expected_nano`."""
+    """The share of the prompt that is expected in the offer's cache, in basis points (`routing.expected`)."""
     entry: Entry | None = None
     """Why it stands where it stands."""
 

@@ -16,17 +16,16 @@ import msgspec
 
 from farebox.billing.bounds import NO_WINDOW, TOOL_TEMPLATE_TOKENS, bound_within, estimated_input, input_bound
 from farebox.billing.markup import NO_MARKUP, MarkupPlan, Terms
-from farebox.billing.pricing import outlay_nano, worst_case_nano
+from farebox.billing.pricing import worst_case_nano
 from farebox.billing.quotes import Quote
 from farebox.catalog.catalog import Catalog
-from farebox.catalog.model import Offer
 from farebox.errors import invalid
-from farebox.money import BASIS_POINTS, PICO_PER_NANO
 from farebox.ports import Random
 from farebox.routing import filters, fitness, sticky
 from farebox.routing.allowance import Allowance, model_refused, offers_refused
 from farebox.routing.caching import Caching
 from farebox.routing.complexity.classify import Assessment
+from farebox.routing.expected import uncached_nano
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
@@ -38,8 +37,6 @@ from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
 from farebox.wires.call import Call
 
-EXPECTED_OUTPUT_TOKENS = 512
-"""Output assumed for expected costs when the client set no lower cap."""
 STANDINGS_MAX = 4096
 EXPLORE_SHARE = 0.05
 """Of the calls that are sorted by a measurement, the share that goes first to an offer without one, so that it gets one."""
@@ -265,7 +262,7 @@ class Router:
             raise offers_refused(call.model, everything_excluded) or refusal(call, everything_excluded)
         first = candidates[0]
         if draw.later_turn and first.entry is not None and first.entry.caching:
-            candidates[0] = _with_cache(call, first, estimate, self.caching.share_bp(first.target))
+            candidates[0] = msgspec.structs.replace(first, cached_bp=self.caching.share_bp(first.target))
         attempts = wanted.attempts_max
         if models > (attempts or self.attempts_max):
             attempts = models
@@ -370,7 +367,7 @@ def _ordered(
             chance = sticky.draw(draw.hash, entry.salt) if draw.sticky else 1.0 - random.uniform()
             last = finish_time(chance, entry.distance)
         elif group.mode == "price":
-            last = float(_expected_nano(call, _quote(entry, now_us), estimate, entry.target.offer))
+            last = float(uncached_nano(call, _quote(entry, now_us), estimate, entry.target.offer))
         else:
             last = 0.0
         keyed.append((rank, entry.position, last, index, entry))
@@ -399,31 +396,8 @@ def _quote(entry: Entry, now_us: int) -> Quote:
     return found
 
 
-def _expected_nano(call: Call, quoted: Quote, estimate: int, offer: Offer) -> int:
-    """What the estimated prompt and a usual answer cost the caller in all, no cache hit assumed."""
-    estimate = min(estimate, offer.context_window)
-    rates = quoted.schedule.rates if quoted.single is not None else quoted.rates_for(estimate)
-    output = call.output_cap or offer.max_output_tokens
-    output = min(output, EXPECTED_OUTPUT_TOKENS)
-    pico = estimate * rates.input + output * call.choices * rates.output + rates.request
-    if not quoted.markup_bp and quoted.fees is None:
-        return pico // PICO_PER_NANO
-    return outlay_nano(pico, quoted.markup_bp, quoted.fees)
-
-
-def _with_cache(call: Call, candidate: Candidate, estimate: int, share_bp: int) -> Candidate:
-    """The candidate with a cheaper estimate: a part of the prompt is probably in its cache."""
-    quoted = candidate.quoted
-    rates = quoted.rates_for(estimate)
-    saved = estimate * share_bp // BASIS_POINTS * (rates.input - rates.cache_read)
-    saved = saved * (quoted.markup_bp + BASIS_POINTS) // (BASIS_POINTS * PICO_PER_NANO)
-    return msgspec.structs.replace(
-        candidate, expected_nano=max(candidate.expected_nano - saved, 0), cached_bp=share_bp
-    )
-
-
 def _candidates(call: Call, entries: Sequence[Entry], estimate: int, now_us: int) -> list[Candidate]:
-    """Entries priced for a call: their bounds, their holds and what they will probably cost."""
+    """Entries priced for a call: their bounds and their holds."""
     found: list[Candidate] = []
     model = None
     widest = 0
@@ -448,7 +422,6 @@ def _candidates(call: Call, entries: Sequence[Entry], estimate: int, now_us: int
                     output_tokens=limits.output_tokens,
                     web_searches=call.web_searches_max,
                 ),
-                _expected_nano(call, quoted, estimate, offer),
                 entry.upstream_id,
                 entry.upstream_id_json,
                 entry.fields,

@@ -28,12 +28,10 @@ _MASK = 2**64 - 1
 _UNIT = 2.0**-64
 
 
-class _Message(msgspec.Struct):
-    role: str = ""
-
-
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_message = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_USUAL_HEADS = (b'{"role":"user"', b'{"role": "user"')
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
@@ -57,14 +55,23 @@ def opening(call: Call) -> tuple[int, bool]:
     try:
         messages = _split(raw)
         for message in messages[:OPENING_MESSAGES_MAX]:
-            found = crc32(_unmarked(bytes(message)), found)
+            text = bytes(message)
+            found = crc32(_unmarked(text), found)
             count += 1
-            if _decode_message(message).role not in INSTRUCTIONS:
+            if not _instructs(text):
                 break
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not a conversation. The provider will say so; wherever it is sent is as good as anywhere.
         return crc32(view), False
     return found, count < len(messages)
+
+
+def _instructs(message: bytes) -> bool:
+    """Whether a message is an instruction. One that begins as most questions do need not be read."""
+    if message.startswith(_USUAL_HEADS):
+        return False
+    role = _decode_message(message).get("role")
+    return role is not None and _decode_text(role) in INSTRUCTIONS
 
 
 def _opening_of_long(view: memoryview) -> tuple[int, bool]:
