@@ -24,14 +24,14 @@ SHORT_BYTES_MAX = 8 * 1024
 OPENING_MESSAGES_MAX = 16
 INSTRUCTIONS = ("system", "developer")
 _MARK = re.compile(rb'\s*,\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,\s*')
-_MASK = 2**64 - 1
 _UNIT = 2.0**-64
 
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_message = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-_USUAL_HEADS = (b'{"role":"user"', b'{"role": "user"')
+_QUESTION_HEADS = (b'{"role":"user"', b'{"role": "user"')
+_INSTRUCTION_HEADS = (b'{"role":"system"', b'{"role": "system"')
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
@@ -67,9 +67,11 @@ def opening(call: Call) -> tuple[int, bool]:
 
 
 def _instructs(message: bytes) -> bool:
-    """Whether a message is an instruction. One that begins as most questions do need not be read."""
-    if message.startswith(_USUAL_HEADS):
+    """Whether a message is an instruction. One that begins as most do need not be read."""
+    if message.startswith(_QUESTION_HEADS):
         return False
+    if message.startswith(_INSTRUCTION_HEADS):
+        return True
     role = _decode_message(message).get("role")
     return role is not None and _decode_text(role) in INSTRUCTIONS
 
@@ -113,7 +115,9 @@ def draw(session: int, own: int) -> float:
 
     Python's hash of two integers is xxHash's mixing, without the seed that strings get; and it is quick.
     """
-    return ((hash((session, own)) & _MASK) + 1) * _UNIT
+    mixed = hash((session, own))  # of 64 bits, with a sign
+    drawn = mixed * _UNIT
+    return (drawn + 1.0 if mixed < 0 else drawn) or _UNIT
 
 
 def finish_time(chance: float, distance: float) -> float:
