@@ -436,6 +436,10 @@ def test_turns_of_a_conversation_go_to_one_offer_in_every_process() -> None:
         assert len({names(plan)[0] for plan in plans}) == 1
         assert [plan.later_turn for plan in plans] == [False, True, True] and plans[1].candidates[0].cached_bp == 5000
         assert plans[1].candidates[1].cached_bp == 0, "only where the conversation was, something can be cached"
+        tokens, asked = plans[1].input_estimate, call(messages=later)
+        cheap, dear = (expected_nano(asked, one, tokens) for one in plans[1].candidates[:2])
+        # Half of the prompt at a tenth of the price: $1.80 per million less.
+        assert dear - cheap == tokens * 5_000 // 10_000 * 1_800_000 // 1_000
         homes[names(plans[0])[0]] += 1
     assert min(homes[name] for name in NAMES) > 30, f"conversations spread over equals: {homes}"
 

@@ -39,6 +39,12 @@ def test_amounts_survive_printing_and_parsing(nano: int) -> None:
     assert money.parse_amount(money.format_amount(nano)) == nano
 
 
+@given(st.integers(0, 2**63 - 1))
+def test_amounts_with_nine_decimals_are_the_same_amounts(nano: int) -> None:
+    text = money.format_nine(nano)
+    assert len(text.partition(".")[2]) == 9 and Fraction(text) == Fraction(nano, 10**9)
+
+
 @given(st.integers(0, 10**12))
 def test_rates_survive_printing_and_parsing(pico: int) -> None:
     assert money.parse_rate(money.format_rate(pico)) == pico
