@@ -6,7 +6,7 @@ to decide.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from farebox import bridge, escalation, rating
 from farebox.billing.meter import ESCALATED_FLAG, MALFORMED_FLAG, Ending, Seen, Verdict
@@ -33,8 +33,8 @@ from farebox.wires.relay import MalformedStream, NotACompletion, Relay
 if TYPE_CHECKING:
     from farebox.flight import Flight
 
-REPLY_BYTES_MAX = 64 * 2**20
-ERROR_BYTES_MAX = 64 * 2**10
+REPLY_BYTES_MAX: Final = 64 * 2**20
+ERROR_BYTES_MAX: Final = 64 * 2**10
 
 
 class Try:

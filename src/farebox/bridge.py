@@ -5,7 +5,7 @@ The pipeline asks here and does not know which of the two it got.
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -28,8 +28,8 @@ from farebox.wires.relay import Relay, Reply, with_members
 from farebox.wires.seam import Seam
 from farebox.wires.translation import ContinuedRelay, TranslatedRelay, TranslatedReply
 
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
-WIRES = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
+_SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+WIRES: Final = {chat_call.WIRE: openai_chat, messages_call.WIRE: anthropic_messages}
 assert tuple(WIRES) == NAMES
 
 
@@ -52,16 +52,16 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
     if wire == call.wire:
         if wire == chat_call.WIRE:
             body = chat_call.forward_body(
-                call, model=candidate.upstream_id_json, dialect=dialect, output_cap=cap, put=candidate.fields
+                call, model=candidate.entry.upstream_id_json, dialect=dialect, output_cap=cap, put=candidate.entry.fields
             )
             return Outgoing(body)
         return Outgoing(
-            messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=cap, put=candidate.fields)
+            messages_call.forward_body(call, model=candidate.entry.upstream_id_json, output_cap=cap, put=candidate.entry.fields)
         )
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
         conversation(call),
-        model=candidate.upstream_id,
+        model=candidate.entry.upstream_id,
         stream=call.stream,
         output_cap=candidate.bound.cap,
         dialect=dialect,
@@ -81,9 +81,9 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
 
 
 def _with_fields(body: bytes, candidate: Candidate) -> bytes:
-    if not candidate.fields:
+    if not candidate.entry.fields:
         return body
-    return with_members(body, b",".join(b'"%b":%b' % (name.encode(), value) for name, value in candidate.fields))
+    return with_members(body, b",".join(b'"%b":%b' % (name.encode(), value) for name, value in candidate.entry.fields))
 
 
 def _traits(candidate: Candidate) -> ModelTraits:
@@ -211,7 +211,7 @@ def request(candidate: Candidate, said: Conversation, *, output_cap: int) -> byt
     target = candidate.target
     body = WIRES[target.wire].request.from_neutral(
         said,
-        model=candidate.upstream_id,
+        model=candidate.entry.upstream_id,
         stream=False,
         output_cap=output_cap,
         dialect=target.speaks.dialect,

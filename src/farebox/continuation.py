@@ -123,7 +123,7 @@ def rest(call: Call, plan: Plan, delivered: Delivered, *, output_tokens: int, ro
             candidates.append(candidate)
             continue
         bound = Bound(candidate.bound.input_tokens, left, left, False)
-        candidates.append(msgspec.structs.replace(candidate, bound=bound))
+        candidates.append(candidate.within(bound, candidate.hold_nano))
         if not text or bridge.continues(candidate):
             able.append(index)
     return Rest(tuple(candidates), tuple(able), text, white_space, delivered) if able else reason

@@ -6,9 +6,10 @@
 import os
 import signal
 from collections.abc import Callable, Mapping
+from typing import Final
 
-VARIABLE = "FAREBOX_FAILPOINT"
-POINTS = (
+VARIABLE: Final = "FAREBOX_FAILPOINT"
+POINTS: Final = (
     # The records of a turn of the loop are on the file; then what waited for them has been sent. The other places in a worker
     # lie within a turn: there, its records and bytes are still in memory.
     "turn.after_commit",

@@ -8,7 +8,7 @@ next in `routing.retry`.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from farebox.gateway import Gateway
     from farebox.race import Lane
 
-CHECKPOINT_US = 2_000_000
-CHECKPOINT_TOKENS = 256
-SEND_STALL_US = 30_000_000
+CHECKPOINT_US: Final = 2_000_000
+CHECKPOINT_TOKENS: Final = 256
+SEND_STALL_US: Final = 30_000_000
 """A client that takes no bytes for this long counts as gone."""
 
-_JSON = b"content-type: application/json\r\n"
-_EVENT_STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+_JSON: Final = b"content-type: application/json\r\n"
+_EVENT_STREAM: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 
 class Flight:
@@ -277,7 +277,7 @@ class Flight:
             costs = shown.upstream_nano, shown.prompt_nano, shown.completion_nano
             return shown.usage, cost_members(*costs, cost, estimated=True, own_key=own_key), cost
         usage, estimated = verdict.usage or Usage(), verdict.basis != "reported"
-        if own_key or any(map(seams.aside, settlement.attempts)):
+        if own_key or any(seams.aside(one) for one in settlement.attempts):
             # The usage is the answer's; the costs are of everything that was paid for it, to whomever.
             costs = seams.list_costs_nano(settlement.attempts)
             return usage, cost_members(*costs, cost, estimated=estimated, own_key=own_key), cost

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,9 +33,9 @@ from farebox.transport import Client, Origin, Prepared, Timeouts, Tls, prepare
 from farebox.turn import Turn
 from farebox.wires.call import Call
 
-USER_AGENT = "farebox/0.1"
-HEADS_MAX = 10_000
-NO_PATIENCE = Patience()
+USER_AGENT: Final = "farebox/0.1"
+HEADS_MAX: Final = 10_000
+NO_PATIENCE: Final = Patience()
 
 
 class Gateway:
@@ -209,7 +209,7 @@ class Gateway:
         return AttemptStart(
             n,
             place.provider,
-            candidate.upstream_id,
+            candidate.entry.upstream_id,
             place.key,
             candidate.quoted,
             self.clock.now_us(),

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from farebox.billing.meter import CONTINUED_FLAG
 from farebox.billing.settlement import Settlement
 from farebox.errors import FareboxError, Kind
@@ -118,7 +116,7 @@ def within_tier(principal: Principal, found: Plan, *, streamed: bool) -> Plan:
             f"`{principal.account_name}` is: {', '.join(tier.models)}",
             param="model",
         )
-    return msgspec.structs.replace(found, candidates=kept, hold_nano=held_nano(kept, found.standing, streamed=streamed))
+    return found.of(kept, held_nano(kept, found.standing, streamed=streamed))
 
 
 def used_tokens(settlement: Settlement) -> int:

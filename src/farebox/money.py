@@ -10,19 +10,20 @@ A charge is summed in pico-dollars, marked up in basis points and rounded once, 
 """
 
 import re
+from typing import Final
 
-NANO_PER_USD = 1_000_000_000
-PICO_PER_NANO = 1_000
-BASIS_POINTS = 10_000
-AMOUNT_NANO_MAX = 2**63 - 1
+NANO_PER_USD: Final = 1_000_000_000
+PICO_PER_NANO: Final = 1_000
+BASIS_POINTS: Final = 10_000
+AMOUNT_NANO_MAX: Final = 2**63 - 1
 """The largest amount a 64-bit column holds: about 9.2 billion dollars."""
-RATE_DECIMALS_MAX = 6
+RATE_DECIMALS_MAX: Final = 6
 """Decimals of a price per million tokens; one more would be below a pico-dollar per token."""
-AMOUNT_DECIMALS_MAX = 9
-UNIT_RATE_DECIMALS_MAX = 12
+AMOUNT_DECIMALS_MAX: Final = 9
+UNIT_RATE_DECIMALS_MAX: Final = 12
 """Decimals of a price per single unit (request, image, second): down to one pico-dollar."""
 
-_DECIMAL = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,30}))?")
+_DECIMAL: Final = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,30}))?")
 
 
 class MoneyError(ValueError):
@@ -78,18 +79,18 @@ def _plain(value: int, decimals: int, decimals_min: int) -> str:
 
 def format_amount(nano: int) -> str:
     """Nano-dollars → an exact decimal string with at least two decimals: 12_450 → `0.00001245`."""
-    whole, fraction = divmod(nano, NANO_PER_USD)
+    whole = nano // NANO_PER_USD
     if whole < 0:
         return _plain(nano, AMOUNT_DECIMALS_MAX, 2)
     # Every answer carries an amount. A digit before the others keeps their zeros; a format would be read anew each time.
-    digits = str(NANO_PER_USD + fraction)[1:].rstrip("0")
+    digits = str(NANO_PER_USD + nano - whole * NANO_PER_USD)[1:].rstrip("0")
     return f"{whole}.{digits.ljust(2, '0')}"
 
 
 def format_nine(nano: int) -> str:
     """Nano-dollars, none below zero, as a number with all nine decimals: 12_450 → `0.000012450`."""
-    whole, fraction = divmod(nano, NANO_PER_USD)
-    return f"{whole}.{str(NANO_PER_USD + fraction)[1:]}"
+    whole = nano // NANO_PER_USD
+    return f"{whole}.{str(NANO_PER_USD + nano - whole * NANO_PER_USD)[1:]}"
 
 
 def format_rate(pico: int) -> str:
@@ -109,8 +110,8 @@ def format_percent(bp: int) -> str:
 
 def divide_half_even(numerator: int, denominator: int) -> int:
     """Integer division rounded half to even; the denominator is positive."""
-    quotient, remainder = divmod(numerator, denominator)
-    twice = 2 * remainder
+    quotient = numerator // denominator
+    twice = 2 * (numerator - quotient * denominator)
     if twice > denominator or (twice == denominator and quotient & 1):
         quotient += 1
     return quotient

@@ -11,6 +11,7 @@ telemetry   one record of it all
 """
 
 from operator import attrgetter
+from typing import Final
 
 from farebox import bridge, metering, race
 from farebox.billing.budgets import Scope
@@ -37,7 +38,7 @@ from farebox.routing.plan import Candidate, Plan, affordable, lowered, own_keys_
 from farebox.step import STEP
 from farebox.wires.call import Call
 
-_scope_id = attrgetter("id")
+_scope_id: Final = attrgetter("id")
 
 
 async def answer(gateway: Gateway, exchange: Exchange) -> None:
@@ -269,7 +270,7 @@ def open_hold(
         exchange.surface.name,
         target.model.slug,
         target.provider.name,
-        first.upstream_id,
+        first.entry.upstream_id,
         first.quoted.price_version,
         first.quoted.rates_for(found.input_estimate),
         first.quoted.markup_bp,

@@ -7,9 +7,9 @@ A test or the simulation swaps the whole world by passing other ports; productio
 import os
 import random
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Clock(Protocol):
@@ -92,8 +92,8 @@ class TimeOrderedIds:
         return f"{prefix}-{self._head}{_PAIRS[high]}{_PAIRS[low]}{self._tail}"
 
 
-_HEAD_US = 62**4
-_PAIRS = [_base62(value, 2) for value in range(62 * 62)]
+_HEAD_US: Final = 62**4
+_PAIRS: Final = [_base62(value, 2) for value in range(62 * 62)]
 
 
 class SystemRandom:

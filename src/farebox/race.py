@@ -12,8 +12,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from farebox.billing.hedges import OUTRUN, SUFFIX
 from farebox.billing.journal import JournalError
 from farebox.billing.meter import OUTRUN_FLAG, Ending, Seen
@@ -160,7 +158,7 @@ class Race:
             flight.exchange,
             flight.call,
             # What is left of the call's time bounds this attempt, too.
-            msgspec.structs.replace(plan, candidates=(candidate, *others), patience=plan.patience or Patience()),
+            plan.of((candidate, *others), plan.hold_nano, patience=Patience()),
             settlement,
             recovery,
             flight.demand,

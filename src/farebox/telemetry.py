@@ -10,7 +10,7 @@ import traceback
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,10 +21,10 @@ from farebox.snapshot import BUCKETS_US, Snapshot
 if TYPE_CHECKING:
     from farebox.billing.settlement import Settlement
 
-TEXT_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
-SERIES_MAX = 5_000
+TEXT_TYPE: Final = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+SERIES_MAX: Final = 5_000
 """Label combinations kept; further ones are counted under `other`."""
-TRACE_CHARACTERS_MAX = 4_000
+TRACE_CHARACTERS_MAX: Final = 4_000
 
 
 class Metrics:

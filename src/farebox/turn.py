@@ -10,7 +10,7 @@ The order is the rule of the journal: no byte leaves before the records that it 
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from farebox.fiber import Fibers
 
@@ -25,7 +25,7 @@ class Sink(Protocol):
     def abort(self) -> None: ...
 
 
-TURN_BYTES_MAX = 2**20
+TURN_BYTES_MAX: Final = 2**20
 """Waiting for the end of a turn; what is more leaves at once, so that a sender learns that its reader is slow."""
 
 

@@ -508,5 +508,3 @@ def test_a_thousand_random_months_balance(make_world, engine, seed):
     world = make_world()
     world.clock.us = month_bounds(STARTS[seed % 4])[0]
     live(world, random.Random(seed), months=50 if engine == "sqlite" else 10)
-
-

@@ -228,4 +228,3 @@ def test_finance_tools_see_the_fee_by_the_call_and_no_units(world):
     assert (usage["EffectiveCost"], usage["ListCost"], usage["PricingQuantity"]) == (2 * first.charge_nano, 0, 2)
     assert (usage["PricingUnit"], usage["SkuMeter"]) == ("Requests", "own_key_fee")
     assert (correction["ChargeClass"], correction["EffectiveCost"]) == ("Correction", done.charge_nano)
-

@@ -1,5 +1,6 @@
 """Customers' own keys at providers: tried first, in their order, the house's behind them or not at all; charged the fee alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -183,7 +184,7 @@ def test_a_provider_for_own_keys_alone_is_called_by_nobody_else() -> None:
 
 
 def _for_own_keys(target: Any) -> Any:
-    return msgspec.structs.replace(target, house=target.provider.name != "a")
+    return replace(target, house=target.provider.name != "a")
 
 
 def test_a_secret_is_in_no_representation() -> None:

@@ -25,13 +25,14 @@ from tests.routing.conftest import (
     router,
 )
 
+from farebox.billing.bound import Bound
 from farebox.billing.bounds import bound
 from farebox.billing.markup import Band, Fees, MarkupPlan, Rule, Terms, flat
 from farebox.billing.pricing import worst_case_nano
 from farebox.catalog.price import OffPeak, Schedule, Tier
 from farebox.errors import FareboxError, Kind
 from farebox.ports import SystemRandom
-from farebox.routing import standing, sticky
+from farebox.routing import preparing, sticky
 from farebox.routing.expected import expected_nano
 from farebox.routing.measured import State, Unmeasured
 from farebox.routing.policy import Policy
@@ -63,6 +64,10 @@ def markets(draw: st.DrawFn) -> list[Any]:
             )
         )
     return found
+
+
+def tokens_of(one: Bound) -> tuple[int, int, int, bool]:
+    return one.input_tokens, one.output_tokens, one.cap, one.capped
 
 
 some = st.lists(st.sampled_from(NAMES), max_size=3)
@@ -116,7 +121,7 @@ def test_a_plan_keeps_every_promise(
         assert need.get("max_tokens", 0) <= one.max_output_tokens
         assert not wish.get("quantizations") or (one.quantization or "unknown") in wish["quantizations"]
         limits = bound(asked, model="v/m", context_window=one.context_window, max_output_tokens=one.max_output_tokens)
-        assert candidate.bound == limits
+        assert tokens_of(candidate.bound) == tokens_of(limits)
         for rate in candidate.quoted.schedule.reachable(limits.input_tokens):
             for name, paid in (("prompt", rate.input), ("completion", rate.output)):
                 most = wish.get("max_price", {}).get(name)
@@ -249,7 +254,7 @@ CAP_BUGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("bug", CAP_BUGS)
 def test_a_planted_bug_in_the_cap_is_seen(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing, "_capped", partial(CAP_BUGS[bug], standing._capped))
+    monkeypatch.setattr(preparing, "_capped", partial(CAP_BUGS[bug], preparing._capped))
     search = settings(
         max_examples=300, deadline=None, derandomize=True, database=None, phases=(Phase.generate,), report_multiple_bugs=False
     )
@@ -335,7 +340,7 @@ def test_data_policies_are_promises() -> None:
         found = planned(made, call(provider=wish))
         assert sorted(names(found)) == ["gateway", "says-no"]
         behind = next(item for item in found.candidates if item.target.provider.name == "gateway")
-        assert dict(behind.fields)["provider"] == msgspec.json.encode(wish)
+        assert dict(behind.entry.fields)["provider"] == msgspec.json.encode(wish)
     assert sorted(names(planned(made, call(provider={"data_collection": "allow"})))) == sorted(rows)
 
 
@@ -344,7 +349,7 @@ def test_a_gateway_behind_us_is_told_what_is_its_to_keep() -> None:
     made = router(model("v/m", offer("gateway"), offer("other")), providers=rows, markup=flat(1000))
     wish = {"only": ["gateway/deep", "other"], "sort": "price", "max_price": {"prompt": 3, "completion": 11}}
     found = planned(made, call(provider=wish))
-    told = {item.target.provider.name: dict(item.fields).get("provider") for item in found.candidates}
+    told = {item.target.provider.name: dict(item.entry.fields).get("provider") for item in found.candidates}
     assert told["other"] is None
     assert told["gateway"] == b'{"only":["deep"],"sort":"price","max_price":{"prompt":2.727272,"completion":10.00}}'
 
@@ -354,9 +359,9 @@ def test_suffixes_ask_for_the_service_tier_where_it_has_a_price() -> None:
     made = router(model("v/m", offer("plain", price=rates("1.5", "6")), offer("tiered", service_tiers=flex)))
     found = planned(made, call("v/m:floor"))
     assert names(found) == ["tiered", "plain"]
-    assert dict(found.candidates[0].fields) == {"service_tier": b'"flex"'} and not found.candidates[1].fields
+    assert dict(found.candidates[0].entry.fields) == {"service_tier": b'"flex"'} and not found.candidates[1].entry.fields
     assert found.candidates[0].quoted.schedule.rates.input == dollars("1")
-    assert not planned(made, call("v/m")).candidates[0].fields
+    assert not planned(made, call("v/m")).candidates[0].entry.fields
     assert names(planned(made, call("v/m:floor", provider={"sort": "latency"}))) == ["plain", "tiered"], "the request's own sort"
 
 

@@ -399,4 +399,3 @@ class Audit:
         )
         if charged != books.charged:
             self.say(f"customers' transfers come to {charged}, rows to {books.charged}")
-

@@ -193,7 +193,7 @@ def holds_the_first_candidate(patch: pytest.MonkeyPatch) -> None:
     def cheapest(*arguments: Any, **named: Any) -> Any:
         found = honest(*arguments, **named)
         # The expected price is what the first one may cost if nothing unexpected happens.
-        return msgspec.structs.replace(found, hold_nano=min(candidate.hold_nano for candidate in found.candidates) // 3)
+        return found.of(found.candidates, min(candidate.hold_nano for candidate in found.candidates) // 3)
 
     patch.setattr(pipeline, "route", cheapest)
 
@@ -331,7 +331,7 @@ def broken_streams_are_paid_for(patch: pytest.MonkeyPatch) -> None:
     def judge(ending: Any, seen: Seen, *, bill_partial: bool = False) -> Verdict:
         found = honest(ending, seen, bill_partial=bill_partial)
         if ending in ("truncated", "failed_before_content") and found.usage is not None:
-            return msgspec.structs.replace(found, customer_pays=True, basis="reported", flags=())
+            return Verdict(found.usage, "reported", (), True)
         return found
 
     patch.setattr(settlement, "judge", judge)

@@ -114,6 +114,67 @@ def forwarded(body: bytes, **dialect: Any) -> list[tuple[str, Any]]:
     return pairs_of(chat_call.forward_body(call, model=b'"up"', dialect=Dialect(**dialect), output_cap=None))
 
 
+# Names as they stand in the body, some of them spelled with an escape; values that hold the words which the quick read looks for.
+SPELLED_MODEL = st.sampled_from(['"model"', '"m\\u006fdel"', '"mode\\u006C"'])
+SPELLED_MESSAGES = st.sampled_from(['"messages"', '"m\\u0065ssages"'])
+MODELS = st.sampled_from(["m", " : ", 'a"b', "é", "model", "messages", '"model":"m"'])
+CONVERSATIONS = st.sampled_from(
+    [
+        HELLO,
+        [{"role": "user", "content": '"model": "m", "messages": []'}],
+        [{"model": "m", "role": "user", "content": "model"}],
+        [{"role": "user", "content": "x", "name": {"messages": HELLO, "model": "m"}}],
+        [{"messages": HELLO}],
+        [{"role": "user", "content": "a\\b\n\u00e9{}"}],
+    ]
+)
+SAMPLING = st.sampled_from([1, "model", "messages", {"model": "m"}, {"messages": HELLO}, {"max_tokens": 3}, ["stream"]])
+MEMBERS = st.one_of(
+    st.tuples(SPELLED_MODEL, MODELS),
+    st.tuples(SPELLED_MESSAGES, CONVERSATIONS),
+    st.tuples(st.just('"temperature"'), SAMPLING),
+    st.tuples(st.just('"top_p"'), SAMPLING),
+    st.tuples(st.sampled_from(['"max_tokens"', '"max_\\u0074okens"']), st.integers(1, 9)),
+    st.tuples(st.just('"stream"'), st.just(value=False)),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    model=st.tuples(SPELLED_MODEL, MODELS), messages=st.tuples(SPELLED_MESSAGES, CONVERSATIONS),
+    more=st.lists(MEMBERS, max_size=3), colons=st.lists(st.sampled_from([":", ": ", " : ", " :"]), min_size=5, max_size=5),
+    comma=st.sampled_from([",", ", "]), order=st.permutations(range(5)),
+)  # fmt: skip
+def test_the_model_is_changed_where_it_stands_whatever_stands_around_it(
+    model: tuple[str, Any],
+    messages: tuple[str, Any],
+    more: list[tuple[str, Any]],
+    colons: list[str],
+    comma: str,
+    order: list[int],
+) -> None:
+    members = [model, messages, *more]
+    members = [members[place] for place in order if place < len(members)]
+    body = "{" + comma.join(name + colon + json.dumps(value) for (name, value), colon in zip(members, colons, strict=False)) + "}"
+    call = chat_call.read_call(body.encode())
+    meant = json.loads(body)  # of a name that stands twice, the last
+    assert (call.model, call.output_cap) == (meant["model"], meant.get("max_tokens"))
+    sent = chat_call.forward_body(call, model=b'"up"', dialect=Dialect(), output_cap=None)
+    weighty = [name for name, _ in pairs_of(sent) if name not in ("temperature", "top_p")]
+    assert len(set(weighty)) == len(weighty), "no name stands twice that we read"
+    assert json.loads(sent) == meant | {"model": "up"}
+    if call.model_at >= 0:
+        assert json.loads(call.body[call.model_at : call.model_at + call.model_bytes]) == meant["model"]
+
+
+def test_usual_calls_are_read_quickly_in_both_layouts() -> None:
+    for separators in ((",", ":"), (", ", ": ")):
+        for order in (("model", "messages", "max_tokens"), ("max_tokens", "messages", "model")):
+            value = {"model": "a/b", "messages": HELLO, "max_tokens": 9}
+            call = chat_call.read_call(json.dumps({name: value[name] for name in order}, separators=separators).encode())
+            assert call.plain and call.body[call.model_at :].startswith(b'"a/b"') and call.model_bytes == 5
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     extra=st.lists(

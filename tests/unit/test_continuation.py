@@ -1,6 +1,7 @@
 """Continuations and money: whatever breaks off where, the hold covers all parts, and a crash in between settles them."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -47,7 +48,8 @@ def quotes(draw: st.DrawFn) -> Quote:
 
 def candidate(quoted: Quote, input_tokens: int, cap: int) -> Candidate:
     hold = worst_case_nano(quoted, input_tokens=input_tokens, output_tokens=cap)
-    return Candidate(cast("Any", None), quoted, Bound(input_tokens, cap, cap, True), hold, "m", b'"m"')
+    entry: Any = SimpleNamespace(target=None, upstream_id="m", upstream_id_json=b'"m"', fields=())
+    return Candidate(entry, quoted, Bound(input_tokens, cap, cap, True), hold)
 
 
 async def opened(plan: Plan, bound: int, first: Quote) -> tuple[Settlement, Paper]:

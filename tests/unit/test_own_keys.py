@@ -179,4 +179,3 @@ def test_what_is_remembered_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     keys, places = vars(health)["_keys"], vars(health)["_places"]
     assert 15 <= len(places) <= 20 and len(keys) <= 21
     assert ("a", "byok:99") in keys and ("a", "byok:1") not in keys and ("a", "a#1") in keys, "the house's are few, and stay"
-

@@ -330,4 +330,3 @@ async def test_what_an_own_key_began_and_the_house_completed_is_charged_part_by_
     own, house = end.attempts
     assert (own.charge_nano, own.cost_nano, provider_nano(own)) == (70_000 // 20, 0, 70_000), "the fee on the first part"
     assert (house.charge_nano, house.cost_nano) == (20_000, 70_000), "its output; we owe its longer prompt, too"
-

@@ -1,15 +1,18 @@
 """What a call may take at most, in tokens."""
 
-import msgspec
+from typing import Final
 
 
-class Bound(msgspec.Struct, frozen=True, gc=False):
+class Bound:
     """Upper bounds in tokens, for one model."""
 
-    input_tokens: int
-    output_tokens: int
-    """Cap × choices."""
-    cap: int
-    """The cap per choice that the hold covers, and that the provider must be told."""
-    capped: bool
-    """The client stated this cap; if not, it has to be written into the upstream request."""
+    __slots__ = ("cap", "capped", "input_tokens", "output_tokens")
+
+    def __init__(self, input_tokens: int, output_tokens: int, cap: int, capped: bool) -> None:
+        self.input_tokens: Final = input_tokens
+        self.output_tokens: Final = output_tokens
+        """Cap × choices."""
+        self.cap: Final = cap
+        """The cap per choice that the hold covers, and that the provider must be told."""
+        self.capped: Final = capped
+        """The client stated this cap; if not, it has to be written into the upstream request."""

@@ -1,22 +1,23 @@
 """Bounds: the most tokens that a request can be billed for, known before it is sent (billing.md §3.1). Pure."""
 
+from typing import Final
 
 from farebox.billing.bound import Bound
 from farebox.wires.call import Call
 
-NO_WINDOW = 2**62
+NO_WINDOW: Final = 2**62
 """A window that holds every prompt."""
-TEMPLATE_TOKENS = 256
+TEMPLATE_TOKENS: Final = 256
 """What a chat template adds around the messages at most: default system prompts and turn markers."""
-TOOL_TEMPLATE_TOKENS = 1024
+TOOL_TEMPLATE_TOKENS: Final = 1024
 """The hidden system prompt that providers add when tools are given (Anthropic documents 159 to 804 tokens)."""
-IMAGE_TOKENS_MAX = 6_400
+IMAGE_TOKENS_MAX: Final = 6_400
 """One image at most, unless the model is listed below; high-detail tiles and Gemini's crops included."""
-IMAGE_TOKENS_MAX_BY_MODEL = {
+IMAGE_TOKENS_MAX_BY_MODEL: Final = {
     # 2,833 + 5,667 per tile of 512 px, eight tiles: https://developers.openai.com/api/docs/guides/images-vision
     "openai/gpt-4o-mini": 48_169,
 }
-AUDIO_BYTES_PER_TOKEN_MIN = 64
+AUDIO_BYTES_PER_TOKEN_MIN: Final = 64
 """Compressed speech of 8 kbit/s has 100 bytes per token at OpenAI's 10 tokens a second."""
 
 
@@ -41,21 +42,16 @@ def input_bound(call: Call, *, model: str, context_window: int) -> int:
 
 def bound(call: Call, *, model: str, context_window: int, max_output_tokens: int) -> Bound:
     """The bounds of a call on one offer. Without a cap from the client the model's own limit is held and sent."""
-    return bound_within(
-        call,
-        input_bound(call, model=model, context_window=context_window),
-        context_window,
-        max_output_tokens,
-    )
+    tokens = input_bound(call, model=model, context_window=context_window)
+    return bound_within(tokens, context_window, max_output_tokens, call.output_cap, call.choices)
 
 
-def bound_within(call: Call, input_tokens: int, context_window: int, max_output_tokens: int) -> Bound:
-    """The bounds on one offer of a model whose `input_bound` without a window (`NO_WINDOW`) is known."""
+def bound_within(input_tokens: int, context_window: int, max_output_tokens: int, cap: int | None, choices: int) -> Bound:
+    """The bounds on one offer of a model whose `input_bound` without a window (`NO_WINDOW`) is known, for a call's cap."""
     input_tokens = min(input_tokens, context_window)
-    cap = call.output_cap
     if cap is None:
-        return Bound(input_tokens, max_output_tokens * call.choices, max_output_tokens, False)
-    return Bound(input_tokens, cap * call.choices, cap, True)
+        return Bound(input_tokens, max_output_tokens * choices, max_output_tokens, False)
+    return Bound(input_tokens, cap * choices, cap, True)
 
 
 def estimated_input(call: Call) -> int:

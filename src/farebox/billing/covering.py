@@ -6,6 +6,7 @@ depend on the call — of end users and tags, and those for certain models or pr
 
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Final
 
 from farebox.billing.budgets import (
     EACH,
@@ -19,8 +20,8 @@ from farebox.billing.budgets import (
     window_end_us,
 )
 
-NEVER_US = 2**62
-NOTHING: dict[str, tuple[str, ...]] = {}
+NEVER_US: Final = 2**62
+NOTHING: Final[dict[str, tuple[str, ...]]] = {}
 
 
 def matches(name: str, patterns: Collection[str]) -> bool:

@@ -11,28 +11,28 @@ When nothing more is to be had, other processes may still sit on unused slices: 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from farebox.billing.budgets import Scope
 from farebox.billing.taken import Taken
 from farebox.ports import Clock
 
-WISH_HOLDS = 32
+WISH_HOLDS: Final = 32
 """A refill asks for this many holds of the size at hand, so that one statement serves many calls."""
-WISH_HOLDS_MAX = 1024
+WISH_HOLDS_MAX: Final = 1024
 """Each refill within `QUICK_US` of the one before asks for twice as many, up to this."""
-QUICK_US = 500_000
-REFILL_BELOW_HOLDS = 8
+QUICK_US: Final = 500_000
+REFILL_BELOW_HOLDS: Final = 8
 """Free money for fewer holds than this starts a refill in the background."""
-RECLAIM_WAIT_S = 1.0
-RECLAIM_POLL_S = 0.1
-REFUSED_MEMORY_US = 200_000
+RECLAIM_WAIT_S: Final = 1.0
+RECLAIM_POLL_S: Final = 0.1
+REFUSED_MEMORY_US: Final = 200_000
 """How long a refusal that the database gave stands for calls that lack at least as much, unless money comes back: a thousand
 calls of somebody without money cost the database a few questions a second."""
-IDLE_RETURN_US = 5_000_000
+IDLE_RETURN_US: Final = 5_000_000
 """A purse not touched for this long returns what is free."""
-PURSES_MAX = 200_000
-SPENT_MAX = 50_000
+PURSES_MAX: Final = 200_000
+SPENT_MAX: Final = 50_000
 """Forgotten purses of which it is remembered what was spent in them; of those before them the database is asked when they come
 again, which every budget's window of every end user seldom does."""
 

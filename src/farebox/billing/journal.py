@@ -24,7 +24,7 @@ from binascii import hexlify
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -32,21 +32,21 @@ from farebox.billing.position import Position
 from farebox.billing.records import Closed, Record, Settle
 
 SyncPolicy = Literal["always", "interval", "os"]
-SYNC_INTERVAL_S = 0.05
-SEGMENT_BYTES_MIN = 4096
-SEGMENT_BYTES_MAX = 16 * 2**20
+SYNC_INTERVAL_S: Final = 0.05
+SEGMENT_BYTES_MIN: Final = 4096
+SEGMENT_BYTES_MAX: Final = 16 * 2**20
 """Reserved on the disk for the segment being written."""
-END_SHARE = 4
+END_SHARE: Final = 4
 """A quarter of each segment is for ends only: on a full disk, calls under way still settle in what was reserved before."""
-LINE_BYTES_MAX = 2**20
-READ_BYTES_MAX = 2**20
+LINE_BYTES_MAX: Final = 2**20
+READ_BYTES_MAX: Final = 2**20
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Record)
-_SUFFIX = ".journal"
-_RESERVED = "next"
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(Record)
+_SUFFIX: Final = ".journal"
+_RESERVED: Final = "next"
 """The name of a segment before it begins: readers take a segment for complete as soon as there is a later one."""
-_PIECE = re.compile(rb"[^\n\0]+\n?")
+_PIECE: Final = re.compile(rb"[^\n\0]+\n?")
 
 
 class JournalError(Exception):

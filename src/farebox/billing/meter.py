@@ -4,7 +4,7 @@ This is the table of billing.md §4, one row per `Ending`. Zero is not missing, 
 unknown has `usage=None` and a cost of None until a correction names it.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -24,49 +24,59 @@ usage · `outrun`: another attempt had content first, and we hung up · `outrun_
 """
 
 
-class Seen(msgspec.Struct, frozen=True, gc=False):
+class Seen:
     """What was observed of an attempt."""
 
-    report: UsageReport | None
-    """The provider's own usage."""
-    output_tokens: int = 0
-    """Estimate of the output that passed by."""
-    input: Usage | None = None
-    """The input side, exact, where a stream said it at its start."""
-    estimated_input: int = 0
+    __slots__ = ("estimated_input", "input", "output_tokens", "report")
+
+    def __init__(
+        self, report: UsageReport | None, output_tokens: int = 0, input: Usage | None = None, estimated_input: int = 0
+    ) -> None:
+        self.report: Final = report
+        """The provider's own usage."""
+        self.output_tokens: Final = output_tokens
+        """Estimate of the output that passed by."""
+        self.input: Final = input
+        """The input side, exact, where a stream said it at its start."""
+        self.estimated_input: Final = estimated_input
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
+class Verdict:
     """What one attempt bills at."""
 
-    usage: Usage | None
-    basis: Basis
-    flags: tuple[str, ...]
-    customer_pays: bool
-    cost_known: bool = True
+    __slots__ = ("basis", "cost_known", "customer_pays", "flags", "usage")
+
+    def __init__(
+        self, usage: Usage | None, basis: Basis, flags: tuple[str, ...], customer_pays: bool, cost_known: bool = True
+    ) -> None:
+        self.usage: Final = usage
+        self.basis: Final = basis
+        self.flags: Final = flags
+        self.customer_pays: Final = customer_pays
+        self.cost_known: Final = cost_known
 
 
-SEAM_FLAG = "seam"
+SEAM_FLAG: Final = "seam"
 """The attempt broke off, and what it had delivered stayed with the client: the next one went on from there."""
-CONTINUED_FLAG = "continued"
+CONTINUED_FLAG: Final = "continued"
 """The attempt went on with another's answer: the customer pays its output only."""
-ESCALATED_FLAG = "escalated"
+ESCALATED_FLAG: Final = "escalated"
 """The answer would not do, and a stronger model was asked: both are billed."""
-RATING_FLAG = "rating"
+RATING_FLAG: Final = "rating"
 """The attempt was a question to the model about its own answer: billed, and no part of what the caller gets."""
-ASIDE = frozenset({ESCALATED_FLAG, RATING_FLAG})
+ASIDE: Final = frozenset({ESCALATED_FLAG, RATING_FLAG})
 """Of attempts that are billed with an answer in which nothing of them is; without an answer they are free."""
-MALFORMED_FLAG = "malformed_events"
+MALFORMED_FLAG: Final = "malformed_events"
 """Some events of the stream could not be read and were skipped."""
-UNBILLED_FLAG = "unbilled"
+UNBILLED_FLAG: Final = "unbilled"
 """It ended well and is free all the same: nobody got its answer."""
-OUTRUN_FLAG = "outrun"
+OUTRUN_FLAG: Final = "outrun"
 """Another attempt beside it had content first: nobody got this one's, and the customer does not pay for it, unless its policy
 says so."""
-INPUT_ESTIMATED_FLAG = "estimated_input"
-REPORTED_COST_FLAG = "reported_cost"
+INPUT_ESTIMATED_FLAG: Final = "estimated_input"
+REPORTED_COST_FLAG: Final = "reported_cost"
 """The row's amounts follow from the provider's own reported cost, not from its counts."""
-_NOTHING = Usage()
+_NOTHING: Final = Usage()
 
 
 def _estimate(seen: Seen) -> tuple[Usage, tuple[str, ...]]:
@@ -78,6 +88,14 @@ def _estimate(seen: Seen) -> tuple[Usage, tuple[str, ...]]:
 
 def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
     """The usage, its basis, and whether the customer pays for this attempt."""
+    if ending in ("outrun", "outrun_drained"):
+        found = _judge("client_gone" if ending == "outrun" else "drained", seen, bill_partial=False)
+        return Verdict(found.usage, found.basis, (*found.flags, OUTRUN_FLAG), False)
+    return _judge(ending, seen, bill_partial=bill_partial)
+
+
+def _judge(ending: Ending, seen: Seen, *, bill_partial: bool) -> Verdict:
+    """The same of what nothing ran beside."""
     report = seen.report
     if ending == "complete" and report is not None and report.usage is not None and not report.anomalies:
         return Verdict(report.usage, "reported", (), True)
@@ -102,9 +120,6 @@ def judge(ending: Ending, seen: Seen, *, bill_partial: bool = False) -> Verdict:
             return Verdict(reported, "reported", (*cut, *anomaly), pays)
         usage, flags = _estimate(seen)
         return Verdict(usage, "observed", (*cut, *flags), pays)
-    if ending in ("outrun", "outrun_drained"):
-        found = judge("client_gone" if ending == "outrun" else "drained", seen)
-        return Verdict(found.usage, found.basis, (*found.flags, OUTRUN_FLAG), False)
     # client_gone: a final usage may have come just before the client left.
     if reported is not None:
         return Verdict(reported, "reported", anomaly, True)

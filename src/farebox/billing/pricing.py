@@ -5,13 +5,15 @@ markup. Settlement uses the quote even if prices change meanwhile.
 """
 
 
+from typing import Final
+
 from farebox.billing.markup import Fees, Terms, marked_up_nano
 from farebox.billing.quotes import Bill, Quote
 from farebox.catalog.price import Price, Rates, Schedule
 from farebox.money import NANO_PER_USD, PICO_PER_NANO, divide_half_even, round_charge
 from farebox.wires.usage import Usage
 
-MINUTES_PER_DAY = 1440
+MINUTES_PER_DAY: Final = 1440
 
 
 def cost_pico(usage: Usage, rates: Rates) -> int:

@@ -1,12 +1,14 @@
 """What a call may cost and what it did: the prices it was quoted, and its bill."""
 
-import msgspec
+from dataclasses import dataclass
+from typing import Final
 
 from farebox.billing.markup import Fees
 from farebox.catalog.price import Rates, Schedule
 
 
-class Quote(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Quote:
     """One offer's price as frozen into a hold."""
 
     price_version: str
@@ -25,15 +27,20 @@ class Quote(msgspec.Struct, frozen=True):
     def rates_for(self, prompt_tokens: int, service_tier: str | None = None) -> Rates:
         """The vector that a finished attempt bills at."""
         schedule = self.schedule
+        if self.single is not None:
+            return schedule.rates
         if service_tier is not None:
             schedule = self.service_tiers.get(service_tier, schedule)
         return schedule.at(prompt_tokens)
 
 
-class Bill(msgspec.Struct, frozen=True, gc=False):
+class Bill:
     """What one attempt costs us and the customer, in nano-dollars."""
 
-    rates: Rates
-    cost_nano: int
-    """0 where the provider bills the customer itself."""
-    charge_nano: int
+    __slots__ = ("charge_nano", "cost_nano", "rates")
+
+    def __init__(self, rates: Rates, cost_nano: int, charge_nano: int) -> None:
+        self.rates: Final = rates
+        self.cost_nano: Final = cost_nano
+        """0 where the provider bills the customer itself."""
+        self.charge_nano: Final = charge_nano

@@ -5,6 +5,8 @@ parts cost us is each attempt's own, the repeated prompt included.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -23,11 +25,12 @@ from farebox.billing.records import Attempt
 from farebox.money import PICO_PER_NANO, divide_half_even
 from farebox.wires.usage import Usage
 
-INPUT_FROM_CONTINUATION_FLAG = "input_from_continuation"
+INPUT_FROM_CONTINUATION_FLAG: Final = "input_from_continuation"
 """The input is what the continuation's provider counted, less the prefill: better than an estimate by size."""
 
 
-class Shown(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Shown:
     """What the client is told of a pieced-together answer: one usage, and list prices in nano-dollars."""
 
     usage: Usage

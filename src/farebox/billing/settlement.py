@@ -6,7 +6,7 @@ journal. `Settlement.close` always runs, once; it ends what nothing else has end
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -23,8 +23,8 @@ from farebox.ports import Clock
 from farebox.wires.neutral import FailureKind
 from farebox.wires.usage import Usage
 
-ERROR_TEXT_MAX = 500
-UNWRITTEN_MAX = 10_000
+ERROR_TEXT_MAX: Final = 500
+UNWRITTEN_MAX: Final = 10_000
 """Settlements kept in memory while the journal cannot be written; new calls are refused long before."""
 
 
@@ -415,10 +415,11 @@ class Settlement:
         assert not self.done, "a terminal state is never left (I10)"
         assert not self.under_way, "an attempt is still under way"
         self.done = True
-        self.attempts.sort(key=_number)
+        if len(self.attempts) > 1:
+            self.attempts.sort(key=_number)
         hold = self._hold
         books = self._books
-        scopes = hold.scopes_charged(self.attempts)
+        scopes = hold.scopes_charged(self.attempts) if hold.only or hold.only_models else hold.scopes
         at_us = self.attempts[-1].ended_us if settled_at_once and self.attempts else books.clock.now_us()
         books.write(
             Settle(

@@ -10,7 +10,7 @@ What was read is on the disk, not only in the kernel's memory, before it is post
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -19,12 +19,12 @@ from farebox.billing.position import Position
 from farebox.billing.records import Closed, Opened
 from farebox.billing.settled import AttemptTexts, Reading, Settled
 
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES: Final = 64 * 1024
 """Small enough to stay in the processor's cache while its lines are decoded; measured against 256: a tenth less time to read."""
 
 
-_decode = msgspec.json.Decoder(Settled).decode
-_decode_attempts = msgspec.json.Decoder(AttemptTexts).decode
+_decode: Final = msgspec.json.Decoder(Settled).decode
+_decode_attempts: Final = msgspec.json.Decoder(AttemptTexts).decode
 
 
 def attempt_texts(record: str) -> list[str]:

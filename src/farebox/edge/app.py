@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 from farebox import metering, pipeline
 from farebox.billing.journal import JournalError
@@ -19,16 +19,16 @@ from farebox.gateway import Gateway
 from farebox.storage.database import StoreError
 from farebox.surface import Surface
 
-GENERATE: dict[str, Surface] = {"/chat/completions": CHAT_COMPLETIONS, "/messages": MESSAGES}
-_PREFLIGHT = (
+GENERATE: Final[dict[str, Surface]] = {"/chat/completions": CHAT_COMPLETIONS, "/messages": MESSAGES}
+_PREFLIGHT: Final = (
     b"access-control-allow-origin: *\r\naccess-control-allow-methods: GET, POST, PATCH, DELETE, OPTIONS\r\n"
     # The asterisk stands for every field but `authorization` (https://fetch.spec.whatwg.org/#cors-non-wildcard-request-header-name).
     b"access-control-allow-headers: authorization, *\r\naccess-control-max-age: 86400\r\n"
 )
-JSON = b"content-type: application/json\r\n"
-PATH_CHARACTERS_MAX = 256
-EXPLAIN = "/route/explain"
-CALLS = (*GENERATE, "/messages/count_tokens", EXPLAIN)
+JSON: Final = b"content-type: application/json\r\n"
+PATH_CHARACTERS_MAX: Final = 256
+EXPLAIN: Final = "/route/explain"
+CALLS: Final = (*GENERATE, "/messages/count_tokens", EXPLAIN)
 """What takes a call in its body, with POST."""
 
 

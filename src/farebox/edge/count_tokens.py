@@ -24,7 +24,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     # The same request as a message, less its cap; the reader wants one, and it is not forwarded.
     capped = {**fields, "max_tokens": msgspec.Raw(b"1")}
     call = messages_call.read_call(msgspec.json.encode(capped))
-    call = msgspec.structs.replace(call, body=exchange.body, read=fields, layout=layout)
+    call = call.of_body(exchange.body, fields, layout)
     now_us = gateway.clock.now_us()
     principal = await pipeline.admit(gateway, exchange, now_us)
     slot = metering.enter_without_tokens(gateway, exchange, principal)
@@ -38,7 +38,7 @@ async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
             return
         for number, candidate in enumerate(able, 1):
             target = candidate.target
-            body = messages_call.forward_body(call, model=candidate.upstream_id_json, output_cap=None)
+            body = messages_call.forward_body(call, model=candidate.entry.upstream_id_json, output_cap=None)
             try:
                 response = await gateway.client.send(gateway.count_tokens_head(target), body, timeouts=gateway.timeouts)
                 answer = await response.read(ERROR_BYTES_MAX)

@@ -11,7 +11,7 @@ what still comes is thrown away for a while.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
@@ -24,21 +24,21 @@ from farebox.fiber import Handling
 if TYPE_CHECKING:
     from farebox.edge.server import HttpServer
 
-HEAD_BYTES_MAX = 64 * 1024
-HEAD_PIECE_BYTES = 4096
+HEAD_BYTES_MAX: Final = 64 * 1024
+HEAD_PIECE_BYTES: Final = 4096
 """How exactly a large read's share of a head is counted."""
-HEADERS_MAX = 128
-TARGET_BYTES_MAX = 8 * 1024
-PIPELINE_MAX = 16
+HEADERS_MAX: Final = 128
+TARGET_BYTES_MAX: Final = 8 * 1024
+PIPELINE_MAX: Final = 16
 """Requests that may wait on one connection behind the one being answered, and no more bytes than one body may have."""
-WRITE_BUFFER_BYTES_MAX = 256 * 1024
+WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024
 """Unsent bytes at which a stream waits for its reader."""
-DISCARD_BYTES_MAX = 128 * 2**20
+DISCARD_BYTES_MAX: Final = 128 * 2**20
 """What a refused client may send on before it is cut off."""
 
-_ONCE = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NOT_HTTP: Problem = (400, "the request is not valid HTTP/1.1")
+_ONCE: Final = frozenset({b"content-length", b"transfer-encoding", b"host"})
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NOT_HTTP: Final[Problem] = (400, "the request is not valid HTTP/1.1")
 
 
 class HttpConnection(asyncio.Protocol):

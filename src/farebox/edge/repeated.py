@@ -4,10 +4,12 @@ Such a head was parsed and judged once, with nothing to say against it. A later 
 `content-length`, in one read with its whole body, needs no parser: it means what the first one meant.
 """
 
+from typing import Final
+
 from farebox.edge.request import LENGTH_DIGITS_MAX, Request
 
-_LENGTH = b"\r\ncontent-length:"
-_END = b"\r\n\r\n"
+_LENGTH: Final = b"\r\ncontent-length:"
+_END: Final = b"\r\n\r\n"
 
 
 class RepeatedHead:

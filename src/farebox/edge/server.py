@@ -4,28 +4,29 @@ import asyncio
 import socket
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import Final
 
 from farebox.edge.http import Handler, HttpAnswer, HttpConnection, Request
 from farebox.fiber import Handling
 from farebox.ports import Clock
 from farebox.turn import Turn
 
-SWEEP_S = 0.5
-IDLE_US = 75_000_000
+SWEEP_S: Final = 0.5
+IDLE_US: Final = 75_000_000
 """A connection without a request for this long is closed."""
-BODY_GRACE_US = 5_000_000
-BODY_BYTES_PER_S_MIN = 1024
+BODY_GRACE_US: Final = 5_000_000
+BODY_BYTES_PER_S_MIN: Final = 1024
 """After the grace a body must arrive at this rate (security.md §3)."""
-LINGER_US = 5_000_000
+LINGER_US: Final = 5_000_000
 """How long a refused client may take to read why."""
-TURNED_AWAY_MAX = 256
+TURNED_AWAY_MAX: Final = 256
 """Connections beyond the bound that are told so; more than these are cut."""
-CANCEL_S = 5.0
+CANCEL_S: Final = 5.0
 """How long calls that were cancelled at the end may take to settle."""
-FLUSH_S = 5.0
+FLUSH_S: Final = 5.0
 """How long the last bytes of answers may take to leave at the end."""
-FLUSH_POLL_S = 0.02
-BACKLOG = 2048
+FLUSH_POLL_S: Final = 0.02
+BACKLOG: Final = 2048
 
 Tell = Callable[[int, str, Request], tuple[bytes, bytes]]
 """`(status, sentence, what is known of the request) -> (header lines, body)` for requests that could not be read."""

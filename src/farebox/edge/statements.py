@@ -284,5 +284,3 @@ def _cursor(text: str, by: Sequence[Group]) -> list[str | int]:
         if isinstance(value, int) != (name in ("day", "hour")):
             raise wrong
     return found
-
-

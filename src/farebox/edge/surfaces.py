@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from farebox.gate.limits import Standing
 from farebox.surface import Surface
@@ -10,7 +11,7 @@ from farebox.wires.anthropic_messages import errors as messages_errors
 from farebox.wires.openai_chat import call as chat_call
 from farebox.wires.openai_chat import errors as chat_errors
 
-_OPEN = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\nx-request-id: "
+_OPEN: Final = b"access-control-allow-origin: *\r\naccess-control-expose-headers: *\r\nx-request-id: "
 """Pages of any origin may call, and read the cost, the ids and when to try again."""
 
 
@@ -23,16 +24,16 @@ def _anthropic_head(request_id: bytes) -> bytes:
     return b"%b%b\r\nrequest-id: %b\r\n" % (_OPEN, request_id, request_id)
 
 
-_OPENAI_REQUESTS = (
+_OPENAI_REQUESTS: Final = (
     b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %dms\r\n"
 )
-_OPENAI_TOKENS = _OPENAI_REQUESTS.replace(b"requests", b"tokens")
-_ANTHROPIC_REQUESTS = (
+_OPENAI_TOKENS: Final = _OPENAI_REQUESTS.replace(b"requests", b"tokens")
+_ANTHROPIC_REQUESTS: Final = (
     b"anthropic-ratelimit-requests-limit: %d\r\nanthropic-ratelimit-requests-remaining: %d\r\n"
     b"anthropic-ratelimit-requests-reset: %b\r\n"
 )
-_ANTHROPIC_TOKENS = _ANTHROPIC_REQUESTS.replace(b"requests", b"tokens")
-MOMENTS_MAX = 1024
+_ANTHROPIC_TOKENS: Final = _ANTHROPIC_REQUESTS.replace(b"requests", b"tokens")
+MOMENTS_MAX: Final = 1024
 """Seconds whose text is remembered: those of the next quarter of an hour are in nearly every answer's head."""
 
 
@@ -61,7 +62,7 @@ def _moment(epoch_s: int) -> bytes:
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
-CHAT_COMPLETIONS = Surface(
+CHAT_COMPLETIONS: Final = Surface(
     name="chat_completions",
     wire=chat_call.WIRE,
     read_call=chat_call.read_call,
@@ -69,7 +70,7 @@ CHAT_COMPLETIONS = Surface(
     head=_openai_head,
     limits=_openai_limits,
 )
-MESSAGES = Surface(
+MESSAGES: Final = Surface(
     name="messages",
     wire=messages_call.WIRE,
     read_call=messages_call.read_call,
@@ -77,7 +78,7 @@ MESSAGES = Surface(
     head=_anthropic_head,
     limits=_anthropic_limits,
 )
-COUNT_TOKENS = Surface(
+COUNT_TOKENS: Final = Surface(
     name="count_tokens",
     wire=MESSAGES.wire,
     read_call=MESSAGES.read_call,

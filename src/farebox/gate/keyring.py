@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from farebox.errors import FareboxError, Kind, invalid
 from farebox.gate import keys
@@ -10,17 +11,17 @@ from farebox.gate.addresses import within
 from farebox.gate.permissions import address_refused, scope_missing
 from farebox.gate.principal import Principal
 
-REMEMBERED_MAX = 50_000
-UNKNOWN_REMEMBERED_MAX = 10_000
-CREDENTIAL_HEADERS = (b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key")
-CREDENTIAL_BYTES_MAX = 512
+REMEMBERED_MAX: Final = 50_000
+UNKNOWN_REMEMBERED_MAX: Final = 10_000
+CREDENTIAL_HEADERS: Final = (b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key")
+CREDENTIAL_BYTES_MAX: Final = 512
 
 
-_NO_KEY = (
+_NO_KEY: Final = (
     "no API key was sent; put it into `Authorization: Bearer fb-…` (or `x-api-key`); "
     "`farebox keys create --account NAME` makes one"
 )
-_BAD_KEY = "the API key is not valid; check that it was copied whole, or make another with `farebox keys create`"
+_BAD_KEY: Final = "the API key is not valid; check that it was copied whole, or make another with `farebox keys create`"
 
 
 def credential(headers: Mapping[bytes, bytes]) -> bytes:

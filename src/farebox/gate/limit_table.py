@@ -6,17 +6,18 @@ worker's columns are worth as much as its life: whoever follows it empties them,
 """
 
 from hashlib import blake2b
+from typing import Final
 
-FIELDS = 9
+FIELDS: Final = 9
 MARK, REQUEST_LEVEL, REQUEST_LAST, MINUTE_LEVEL, MINUTE_LAST, MINUTE_LOST, DAY_LEVEL, DAY_LAST, DAY_LOST = range(FIELDS)
-COLUMNS = 2
+COLUMNS: Final = 2
 """Of each worker: calls in flight, and the tokens that these have reserved."""
-SLOTS = 1 << 17
-PROBES_MAX = 64
+SLOTS: Final = 1 << 17
+PROBES_MAX: Final = 64
 """How far an owner's slot may be from where its mark points."""
-IDLE_US = 86_400_000_000
+IDLE_US: Final = 86_400_000_000
 """A slot not used for this long, the longest period, may be given to somebody else."""
-CELL_BYTES = 8
+CELL_BYTES: Final = 8
 
 
 class TableFull(Exception):

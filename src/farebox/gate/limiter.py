@@ -16,18 +16,18 @@ The cells lie in a `LimitTable`, which several processes can share (`gate.limit_
 
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Final, Protocol
 
 from farebox.gate.limit_table import DAY_LEVEL, FIELDS, MINUTE_LEVEL, REQUEST_LEVEL, LimitTable, mark_of
 from farebox.gate.limits import Limits, Refusal, Standing
 
-MINUTE = 60_000_000
+MINUTE: Final = 60_000_000
 """The period of a minute's buckets, in microseconds."""
-DAY = 86_400_000
+DAY: Final = 86_400_000
 """The period of a day's buckets, in milliseconds: so a level fits into 64 bits."""
-LEVEL_MAX = 2**62
+LEVEL_MAX: Final = 2**62
 """What calls owe above a limit is remembered up to here: several days of the largest limit, ages of a usual one."""
-CALL_WAIT_US = 1_000_000
+CALL_WAIT_US: Final = 1_000_000
 """When a call in flight ends is not known: this is what its successor is told."""
 _Bucket = tuple[str, int, int, int, int, int]
 """Its limit's name; where its level is, in the slot; the limit; the level at which it is full; the period; µs per tick of it."""

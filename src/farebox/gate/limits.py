@@ -57,29 +57,3 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     token_limit: int = 0
     tokens_left: int = 0
     tokens_reset_us: int = 0
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -1,7 +1,7 @@
 """Who calls: the account and the key behind a credential, and everything about them that a call needs."""
 
-
-import msgspec
+from dataclasses import dataclass
+from typing import Final
 
 from farebox.billing.budgets import Window
 from farebox.billing.covering import Covering
@@ -10,11 +10,12 @@ from farebox.gate.limiter import Holder
 from farebox.gate.permissions import Permit
 from farebox.routing.own_keys import OwnKey
 
-USUAL = Permit()
+USUAL: Final = Permit()
 """The permit of a key without restrictions; there is only this one."""
 
 
-class Principal(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Principal:
     """Everything about the caller that a call needs; made from database rows, never changed."""
 
     account: str
@@ -64,15 +65,3 @@ class Principal(msgspec.Struct, frozen=True):
     def own_key_calls_in(self, month: str) -> int:
         """Its account's calls by its own keys at providers in a UTC month; what the free ones are counted by."""
         return self.own_key_calls if self.month == month else 0
-
-
-
-
-
-
-
-
-
-
-
-

@@ -209,5 +209,3 @@ def named(target: Target) -> str:
 def _expected(history: History, outcome: Outcome, call: Recorded) -> int | None:
     expected_ms = history.pace(outcome.target).expected_ms(call.usage.completion_tokens)
     return None if expected_ms is None else int(expected_ms * 1_000)
-
-

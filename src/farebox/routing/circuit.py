@@ -6,12 +6,13 @@ probe, may pass, and its end decides. Values after Envoy's outlier detection
 """
 
 from collections import deque
+from typing import Final
 
 from farebox.routing.health_rules import Rules
 
-BUCKET_US = 5_000_000
+BUCKET_US: Final = 5_000_000
 """How exactly the window slides."""
-CLAIM_US = 1_000_000
+CLAIM_US: Final = 1_000_000
 """How long a call that is to be the probe may take to leave: then another one may be it."""
 
 

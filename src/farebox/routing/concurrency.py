@@ -4,10 +4,12 @@ There is no limit until the provider says 429 for the first time. Then it is a p
 grows by one each time that many calls were answered (https://www.rfc-editor.org/rfc/rfc5681 has the same rule for TCP).
 """
 
-DECREASE_PERCENT = 70
-FORGET_US = 600_000_000
+from typing import Final
+
+DECREASE_PERCENT: Final = 70
+FORGET_US: Final = 600_000_000
 """Without a refusal for so long the provider's limit is unknown again."""
-HOLD_US = 1_000_000
+HOLD_US: Final = 1_000_000
 """Refusals within this time of the last decrease are of the same moment: they do not decrease again."""
 
 

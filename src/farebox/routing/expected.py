@@ -1,5 +1,7 @@
 """What a call will probably cost: what offers are sorted by, and what whoever asks for a plan is told. Pure."""
 
+from typing import Final
+
 from farebox.billing.pricing import outlay_nano
 from farebox.billing.quotes import Quote
 from farebox.catalog.model import Offer
@@ -7,7 +9,7 @@ from farebox.money import BASIS_POINTS, PICO_PER_NANO
 from farebox.routing.plan import Candidate
 from farebox.wires.call import Call
 
-EXPECTED_OUTPUT_TOKENS = 512
+EXPECTED_OUTPUT_TOKENS: Final = 512
 """Output assumed when the client set no lower cap."""
 
 

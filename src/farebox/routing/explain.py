@@ -91,8 +91,8 @@ _BY_MODE = {"price": "the next by price", "measured": "the next by what was meas
 
 def why(candidate: Candidate, found: Plan) -> str:
     """Why a candidate stands where it stands, in words."""
-    if candidate.reason:
-        return candidate.reason
+    if candidate.entry.reason:
+        return candidate.entry.reason
     groups = () if found.standing is None else found.standing.groups
     for group in groups:
         if candidate.entry in group.entries:
@@ -111,12 +111,12 @@ def _kept(position: int, candidate: Candidate, cost_nano: int, health: OfferHeal
         "model": target.model.slug,
         "provider": target.provider.name,
         "own_key": target.key_refs[0] if is_own(target) else None,
-        "id": candidate.upstream_id,
+        "id": entry.upstream_id,
         "wire": target.wire,
         "expected_cost_usd": format_amount(cost_nano),
         "expected_cached_percent": candidate.cached_bp * 100 // BASIS_POINTS,
         "worst_case_usd": format_amount(candidate.hold_nano),
-        "first_try_percent": None if entry is None else entry.share_bp * 100 // BASIS_POINTS,
+        "first_try_percent": entry.share_bp * 100 // BASIS_POINTS,
         "price_version": candidate.quoted.price_version,
         "health": {
             "state": health.state,

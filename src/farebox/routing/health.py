@@ -11,7 +11,7 @@ benches the key for all its models; `caller` and `unknown` say nothing, and `out
 from collections.abc import Iterable, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
-from typing import Literal, NamedTuple, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from farebox.routing.circuit import Circuit
 from farebox.routing.concurrency import Concurrency
@@ -25,21 +25,21 @@ from farebox.routing.target import Place, Target
 Outcome = Literal["ok", "failed", "rate_limited", "key_refused", "caller", "outrun", "unknown"]
 ProbeOutcome = Literal["up", "down", "key_refused", "unknown"]
 
-PLACES_MAX = 20_000
+PLACES_MAX: Final = 20_000
 """Places that are remembered; beyond it those not used for the longest time are forgotten."""
-FORGOTTEN_AT_ONCE = PLACES_MAX // 10
-REPORTED_MAX = 2_000
+FORGOTTEN_AT_ONCE: Final = PLACES_MAX // 10
+REPORTED_MAX: Final = 2_000
 """Places, and keys, of a report."""
-HALF_HOUR_US = 1_800_000_000
-BENCH_US = 60_000_000
+HALF_HOUR_US: Final = 1_800_000_000
+BENCH_US: Final = 60_000_000
 """A refused key is tried again after a minute, then after two, and so on up to an hour: somebody may have filled its account."""
-BENCH_MAX_US = 3_600_000_000
-PAUSE_US = 1_000_000
+BENCH_MAX_US: Final = 3_600_000_000
+PAUSE_US: Final = 1_000_000
 """After a 429 that does not say how long, a place pauses for a second, two, four, up to a minute."""
-PAUSE_MAX_US = 60_000_000
-SHARE = 1_000_000
+PAUSE_MAX_US: Final = 60_000_000
+SHARE: Final = 1_000_000
 """What one call of a key of weight 1 counts (stride scheduling)."""
-VIEW_US = 1_000_000
+VIEW_US: Final = 1_000_000
 """Percentiles are worked out at most once a second."""
 
 
@@ -451,9 +451,3 @@ class Health:
                 for (provider, ref), key in islice(keys, REPORTED_MAX)
             ],
         )
-
-
-
-
-
-

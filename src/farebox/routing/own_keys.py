@@ -6,6 +6,7 @@ nothing of the others, and the house's troubles nothing of the customer's.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -68,7 +69,7 @@ class OwnTargets:
                 self._secrets[key.ref] = key.secret
                 self._forget(key.provider, key.ref)
             place = Place(target.provider.name, key.ref, target.model.slug)
-            found = self._made[target, key] = msgspec.structs.replace(
+            found = self._made[target, key] = replace(
                 target, keys=(key.secret,), key_refs=(key.ref,), key_weights=(), places=(place,), quotes={}
             )
         return found

@@ -1,6 +1,7 @@
 """The plan: which offers a call is tried at, in which order, and why. Pure; `farebox.routing.router` makes it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -14,50 +15,86 @@ from farebox.routing.filters import Exclusion
 from farebox.routing.own_keys import is_own
 from farebox.routing.patience import Patience
 from farebox.routing.standing import Entry, Standing
-from farebox.routing.target import Target
 from farebox.wires.call import Call
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate:
     """One offer in the plan."""
 
-    target: Target
-    quoted: Quote
-    bound: Bound
-    hold_nano: int
-    upstream_id: str
-    """The id to send: the offer's own, or the dated one of the same offer that the client asked for."""
-    upstream_id_json: bytes
-    fields: tuple[tuple[str, bytes], ...] = ()
-    """Top-level fields that are put into the upstream request, as JSON: a service tier, preferences of a gateway behind us."""
-    cached_bp: int = 0
-    """The share of the prompt that is expected in the offer's cache, in basis points (`routing.expected`)."""
-    entry: Entry | None = None
-    """Why it stands where it stands."""
+    __slots__ = ("bound", "cached_bp", "entry", "hold_nano", "quoted", "target")
 
-    @property
-    def reason(self) -> str:
-        return "" if self.entry is None else self.entry.reason
+    def __init__(self, entry: Entry, quoted: Quote, bound: Bound, hold_nano: int, cached_bp: int = 0) -> None:
+        self.entry: Final = entry
+        """Why it stands where it stands, and what is sent to it."""
+        self.target: Final = entry.target
+        self.quoted: Final = quoted
+        self.bound: Final = bound
+        self.hold_nano: Final = hold_nano
+        self.cached_bp: Final = cached_bp
+        """The share of the prompt that is expected in the offer's cache, in basis points (`routing.expected`)."""
+
+    def within(self, bound: Bound, hold_nano: int) -> "Candidate":
+        """The same under other bounds."""
+        return Candidate(self.entry, self.quoted, bound, hold_nano, self.cached_bp)
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan:
     """Candidates in the order of trying; `hold_nano` covers the dearest of them."""
 
-    candidates: tuple[Candidate, ...]
-    hold_nano: int
-    input_estimate: int
-    excluded: tuple[Exclusion, ...] = ()
-    """Offers left out for what the call itself needs; those that preferences exclude are in the standing."""
-    standing: Standing | None = None
-    attempts_max: int | None = None
-    """Tries over all candidates, in place of the configured number."""
-    patience: Patience | None = None
-    sticky: str = ""
-    """`session` or `conversation`, when calls like this one go to the same offer."""
-    later_turn: bool = False
-    """The conversation has gone on since its opening, so its beginning may be cached where it was answered."""
-    assessment: Assessment | None = None
-    """How the call was sorted before it was planned, where examples did that."""
+    __slots__ = (
+        "assessment", "attempts_max", "candidates", "excluded", "hold_nano", "input_estimate", "later_turn", "patience",
+        "standing", "sticky",
+    )
+
+    def __init__(
+        self,
+        candidates: tuple[Candidate, ...],
+        hold_nano: int,
+        input_estimate: int,
+        excluded: tuple[Exclusion, ...] = (),
+        standing: Standing | None = None,
+        attempts_max: int | None = None,
+        patience: Patience | None = None,
+        sticky: str = "",
+        later_turn: bool = False,
+        assessment: Assessment | None = None,
+    ) -> None:
+        self.candidates: Final = candidates
+        self.hold_nano: Final = hold_nano
+        self.input_estimate: Final = input_estimate
+        self.excluded: Final = excluded
+        """Offers left out for what the call itself needs; those that preferences exclude are in the standing."""
+        self.standing: Final = standing
+        self.attempts_max: Final = attempts_max
+        """Tries over all candidates, in place of the configured number."""
+        self.patience: Final = patience
+        self.sticky: Final = sticky
+        """`session` or `conversation`, when calls like this one go to the same offer."""
+        self.later_turn: Final = later_turn
+        """The conversation has gone on since its opening, so its beginning may be cached where it was answered."""
+        self.assessment: Final = assessment
+        """How the call was sorted before it was planned, where examples did that."""
+
+    def of(
+        self,
+        candidates: tuple[Candidate, ...],
+        hold_nano: int,
+        left_out: tuple[Exclusion, ...] = (),
+        patience: Patience | None = None,
+    ) -> "Plan":
+        """The same plan of other candidates. `patience`: where it had none of its own."""
+        return Plan(
+            candidates,
+            hold_nano,
+            self.input_estimate,
+            (*self.excluded, *left_out),
+            self.standing,
+            self.attempts_max,
+            self.patience or patience,
+            self.sticky,
+            self.later_turn,
+            self.assessment,
+        )
 
     def escalates(self, call: Call) -> bool:
         """Whether the first answer is looked at, and a stronger model may answer instead."""
@@ -117,7 +154,7 @@ def refusal(call: Call, excluded: Sequence[Exclusion]) -> FareboxError:
     )
 
 
-_REASONS_MAX = 8
+_REASONS_MAX: Final = 8
 
 
 def affordable(call: Call, found: Plan, available_nano: int) -> int:
@@ -153,7 +190,7 @@ def without_first(found: Plan, reasons: Sequence[str], *, streamed: bool) -> Pla
     )
     kept = found.candidates[len(reasons) :]
     hold_nano = held_nano(kept, found.standing, streamed=streamed)
-    return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
+    return found.of(kept, hold_nano, left_out)
 
 
 def own_keys_only(found: Plan, *, streamed: bool) -> Plan | None:
@@ -167,7 +204,7 @@ def own_keys_only(found: Plan, *, streamed: bool) -> Plan | None:
         if not is_own(item.target)
     )
     hold_nano = held_nano(kept, found.standing, streamed=streamed)
-    return msgspec.structs.replace(found, candidates=kept, hold_nano=hold_nano, excluded=(*found.excluded, *left_out))
+    return found.of(kept, hold_nano, left_out)
 
 
 def lowered(call: Call, found: Plan, cap: int) -> Plan:
@@ -179,8 +216,6 @@ def lowered(call: Call, found: Plan, cap: int) -> Plan:
         hold = worst_case_nano(
             candidate.quoted, input_tokens=limits.input_tokens, output_tokens=output, web_searches=call.web_searches_max
         )
-        candidates.append(
-            msgspec.structs.replace(candidate, bound=Bound(limits.input_tokens, output, cap, False), hold_nano=hold)
-        )
+        candidates.append(candidate.within(Bound(limits.input_tokens, output, cap, False), hold))
     hold_nano = held_nano(candidates, found.standing, streamed=call.stream)
-    return msgspec.structs.replace(found, candidates=tuple(candidates), hold_nano=hold_nano)
+    return found.of(tuple(candidates), hold_nano)

@@ -5,9 +5,10 @@ forgotten after a while (Finagle: https://finagle.github.io/blog/2016/02/08/retr
 """
 
 from collections import deque
+from typing import Final
 
-WINDOW_US = 10_000_000
-BUCKET_US = 1_000_000
+WINDOW_US: Final = 10_000_000
+BUCKET_US: Final = 1_000_000
 
 
 class RetryBudget:

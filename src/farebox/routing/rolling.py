@@ -7,15 +7,16 @@ changes from minute to minute.
 from collections import deque
 from collections.abc import Iterable
 from math import log2
+from typing import Final
 
 from farebox.routing.preferences import Percentiles
 
-BUCKET_US = 300_000_000
-DAY_BUCKETS = 288
-BINS_PER_DOUBLING = 8
-BIN_MAX = 8 * 30
+BUCKET_US: Final = 300_000_000
+DAY_BUCKETS: Final = 288
+BINS_PER_DOUBLING: Final = 8
+BIN_MAX: Final = 8 * 30
 """Values above 2³⁰ count as that."""
-HALF_HOUR_BUCKETS = 6
+HALF_HOUR_BUCKETS: Final = 6
 
 
 class Counts:

@@ -9,8 +9,9 @@ for a conversation always the same (`farebox.routing.sticky`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import log
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -32,13 +33,14 @@ from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
 from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
-from farebox.routing.standing import RANK_EJECTED, RANK_TIGHT, Entry, Group, Standing, prepare, resolve_chain
+from farebox.routing.preparing import prepare, resolve_chain
+from farebox.routing.standing import RANK_EJECTED, RANK_TIGHT, Entry, Group, Standing
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
 from farebox.wires.call import Call
 
-STANDINGS_MAX = 4096
-EXPLORE_SHARE = 0.05
+STANDINGS_MAX: Final = 4096
+EXPLORE_SHARE: Final = 0.05
 """Of the calls that are sorted by a measurement, the share that goes first to an offer without one, so that it gets one."""
 
 Expresses = Callable[[Call, Candidate], str | None]
@@ -146,10 +148,10 @@ class Router:
             if _fits(group, call, estimate):
                 found = _candidates(call, group.entries, estimate, now_us)
                 patience, attempts_max = standing.wanted.patience, standing.wanted.attempts_max
-                made = Plan(tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience)
-                return made if assessment is None else msgspec.structs.replace(made, assessment=assessment)
-        made = self._choose(call, standing, now_us, random, session, expresses, everything)
-        return made if assessment is None else msgspec.structs.replace(made, assessment=assessment)
+                return Plan(
+                    tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience, assessment=assessment
+                )
+        return self._choose(call, standing, now_us, random, session, expresses, everything, assessment)
 
     def _prepare(
         self,
@@ -206,12 +208,12 @@ class Router:
         )
         hedge = own.hedge if called.hedge is None else called.hedge
         if hedge is not None:
-            standing = msgspec.structs.replace(standing, hedge=hedge)
+            standing = replace(standing, hedge=hedge)
         if called.escalation is None:
             return standing
         named = {split_suffix(name)[0] for name in called.escalation.to}
         strong = frozenset(meaning.slug for name, _, meaning in chain if name in named)
-        return msgspec.structs.replace(standing, escalation=called.escalation, strong=strong)
+        return replace(standing, escalation=called.escalation, strong=strong)
 
     def _crowd(self, entry: Entry) -> int:
         """Offers of the house that are full go behind the others, and before those that are out."""
@@ -228,6 +230,7 @@ class Router:
         session: str,
         expresses: Expresses | None,
         everything: bool,
+        assessment: Assessment | None,
     ) -> Plan:
         """The general case: several offers, or one that needs a closer look."""
         estimate = estimated_input(call)
@@ -261,8 +264,9 @@ class Router:
             everything_excluded = (*standing.excluded, *excluded)
             raise offers_refused(call.model, everything_excluded) or refusal(call, everything_excluded)
         first = candidates[0]
-        if draw.later_turn and first.entry is not None and first.entry.caching:
-            candidates[0] = msgspec.structs.replace(first, cached_bp=self.caching.share_bp(first.target))
+        if draw.later_turn and first.entry.caching:
+            share_bp = self.caching.share_bp(first.target)
+            candidates[0] = Candidate(first.entry, first.quoted, first.bound, first.hold_nano, share_bp)
         attempts = wanted.attempts_max
         if models > (attempts or self.attempts_max):
             attempts = models
@@ -282,6 +286,7 @@ class Router:
             wanted.patience,
             draw.sticky,
             draw.later_turn,
+            assessment,
         )
 
 
@@ -311,7 +316,7 @@ class Draw:
         return cls(found, "conversation", later) if caching else CHANCE
 
 
-CHANCE = Draw()
+CHANCE: Final = Draw()
 """No conversation."""
 
 
@@ -341,16 +346,12 @@ def _ordered(
             return entries
         if group.mode == "chance" and group.level:
             # The usual case, kept short: all are equals but for their weights.
-            times: dict[Entry, float] = {}
             if draw.sticky:
-                session, own = draw.hash, sticky.draw
-                for entry in entries:
-                    times[entry] = -log(own(session, entry.salt)) * entry.distance
+                session = draw.hash
+                times = [-log(sticky.draw(session, entry.salt)) * entry.distance for entry in entries]
             else:
-                uniform = random.uniform
-                for entry in entries:
-                    times[entry] = -log(1.0 - uniform()) * entry.distance
-            return sorted(entries, key=times.__getitem__)
+                times = [-log(1.0 - random.uniform()) * entry.distance for entry in entries]
+            return [entries[place] for place in sorted(range(len(times)), key=times.__getitem__)]
         ranked = [(entry.rank, entry) for entry in entries]
     else:
         ranked = []
@@ -401,34 +402,20 @@ def _candidates(call: Call, entries: Sequence[Entry], estimate: int, now_us: int
     found: list[Candidate] = []
     model = None
     widest = 0
+    cap, choices, searches = call.output_cap, call.choices, call.web_searches_max
     for entry in entries:
         target = entry.target
-        offer = target.offer
         if target.model is not model:
             model = target.model
             widest = input_bound(call, model=model.slug, context_window=NO_WINDOW)
         quoted = entry.quoted
         if quoted is None:
             quoted = _quote(entry, now_us)
-        limits = bound_within(call, widest, offer.context_window, offer.max_output_tokens)
-        found.append(
-            Candidate(
-                target,
-                quoted,
-                limits,
-                worst_case_nano(
-                    quoted,
-                    input_tokens=limits.input_tokens,
-                    output_tokens=limits.output_tokens,
-                    web_searches=call.web_searches_max,
-                ),
-                entry.upstream_id,
-                entry.upstream_id_json,
-                entry.fields,
-                0,
-                entry,
-            )
+        bound = bound_within(widest, entry.context_window, entry.output_max, cap, choices)
+        worst = worst_case_nano(
+            quoted, input_tokens=bound.input_tokens, output_tokens=bound.output_tokens, web_searches=searches
         )
+        found.append(Candidate(entry, quoted, bound, worst))
     return found
 
 

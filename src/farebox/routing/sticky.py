@@ -10,34 +10,33 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
 
 from farebox.wires.call import Call
 
-OPENING_BYTES_MAX = 64 * 1024
+OPENING_BYTES_MAX: Final = 64 * 1024
 """How far into the messages the opening is looked for; a longer one is known by its first part."""
-SHORT_BYTES_MAX = 8 * 1024
+SHORT_BYTES_MAX: Final = 8 * 1024
 """Up to here all messages are split at once; in longer ones only the first are looked at."""
-OPENING_MESSAGES_MAX = 16
-INSTRUCTIONS = ("system", "developer")
-_MARK = re.compile(rb'\s*,\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,\s*')
-_UNIT = 2.0**-64
+OPENING_MESSAGES_MAX: Final = 16
+_BEHIND_STRING: Final = frozenset({b",", b"}", b"]", b":", b" ", b"\t", b"\r", b"\n", b""})
+INSTRUCTIONS: Final = ("system", "developer")
+_MARK: Final = re.compile(rb'\s*,\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,\s*')
+_WORD: Final = 2**30 - 1
+_UNIT: Final = 2.0**-30
 
-
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_message = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_text = msgspec.json.Decoder(str).decode
-_QUESTION_HEADS = (b'{"role":"user"', b'{"role": "user"')
-_INSTRUCTION_HEADS = (b'{"role":"system"', b'{"role": "system"')
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+_split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_message: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_scan: Final[Callable[[str, int], tuple[Any, int]]] = json.JSONDecoder().raw_decode
 
 
 def session_hash(name: str) -> int:
     """A conversation that has a name of its own."""
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=4).digest(), "big")
 
 
 def opening(call: Call) -> tuple[int, bool]:
@@ -47,6 +46,10 @@ def opening(call: Call) -> tuple[int, bool]:
     Anthropic's `system` is left out, since tools put into it what changes from call to call. Half a hash of 64 bits is enough:
     two conversations that share one only share an offer.
     """
+    if call.messages is not None:
+        quick = _opening_of_text(bytes(memoryview(call.messages)[:OPENING_BYTES_MAX]))
+        if quick is not None:
+            return quick
     raw = call.messages if call.messages is not None else call.fields["messages"]
     view = memoryview(raw)
     if len(view) > SHORT_BYTES_MAX:
@@ -58,7 +61,8 @@ def opening(call: Call) -> tuple[int, bool]:
             text = bytes(message)
             found = crc32(_unmarked(text), found)
             count += 1
-            if not _instructs(text):
+            role = _decode_message(text).get("role")
+            if role is None or _decode_text(role) not in INSTRUCTIONS:
                 break
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not a conversation. The provider will say so; wherever it is sent is as good as anywhere.
@@ -66,14 +70,43 @@ def opening(call: Call) -> tuple[int, bool]:
     return found, count < len(messages)
 
 
-def _instructs(message: bytes) -> bool:
-    """Whether a message is an instruction. One that begins as most do need not be read."""
-    if message.startswith(_QUESTION_HEADS):
-        return False
-    if message.startswith(_INSTRUCTION_HEADS):
-        return True
-    role = _decode_message(message).get("role")
-    return role is not None and _decode_text(role) in INSTRUCTIONS
+def _opening_of_text(raw: bytes) -> tuple[int, bool] | None:
+    """The same of a plain call's messages, each of which says its role first, as most clients write them; else None.
+
+    Nothing is parsed: messages without typed parts are objects without others. They have no mark of the prompt cache either,
+    which has a type.
+    """
+    start, found = 1, 0
+    for _ in range(OPENING_MESSAGES_MAX):
+        head = raw[start : start + 20]
+        if head.startswith(b'{"role": "'):
+            role = head[10:]
+        elif head.startswith(b'{"role":"'):
+            role = head[9:]
+        else:
+            return None
+        following = _object_behind(raw, start + 1)
+        if following < 0:
+            text = raw[start:] if len(raw) == OPENING_BYTES_MAX else raw[start:].rstrip(b" \t\r\n]")
+            return crc32(text, found), False
+        found = crc32(raw[start:following].rstrip(b" \t\r\n,"), found)
+        start = following
+        if not role.startswith((b'system"', b'developer"')):
+            break
+    return found, True
+
+
+def _object_behind(raw: bytes, start: int) -> int:
+    """Where the next object begins; -1 = nowhere.
+
+    In a string a quote has a backslash before it, so `{"` begins an object, unless it ends a string: then no name follows.
+    """
+    at = raw.find(b"{", start)
+    while at >= 0:
+        if raw.startswith(b'{"', at) and raw[at + 2 : at + 3] not in _BEHIND_STRING:
+            return at
+        at = raw.find(b'{"', at + 1)
+    return -1
 
 
 def _opening_of_long(view: memoryview) -> tuple[int, bool]:
@@ -113,11 +146,12 @@ def salt(name: str) -> int:
 def draw(session: int, own: int) -> float:
     """A number in (0, 1] that looks random, the same in every process for this conversation and offer.
 
-    Python's hash of two integers is xxHash's mixing, without the seed that strings get; and it is quick.
+    Multiplied and folded twice, in words of 30 bits: their products are no large integers, which compiled code is quick with.
     """
-    mixed = hash((session, own))  # of 64 bits, with a sign
-    drawn = mixed * _UNIT
-    return (drawn + 1.0 if mixed < 0 else drawn) or _UNIT
+    word = (session ^ own) & _WORD
+    word = ((word ^ (word >> 15)) * 0x21F0AAAD) & _WORD
+    word = ((word ^ (word >> 15)) * 0x31848BAB) & _WORD
+    return ((word ^ (word >> 15)) + 1) * _UNIT
 
 
 def finish_time(chance: float, distance: float) -> float:

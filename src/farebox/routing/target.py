@@ -1,6 +1,7 @@
 """Targets: offers that can be called by this gateway now, with what a call needs of them worked out once."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -11,9 +12,9 @@ from farebox.catalog.model import Model, Offer
 from farebox.providers.base import Provider, Speaks
 from farebox.routing.patience import Patience
 
-DEARER_TIERS = frozenset({"priority", "fast", "ultrafast"})
+DEARER_TIERS: Final = frozenset({"priority", "fast", "ultrafast"})
 """Tiers that cost more than the standard one wherever they exist: without a price for them an offer is not called."""
-QUOTES_MAX = 64
+QUOTES_MAX: Final = 64
 
 
 class Place(NamedTuple):
@@ -25,7 +26,8 @@ class Place(NamedTuple):
     model: str
 
 
-class Target(msgspec.Struct, frozen=True, eq=False):
+@dataclass(frozen=True, eq=False, repr=False)
+class Target:
     """One offer at one enabled provider."""
 
     model: Model

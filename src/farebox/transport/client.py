@@ -7,6 +7,7 @@ One client per event loop. Its only timer is the sweep: every `SWEEP_S` while an
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from farebox.turn import Turn
 
@@ -21,9 +22,9 @@ from .proxy import ProxySettings
 from .response import Response
 from .tls import make_context
 
-DEFAULT_LIMITS = PoolLimits()
-DEFAULT_TIMEOUTS = Timeouts()
-NO_PROXIES = ProxySettings()
+DEFAULT_LIMITS: Final = PoolLimits()
+DEFAULT_TIMEOUTS: Final = Timeouts()
+NO_PROXIES: Final = ProxySettings()
 
 
 class Client:

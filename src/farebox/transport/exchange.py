@@ -1,7 +1,7 @@
 """One request in flight: what its connection and its `Response` share."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from farebox.fiber import Fibers, Waiter
 
@@ -9,9 +9,9 @@ from .errors import TransportError
 from .limits import Timeouts
 from .reader import ResponseReader
 
-WAKE_ON_HEAD = 0
+WAKE_ON_HEAD: Final = 0
 """Value of `Exchange.wanted`: wake when the head is there."""
-WAKE_ON_DATA = 1
+WAKE_ON_DATA: Final = 1
 """Value of `Exchange.wanted`: wake for any piece of body. Greater values wait until so many bytes are buffered."""
 
 

@@ -6,24 +6,25 @@ change where the message ends (CWE-113, CWE-444). What remains per request is on
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from .origin import Origin
 from .proxy import Proxy
 
-HEADERS_SENT_MAX = 128
+HEADERS_SENT_MAX: Final = 128
 """Header fields a caller may set on one request."""
 
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5: no CR, LF, NUL or other control
-_TARGET = re.compile(rb"/[!-\"$-~]*")  # RFC 9112 §3.2.1 origin-form: visible ASCII, no blank, no fragment
-_OURS = frozenset({b"host", b"content-length", b"transfer-encoding"})
-_HOP_BY_HOP = frozenset(
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5: no CR, LF, NUL or other control
+_TARGET: Final = re.compile(rb"/[!-\"$-~]*")  # RFC 9112 §3.2.1 origin-form: visible ASCII, no blank, no fragment
+_OURS: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_HOP_BY_HOP: Final = frozenset(
     # RFC 9110 §7.6.1. `expect` too: this client never waits for 100, so announcing it would only cost time.
     {b"connection", b"expect", b"keep-alive", b"proxy-authorization", b"proxy-connection", b"te", b"trailer", b"upgrade"}
 )
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
-_IDENTITY = b"accept-encoding: identity\r\n"
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})  # RFC 9110 §9.2.2
+_IDENTITY: Final = b"accept-encoding: identity\r\n"
 
 
 class Prepared:

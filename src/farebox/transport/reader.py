@@ -27,12 +27,12 @@ from .errors import HeadersTooLarge, Phase, ProtocolError, Truncated
 from .head import Head
 from .limits import HEADER_BYTES_MAX, HEADERS_MAX, INTERIM_MAX
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
-_FRAMING_FIELD = re.compile(rb"\n(content-length|transfer-encoding|connection):[ \t]*([^\r]*)")  # in a lower-cased head
-_BARE_LF = re.compile(rb"(?:^|[^\r])\n")
-_FIELD_BYTES_MIN = 4  # `a:` CRLF; a head too short for HEADERS_MAX such lines need not be counted
-_LENGTH_DIGITS_MAX = 18  # below 2**63
-_WITHOUT_BODY = frozenset({204, 304})
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_FRAMING_FIELD: Final = re.compile(rb"\n(content-length|transfer-encoding|connection):[ \t]*([^\r]*)")  # in a lower-cased head
+_BARE_LF: Final = re.compile(rb"(?:^|[^\r])\n")
+_FIELD_BYTES_MIN: Final = 4  # `a:` CRLF; a head too short for HEADERS_MAX such lines need not be counted
+_LENGTH_DIGITS_MAX: Final = 18  # below 2**63
+_WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 # How the end of the body is known (RFC 9112 §6.3). Plain integers: looking up an enum member costs a call, and these are

@@ -1,13 +1,14 @@
 """What a caller gets for a request: the head, and the body as it arrives."""
 
 from collections.abc import Callable
+from typing import Final
 
 from .errors import BodyTooLarge, Closed, GivenUp
 from .exchange import WAKE_ON_DATA, Exchange
 from .head import Head
 from .limits import READ_BUFFER_BYTES_MAX
 
-NEVER = 2**62
+NEVER: Final = 2**62
 """More bytes than are ever buffered: wait for the end only."""
 
 

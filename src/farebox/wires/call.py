@@ -5,6 +5,7 @@ provider speaks the client's wire, the body is forwarded with only named values 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -12,76 +13,135 @@ from farebox.errors import FareboxError, Kind, invalid
 
 Fields = dict[str, msgspec.Raw]
 
-BODY_DEPTH_MAX = 64
+BODY_DEPTH_MAX: Final = 64
 """Nesting allowed in a request (security.md §3); checked on the slow path that looks inside messages."""
 
-MODEL_NAME_MAX = 256
+MODEL_NAME_MAX: Final = 256
 """Characters."""
 
-END_USER_CHARS_MAX = 512
+END_USER_CHARS_MAX: Final = 512
 """Of the end user's name, wherever it is said."""
 
-TAGS_MAX = 16
-TAG_CHARS_MAX = 64
+TAGS_MAX: Final = 16
+TAG_CHARS_MAX: Final = 64
 
-_decode_fields = msgspec.json.Decoder(Fields).decode
-_decode_str = msgspec.json.Decoder(str).decode
-_decode_int = msgspec.json.Decoder(int).decode
-_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_tags = msgspec.json.Decoder(list[str]).decode
-_decode_strings = msgspec.json.Decoder(list[str] | None).decode
-_encode = msgspec.json.Encoder().encode
-NULL = b"null"
+_decode_fields: Final = msgspec.json.Decoder(Fields).decode
+_decode_str: Final = msgspec.json.Decoder(str).decode
+_decode_int: Final = msgspec.json.Decoder(int).decode
+_decode_map: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_tags: Final = msgspec.json.Decoder(list[str]).decode
+_decode_strings: Final = msgspec.json.Decoder(list[str] | None).decode
+_encode: Final = msgspec.json.Encoder().encode
+NULL: Final = b"null"
 
 
-class Media(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Media:
     """What the messages carry besides text; `billing.bounds` turns it into tokens."""
 
-    text_bytes: int
-    """Bytes of JSON that can become text tokens: never fewer than the tokens (a token covers at least one byte)."""
-    images: int = 0
-    documents: int = 0
-    audio_bytes: int = 0
-    """Decoded bytes of audio."""
+    __slots__ = ("audio_bytes", "documents", "images", "text_bytes")
+
+    def __init__(self, text_bytes: int, images: int = 0, documents: int = 0, audio_bytes: int = 0) -> None:
+        self.text_bytes: Final = text_bytes
+        """Bytes of JSON that can become text tokens: never fewer than the tokens (a token covers at least one byte)."""
+        self.images: Final = images
+        self.documents: Final = documents
+        self.audio_bytes: Final = audio_bytes
+        """Decoded bytes of audio."""
 
 
-class Call(msgspec.Struct, frozen=True, gc=False):
+class Call:
     """One request as the pipeline sees it."""
 
-    wire: str
-    body: bytes
-    model: str
-    stream: bool
-    include_usage: bool
-    """The client wants the usage chunk at the end of its stream."""
-    output_cap: int | None
-    """Output tokens per choice as the client capped them; None = no cap."""
-    choices: int
-    media: Media
-    needs: frozenset[str]
-    """Capabilities that the request uses, by the names of `catalog.model.CAPABILITIES`."""
-    web_searches_max: int = 0
-    service_tier: str | None = None
-    max_output_to_balance: bool = False
-    """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
-    end_user: str = ""
-    tags: tuple[str, ...] = ()
-    """What the call is filed under, as far as its body says so."""
-    stream_recovery: bool | None = None
-    """Whether a stream that breaks off may be continued by another provider; None = as configured."""
-    messages: msgspec.Raw | None = None
-    """The messages of a plain call; of others they are in `fields`."""
-    read: Fields | None = None
-    """The top-level fields, if they were read already; see `fields`."""
-    plain: bool = False
-    """Nothing but usual fields, each name once and unescaped, and text without parts."""
-    layout: bytes | None = None
-    """What stands behind a top-level colon (`` or a space) in a body whose values can be replaced in place; None = not so."""
+    __slots__ = (
+        "body", "choices", "end_user", "include_usage", "layout", "max_output_to_balance", "media", "messages", "model",
+        "model_at", "model_bytes", "needs", "output_cap", "plain", "read", "service_tier", "stream", "stream_recovery", "tags",
+        "web_searches_max", "wire",
+    )
+
+    def __init__(
+        self,
+        *,
+        wire: str,
+        body: bytes,
+        model: str,
+        stream: bool,
+        include_usage: bool,
+        output_cap: int | None,
+        choices: int,
+        media: Media,
+        needs: frozenset[str],
+        web_searches_max: int = 0,
+        service_tier: str | None = None,
+        max_output_to_balance: bool = False,
+        end_user: str = "",
+        tags: tuple[str, ...] = (),
+        stream_recovery: bool | None = None,
+        messages: msgspec.Raw | None = None,
+        read: Fields | None = None,
+        plain: bool = False,
+        model_at: int = -1,
+        model_bytes: int = 0,
+        layout: bytes | None = None,
+    ) -> None:
+        self.wire: Final = wire
+        self.body: Final = body
+        self.model: Final = model
+        self.stream: Final = stream
+        self.include_usage: Final = include_usage
+        """The client wants the usage chunk at the end of its stream."""
+        self.output_cap: Final = output_cap
+        """Output tokens per choice as the client capped them; None = no cap."""
+        self.choices: Final = choices
+        self.media: Final = media
+        self.needs: Final = needs
+        """Capabilities that the request uses, by the names of `catalog.model.CAPABILITIES`."""
+        self.web_searches_max: Final = web_searches_max
+        self.service_tier: Final = service_tier
+        self.max_output_to_balance: Final = max_output_to_balance
+        """Lower the cap to what the balance can hold instead of refusing (billing.md §3)."""
+        self.end_user: Final = end_user
+        self.tags: Final = tags
+        """What the call is filed under, as far as its body says so."""
+        self.stream_recovery: Final = stream_recovery
+        """Whether a stream that breaks off may be continued by another provider; None = as configured."""
+        self.messages: Final = messages
+        """The messages of a plain call; of others they are in `fields`."""
+        self.read: Final = read
+        """The top-level fields, if they were read already; see `fields`."""
+        self.plain: Final = plain
+        """Nothing but usual fields, each name once and unescaped, and text without parts."""
+        self.model_at: Final = model_at
+        """Where the model's name stands in the body of a plain call, with its quotes; -1 = it has to be looked for."""
+        self.model_bytes: Final = model_bytes
+        self.layout: Final = layout
+        """What stands behind a top-level colon (`` or a space) in a body whose values can be replaced in place; None = not so."""
 
     @property
     def fields(self) -> Fields:
         """The top-level fields as raw JSON, in the client's order."""
         return self.read if self.read is not None else _decode_fields(self.body)
+
+    def of_body(self, body: bytes, read: Fields, layout: bytes | None) -> "Call":
+        """The same call as another body says it."""
+        return Call(
+            wire=self.wire,
+            body=body,
+            model=self.model,
+            stream=self.stream,
+            include_usage=self.include_usage,
+            output_cap=self.output_cap,
+            choices=self.choices,
+            media=self.media,
+            needs=self.needs,
+            web_searches_max=self.web_searches_max,
+            service_tier=self.service_tier,
+            max_output_to_balance=self.max_output_to_balance,
+            end_user=self.end_user,
+            tags=self.tags,
+            stream_recovery=self.stream_recovery,
+            read=read,
+            layout=layout,
+        )
 
 
 def read_fields(body: bytes) -> tuple[Fields, bytes | None]:
@@ -253,14 +313,3 @@ def check_depth(value: object, depth_max: int = BODY_DEPTH_MAX) -> None:
             return
         level = following
     raise invalid(f"the request is nested deeper than {depth_max} levels")
-
-
-
-
-
-
-
-
-
-
-

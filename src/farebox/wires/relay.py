@@ -4,20 +4,20 @@ Two kinds do this: same-wire relays (`openai_chat.relay`, `anthropic_messages.re
 them; a translation (`translate`) reads events on one wire and writes them on another. Both are pure: bytes in, bytes out.
 """
 
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from farebox.errors import FareboxError
 from farebox.wires.neutral import UpstreamError
 from farebox.wires.usage import Usage, UsageReport
 
-BOM = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 """May stand before an event stream, and be split as anything else."""
-TAIL_BYTES_MAX = 4 * 2**20
+TAIL_BYTES_MAX: Final = 4 * 2**20
 """The largest unfinished event; a provider that sends a longer one is broken."""
-ESTIMATE_BYTES_PER_TOKEN = 4
+ESTIMATE_BYTES_PER_TOKEN: Final = 4
 """Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
 
-_NOT_TEXT = frozenset({"id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature"})
+_NOT_TEXT: Final = frozenset({"id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature"})
 
 
 def estimated_tokens(content: object) -> int:

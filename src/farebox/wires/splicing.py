@@ -2,29 +2,22 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
 from farebox.wires.call import Call, Fields, read_fields
 
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def swap_model(call: Call, model: bytes) -> bytes | None:
-    """A plain call's body with only the model's value changed; None when it does not stand in one of the usual layouts.
-
-    In a plain body the text `"model"` stands once, so what follows it is the value.
-    """
-    body = call.body
-    name, old = b'"model":', _encode(call.model)
-    start = body.find(name + old)
+    """A plain call's body with only the model's value changed; None when its place is not known."""
+    start = call.model_at
     if start < 0:
-        name = b'"model": '
-        start = body.find(name + old)
-        if start < 0:
-            return None
-    start += len(name)
-    return b"".join((body[:start], model, body[start + len(old) :]))
+        return None
+    body = call.body
+    return b"".join((body[:start], model, body[start + call.model_bytes :]))
 
 
 def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ()) -> bytes:
@@ -69,8 +62,8 @@ def splice(call: Call, replace: Mapping[str, bytes], remove: Iterable[str] = ())
     return _encode(merged)
 
 
-_DELIMITERS = (b",", b"}")
-_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
+_DELIMITERS: Final = (b",", b"}")
+_ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 
 
 def is_plain_text(messages: memoryview | bytes) -> bool:

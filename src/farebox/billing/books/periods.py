@@ -3,16 +3,17 @@
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from farebox.billing.budgets import window_end_us, window_name
 
-_SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
-_UNIT_US = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_MONTH = re.compile(r"(\d{4})-(\d{2})")
-SECONDS_MAX = 4_096
+_SPAN: Final = re.compile(r"([0-9]{1,5})([mhdw])")
+_UNIT_US: Final = {"m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MONTH: Final = re.compile(r"(\d{4})-(\d{2})")
+SECONDS_MAX: Final = 4_096
 """Whose text is remembered: rows of the same second come together."""
-FORMS = "write 7d, 12h, 30m, 2w, a date such as 2026-11-01, or a time such as 2026-11-01T08:00:00Z"
+FORMS: Final = "write 7d, 12h, 30m, 2w, a date such as 2026-11-01, or a time such as 2026-11-01T08:00:00Z"
 
 
 def parse_moment(text: str, now_us: int) -> int:

@@ -158,5 +158,3 @@ def journal_table(connection: Connection, narrow: Narrow) -> Iterator[Values]:
         rest = (row["cause_kind"], row["cause_id"], row["account_id"], row["name"])
         yield (row["id"], row["at_us"], row["debit"], row["amount_nano"], None, *rest)
         yield (row["id"], row["at_us"], row["credit"], None, row["amount_nano"], *rest)
-
-

@@ -7,6 +7,7 @@ call, that `billing.posting.care` takes from what the database has.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from farebox.billing import own_keys
 from farebox.billing.books import transfers as entries
@@ -15,13 +16,13 @@ from farebox.billing.settled import Settled, SettledAttempt
 from farebox.billing.tail import attempt_texts
 from farebox.ports import Ids
 
-USAGE_COLUMNS = (
+USAGE_COLUMNS: Final = (
     "hold_id", "attempt", "revision", "final", "account_id", "key_id", "project", "end_user", "model", "provider", "state",
     "outcome", "basis", "charge_nano", "loss_nano", "cost_nano", "prompt_tokens", "completion_tokens", "cached_tokens",
     "reasoning_tokens", "record", "transfer_id", "cost_transfer_id", "created_us", "posted_us", "tags",
 )  # fmt: skip
 
-_OWN_KEY = own_keys.MARK.encode()
+_OWN_KEY: Final = own_keys.MARK.encode()
 
 UsageRow = tuple[str | int | bool | None, ...]
 

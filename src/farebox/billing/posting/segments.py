@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, select
@@ -20,21 +21,21 @@ from farebox.billing.records import Hold
 from farebox.storage.database import Database
 from farebox.storage.tables import usage
 
-KEEP = 2
+KEEP: Final = 2
 """The newest segments of a slot stay in any case."""
-LOOKUP_MAX = 500
-REMOVED_MAX = 4
+LOOKUP_MAX: Final = 500
+REMOVED_MAX: Final = 4
 """Segments removed at once, of a slot: reading them takes some twenty milliseconds each, and nothing is posted meanwhile."""
 
 
-_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_text = msgspec.json.Decoder(str).decode
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 _HOLD, _SETTLE, _OPENED = b'{"type":"hold"', b'{"type":"settle"', b'{"type":"opened"'
-_HEAD = 9
+_HEAD: Final = 9
 """Bytes of a line before its JSON: the checksum and a space."""
-_ID = b',"id":"'
+_ID: Final = b',"id":"'
 """What follows the type, as the journal writes it: then the id need not be looked for."""
-READ_BYTES = 256 * 1024
+READ_BYTES: Final = 256 * 1024
 
 
 def open_holds(slot: Path) -> dict[str, Hold]:

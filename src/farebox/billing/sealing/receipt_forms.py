@@ -7,6 +7,7 @@ has no form and goes the long way; a test makes both of anything and finds them 
 
 import hashlib
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -20,14 +21,14 @@ from farebox.catalog.price import Rates
 from farebox.money import format_amount
 from farebox.storage.queries import UsageRow
 
-FORMS_MAX = 2_048
+FORMS_MAX: Final = 2_048
 """Forms that are remembered, about 1,100 bytes each."""
-_GAP = '"@"'
-_GAPS = ("account", "amount", "call", "day", "number", "previous", "created", "key", "posted", "project", "total", "units")
+_GAP: Final = '"@"'
+_GAPS: Final = ("account", "amount", "call", "day", "number", "previous", "created", "key", "posted", "project", "total", "units")
 """Where calls of a kind differ, in the order of the canonical form."""
-_encode = msgspec.json.Encoder(order="sorted").encode
-_decode_rates = msgspec.json.Decoder(Rates | None).decode
-_decode_fees = msgspec.json.Decoder(Fees | None).decode
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+_decode_rates: Final = msgspec.json.Decoder(Rates | None).decode
+_decode_fees: Final = msgspec.json.Decoder(Fees | None).decode
 
 Bound = tuple[str, str, str, str, str, str, str, str]
 """A form with the owner, the day and the moment of posting in it: what stands before, between and behind the other gaps."""

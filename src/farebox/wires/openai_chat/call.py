@@ -1,6 +1,7 @@
 """OpenAI chat completions: the quick read of a request, and its body for a provider that speaks the same wire."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -13,29 +14,30 @@ from farebox.wires.media import survey
 from farebox.wires.openai_chat.shapes import OUTPUT_CAP_MAX, Routine
 from farebox.wires.splicing import is_plain_text, splice, swap_model
 
-WIRE = "openai_chat"
-CHOICES_MAX = 128
+WIRE: Final = "openai_chat"
+CHOICES_MAX: Final = 128
 """OpenAI's own limit of `n`."""
-WEB_SEARCHES_MAX = 10
+WEB_SEARCHES_MAX: Final = 10
 """Searches that one request may run at the provider, for the hold."""
 
-EXTENSIONS = frozenset(
+EXTENSIONS: Final = frozenset(
     {"plugins", "transforms", "usage", "session_id", "trace", "include_reasoning"}
 )
 """Fields addressed to a gateway, not to the model; forwarded only where the provider is one with the same dialect. The fields
 of `ROUTING_FIELDS` never are: a gateway behind us that went on to another model would charge what nobody has held."""
 
-_GATEWAYS = EXTENSIONS | ROUTING_FIELDS
-_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_strings = msgspec.json.Decoder(list[str]).decode
-_ROUTINE = frozenset(
+_GATEWAYS: Final = EXTENSIONS | ROUTING_FIELDS
+_encode: Final = msgspec.json.Encoder().encode
+_decode_map: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_strings: Final = msgspec.json.Decoder(list[str]).decode
+_ROUTINE: Final = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
 )
-_INCLUDE_USAGE = b'{"include_usage":true}'
+_INCLUDE_USAGE: Final = b'{"include_usage":true}'
 
 
-_decode_routine = msgspec.json.Decoder(Routine).decode
-_NOTHING: frozenset[str] = frozenset()
+_decode_routine: Final = msgspec.json.Decoder(Routine).decode
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def read_call(body: bytes) -> Call:
@@ -45,33 +47,66 @@ def read_call(body: bytes) -> Call:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         read = None  # unusual, or wrong: looked at closely below, where an error gets its words
     if read is not None:
-        older, cap = read.max_tokens, read.max_completion_tokens
-        messages = bytes(read.messages)
-        if (
-            (older is None or cap is None)
-            and messages.startswith(b"[{")
-            # Of a name that stands twice we read the last, a provider perhaps the first: all of the body is looked at.
-            and body.find(b'"type"') < 0  # `in` is slower: it first tries the text as a number
-            and body.find(b"\\u00") < 0  # an escaped name could stand twice, or hide a typed part
-            and body.count(b'"model"') == 1
-            and body.count(b'_tokens"') == (older is not None or cap is not None)  # the ends of both caps' names
-            and body.count(b'"stream"') <= 1
-        ):
-            return Call(
-                wire=WIRE,
-                body=body,
-                model=read.model,
-                stream=read.stream is True,
-                include_usage=False,
-                output_cap=older if cap is None else cap,
-                choices=1,
-                media=Media(len(body)),
-                needs=_NOTHING,
-                messages=read.messages,
-                plain=True,
-            )
+        call = _plain(body, read)
+        if call is not None:
+            return call
     fields, layout = calls.read_fields(body)
     return _read_closely(body, fields, layout)
+
+
+def _plain(body: bytes, read: Routine) -> Call | None:
+    """The call, if every field that was read certainly stands once and the messages are nothing but text; else None.
+
+    Of a name that stands twice we read the last, a provider perhaps the first. A quote inside a JSON string has a backslash
+    before it, so a name in quotes is a name or a whole string; and what is not the messages is short, so it is searched for all
+    of them. `find`, not `in`, which first tries the text as a number.
+    """
+    older, cap = read.max_tokens, read.max_completion_tokens
+    if older is not None and cap is not None:
+        return None
+    messages = bytes(read.messages)
+    start = body.find(b'"messages":') + 11
+    if body.startswith(b" ", start):
+        start += 1
+    end = start + len(messages)
+    if start < 11 or not messages.startswith(b"[{") or body[start:end] != messages:
+        return None
+    if messages.find(b'"type"') >= 0 or (messages.find(b"\\") >= 0 and messages.find(b"\\u00") >= 0):
+        return None
+    around = body[:start] + body[end:]
+    if (
+        around.find(b"\\u00") >= 0  # an escaped name
+        or around.count(b'"messages"') != 1
+        or around.count(b'"model"') != 1
+        or around.count(b'_tokens"') != (older is not None or cap is not None)  # the ends of both caps' names
+        or around.count(b'"stream"') > 1
+    ):
+        return None
+    name = _encode(read.model)
+    place = around.find(b'"model":')
+    if place >= 0:
+        place += 8
+        if around.startswith(b" ", place):
+            place += 1
+        if place > start:
+            place += len(messages)
+        if not body.startswith(name, place):
+            place = -1
+    return Call(
+        wire=WIRE,
+        body=body,
+        model=read.model,
+        stream=read.stream is True,
+        include_usage=False,
+        output_cap=older if cap is None else cap,
+        choices=1,
+        media=Media(len(body)),
+        needs=_NOTHING,
+        messages=read.messages,
+        plain=True,
+        model_at=place,
+        model_bytes=len(name),
+    )
 
 
 def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:

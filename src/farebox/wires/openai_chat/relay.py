@@ -4,7 +4,7 @@ Nearly every chunk of a long answer is plain text: one search per marker (usage,
 is replaced by ours, and the bytes go on. Only chunks with a marker, and those before the first content, are parsed.
 """
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -17,13 +17,13 @@ from farebox.wires.openai_chat.shapes import Chunk
 from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
 from farebox.wires.usage import Usage, UsageReport
 
-_encode = msgspec.json.Encoder().encode
-_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
+_decode_map: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
-_NULL = b"null"
-_FRAME_BYTES = len(b"data: \n\n")
+_decode_chunk: Final = msgspec.json.Decoder(Chunk).decode
+_NULL: Final = b"null"
+_FRAME_BYTES: Final = len(b"data: \n\n")
 
 
 def _given(raw: msgspec.Raw) -> bytes | None:

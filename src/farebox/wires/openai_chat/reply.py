@@ -1,5 +1,7 @@
 """A chat completion for a client of the same wire: our id, the provider's name, usage with cost; the rest as it came."""
 
+from typing import Final
+
 import msgspec
 
 from farebox.wires.dialect import Dialect
@@ -10,13 +12,13 @@ from farebox.wires.openai_chat.shapes import AnswerBody
 from farebox.wires.relay import Extra, NotACompletion, estimated_tokens
 from farebox.wires.usage import Usage, UsageReport
 
-_encode = msgspec.json.Encoder().encode
-_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
+_decode_map: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-_NO_ANSWER = AnswerBody([])
-_decode = msgspec.json.Decoder(AnswerBody).decode
-_decode_any = msgspec.json.Decoder(dict[str, object]).decode
+_NO_ANSWER: Final = AnswerBody([])
+_decode: Final = msgspec.json.Decoder(AnswerBody).decode
+_decode_any: Final = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class Reply:
@@ -88,9 +90,16 @@ class Reply:
         theirs, raw = self._answer.id, self._usage
         if theirs is not None and raw is not None and body.find(b'"provider"') < 0:
             old = b'"id":' + _encode(theirs)
+            at, place = body.find(old), body.rfind(b'"usage":') + 8
+            if body.startswith(b" ", place):
+                place += 1
             # Both stand once, or the places cannot be told apart.
-            at, place = body.find(old), body.find(raw)
-            if 0 <= at < place and body.find(old, at + 1) < 0 and body.find(raw, place + 1) < 0:
+            if (
+                0 <= at <= place - len(old)
+                and body.startswith(raw, place)
+                and body.find(old, at + 1) < 0
+                and body.count(b'"usage"') == 1
+            ):
                 between, behind = body[at + len(old) : place], body[place + len(raw) :]
                 return b"".join(
                     (body[:at], b'"id":', _encode(id), b',"provider":', _encode(provider), between, merged, behind)

@@ -15,7 +15,7 @@ The rules of one vendor are data (`UsageRules`, providers.md §1.2); the judgeme
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -59,11 +59,11 @@ class _Counts:
         self.searches = searches
         self.service_tier = service_tier
 
-_decode = msgspec.json.Decoder(UsageBody).decode
-_NO_PROMPT_DETAILS = PromptDetails()
-_NO_COMPLETION_DETAILS = CompletionDetails()
-_NO_TOOLS = ToolCounts()
-_OPENAI = UsageRules()
+_decode: Final = msgspec.json.Decoder(UsageBody).decode
+_NO_PROMPT_DETAILS: Final = PromptDetails()
+_NO_COMPLETION_DETAILS: Final = CompletionDetails()
+_NO_TOOLS: Final = ToolCounts()
+_OPENAI: Final = UsageRules()
 
 
 @lru_cache(maxsize=256)
