@@ -40,14 +40,18 @@ class Random(Protocol):
         ...
 
 
+_time_ns: Final = time.time_ns
+_monotonic_ns: Final = time.monotonic_ns
+
+
 class SystemClock:
     """The machine's clocks."""
 
     def now_us(self) -> int:
-        return time.time_ns() // 1000
+        return _time_ns() // 1000
 
     def monotonic_us(self) -> int:
-        return time.monotonic_ns() // 1000
+        return _monotonic_ns() // 1000
 
 
 def _base62(value: int, width: int) -> str:

@@ -207,3 +207,31 @@ def test_recursion_is_found() -> None:
 def test_no_program_is_compiled(name: str) -> None:
     """`python -m` needs the code of a module, which an extension has not."""
     assert "__main__" not in (SOURCE / name).read_text(), f"{name}: what is started with `python -m` stays out of the list"
+
+
+# --- names of a module -------------------------------------------------------------------------------------------------------
+
+
+def loose_names(tree: ast.Module) -> list[str]:
+    """Names that a module gives a value once without saying so. Those of types are written like types."""
+    found: list[str] = []
+    for node in tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign) and "Final" not in ast.unparse(node.annotation):
+            targets = [node.target]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        found += [name for name in names if not (name.lstrip("_")[:1].isupper() and name != name.upper())]
+    return found
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_names_of_a_compiled_module_are_final(name: str) -> None:
+    found = loose_names(ast.parse((SOURCE / name).read_text()))
+    assert not found, f"{name}: {', '.join(found)}: without `Final` they are looked up in the module's dictionary each time"
+
+
+def test_loose_names_are_found() -> None:
+    planted = "A = 1\n_b = f()\nKind = Literal['x']\n_Row = tuple[int]\nC: Final = 2\nD: Final[int] = f()\nE: int = 3\n"
+    assert loose_names(ast.parse(planted)) == ["A", "_b", "E"]

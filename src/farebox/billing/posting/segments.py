@@ -126,7 +126,7 @@ def _id(line: bytes, place: int) -> bytes:
     if line.startswith(_ID, place):
         start = place + len(_ID)
         found = line[start : line.index(b'"', start)]
-        if b"\\" not in found:
+        if found.find(b"\\") < 0:  # `in` is slower: it first tries the text as a number
             return found
     return _decode_text(_decode(line[_HEAD:])["id"]).encode()
 
