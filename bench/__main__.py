@@ -30,7 +30,7 @@ def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--soak", type=int, metavar="N", help="instead: Farebox's memory over N calls")
     parser.add_argument("--interpreted", action="store_true", help="Farebox from the source as it is, not what was compiled")
-    parser.add_argument("--offers", type=int, default=1, help="of each of Farebox's models, at providers that are all the mock")
+    parser.add_argument("--offers", type=int, default=8, help="of each of Farebox's models, at providers that are all the mock")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     return parser.parse_args(arguments)
 

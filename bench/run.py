@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Names of targets; empty: all."""
     interpreted: bool = False
     """Farebox from its source, in place of the compiled package."""
-    offers: int = 1
+    offers: int = 8
     """Of each of Farebox's models."""
 
 

@@ -166,4 +166,4 @@ def shown(attempts: Sequence[Attempt]) -> Shown:
     )
 
 
-_INPUT = frozenset({"input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input"})
+_INPUT: Final = frozenset({"input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input"})
