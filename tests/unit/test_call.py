@@ -167,6 +167,38 @@ def test_the_model_is_changed_where_it_stands_whatever_stands_around_it(
         assert json.loads(call.body[call.model_at : call.model_at + call.model_bytes]) == meant["model"]
 
 
+TWIN = '"messages":[{"role":"user","content":"hi"}]'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"m",' + TWIN + "," + TWIN + "}",
+        '{"temperature":{' + TWIN + '},"model":"m",' + TWIN + "}",
+        '{"model":"m","messages":[{"\\u0074ype":"x","role":"user","content":"hi"}]}',
+        '{"model":"m","messages":[{"type":"x","role":"user","content":"hi"}]}',
+        '{"model":"m","messages" :[{"role":"user","content":"hi"}]}',
+        '{"model":"m","messages":["hi"]}',
+        '{"model":"m","max_tokens":2,"max_completion_tokens":2,' + TWIN + "}",
+        '{"model":"m","stream":null,"stream":null,' + TWIN + "}",
+        *('{"temperature":{"messages":["%b"]},"model":"m",'.replace("%b", "x" * n) + TWIN + "}" for n in range(30)),
+        *('{"model":"m","temperature":{"messages":["%b"]},'.replace("%b", "x" * n) + TWIN + "}" for n in range(30)),
+    ],
+)
+def test_what_the_quick_read_cannot_prove_is_read_closely(body: str) -> None:
+    try:
+        call = chat_call.read_call(body.encode())
+    except FareboxError:
+        return
+    assert not call.plain and call.model_at < 0
+
+
+def test_a_model_whose_name_is_spelled_another_way_than_ours_is_looked_for() -> None:
+    call = chat_call.read_call(b'{"model":"a\\/b","messages":[{"role":"user","content":"hi"}]}')
+    assert call.plain and call.model == "a/b" and call.model_at < 0
+    assert b'"model":"up"' in chat_call.forward_body(call, model=b'"up"', dialect=Dialect(), output_cap=None)
+
+
 def test_usual_calls_are_read_quickly_in_both_layouts() -> None:
     for separators in ((",", ":"), (", ", ": ")):
         for order in (("model", "messages", "max_tokens"), ("max_tokens", "messages", "model")):

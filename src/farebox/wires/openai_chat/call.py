@@ -62,8 +62,6 @@ def _plain(body: bytes, read: Routine) -> Call | None:
     of them. `find`, not `in`, which first tries the text as a number.
     """
     older, cap = read.max_tokens, read.max_completion_tokens
-    if older is not None and cap is not None:
-        return None
     messages = bytes(read.messages)
     start = body.find(b'"messages":') + 11
     if body.startswith(b" ", start):
