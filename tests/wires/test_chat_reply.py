@@ -47,3 +47,8 @@ def test_id_provider_and_cost_are_put_in_and_the_rest_is_as_it_came(body: dict[s
     pairs = written(json.dumps(body, separators=layout).encode())
     assert len({name for name, _ in pairs}) == len(pairs), "no name stands twice"
     assert plainly(pairs) == body | {"id": "gen-1", "provider": "p", "usage": USAGE | {"cost": 0.1}}
+
+
+def test_a_usage_that_stands_apart_from_its_name_is_replaced_whole() -> None:
+    body = b'{"id":"c1","choices":%b,"usage":  %b}' % (json.dumps(CHOICES).encode(), json.dumps(USAGE).encode())
+    assert plainly(written(body))["usage"] == USAGE | {"cost": 0.1}
