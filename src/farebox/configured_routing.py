@@ -13,7 +13,7 @@ from farebox.providers.registry import PROVIDERS
 from farebox.routing.auto import AUTO, DECISIONS, automatic
 from farebox.routing.market import Market
 from farebox.routing.measured import Measured
-from farebox.routing.policy import Decisions, Policies, Policy, PolicyError, compiled
+from farebox.routing.policy import OPENROUTER_AUTO, Decisions, Policies, Policy, PolicyError, compiled
 from farebox.routing.preferences import Providers, Reader, split_suffix
 from farebox.routing.router import Router
 from farebox.sorting import Sorter
@@ -48,7 +48,7 @@ def make_router(
     return Router(
         market.catalog,
         market.by_wire,
-        policies=Policies(policies, decisions),
+        policies=Policies(policies, decisions, taken=[OPENROUTER_AUTO] if market.catalog.knows(OPENROUTER_AUTO) else []),
         reader=Reader(providers),
         health=health,
         attempts_max=loaded.config.attempts.attempts_max,
@@ -58,8 +58,8 @@ def make_router(
 
 def make_sorter(router: Router, run: Callable[..., "asyncio.Future[Any]"]) -> Sorter | None:
     """What sorts calls by examples, where policies want that; `run` is a thread of its own."""
-    wanting = [policy for policy in router.policies if policy.examples]
-    return Sorter(wanting, embedding.Model().embed, run) if wanting else None
+    wanted = any(policy.examples for policy in router.policies)
+    return Sorter(router.policies, embedding.Model().embed, run) if wanted else None
 
 
 def _check_model(market: Market, name: str, place: str) -> None:

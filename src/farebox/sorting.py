@@ -1,13 +1,13 @@
 """Sorting by examples: off the event loop, since it takes milliseconds, and bounded. What it cannot say, the classifier does."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from farebox.embedding.nearest import Embed, Examples, Likeness
 from farebox.routing.complexity import excerpt
 from farebox.routing.complexity.classify import Assessment, Reason, assess
-from farebox.routing.policy import AUTO, POLICY_PREFIX, Policy
+from farebox.routing.policy import Policies
 from farebox.wires.call import Call
 
 WAITING_MAX = 32
@@ -18,16 +18,14 @@ SHOWN_CHARS = 80
 class Sorter:
     """The policies that sort by examples, by the names of models that mean them."""
 
-    def __init__(self, policies: Iterable[Policy], embed: Embed, run: Callable[..., "asyncio.Future[Any]"]) -> None:
+    def __init__(self, policies: Policies, embed: Embed, run: Callable[..., "asyncio.Future[Any]"]) -> None:
         self._run = run
         self._waiting = 0
         self.examples: dict[str, Examples] = {}
-        for policy in policies:
-            if policy.examples:
-                made = Examples(embed, policy.examples)
-                self.examples[f"{POLICY_PREFIX}{policy.name}"] = made
-                if policy.name == AUTO:
-                    self.examples[AUTO] = made
+        made = {policy.name: Examples(embed, policy.examples) for policy in policies if policy.examples}
+        for name, called in policies.named.items():
+            if called.policy.name in made:
+                self.examples[name] = made[called.policy.name]
 
     def warm(self) -> None:
         """Look at all examples once, so that no call has to wait for that."""

@@ -17,7 +17,7 @@ from farebox.embedding.nearest import Examples, Likeness
 from farebox.embedding.wordpiece import Vocabulary, words
 from farebox.market import make_market
 from farebox.routing.measured import NothingMeasured
-from farebox.routing.policy import Policy
+from farebox.routing.policy import Policies, Policy
 from farebox.sorting import WAITING_MAX, Sorter
 from farebox.wires.openai_chat.call import read_call
 
@@ -106,15 +106,16 @@ def call(text: str) -> Any:
 
 
 async def test_a_queue_that_is_full_is_not_waited_in() -> None:
-    policy = Policy("auto", decision="examples", examples={"easy": ("a1",), "hard": ("b1",)})
+    policy = Policy("auto", models=("v/m",), decision="examples", examples={"easy": ("a1",), "hard": ("b1",)})
     waiting: list[asyncio.Future[Any]] = []
 
     def run(function: Any, *arguments: Any) -> asyncio.Future[Any]:
         waiting.append(asyncio.get_running_loop().create_future())
         return waiting[-1]
 
-    sorter = Sorter([policy], flat({}), run)
-    assert set(sorter.examples) == {"auto", "policy/auto"}
+    sorter = Sorter(Policies([policy]), flat({}), run)
+    called = {f"{name}{suffix}" for name in ("auto", "openrouter/auto", "policy/auto") for suffix in ("", ":floor", ":nitro")}
+    assert set(sorter.examples) == called
     tasks = [asyncio.ensure_future(sorter.assess(call("hello"))) for _ in range(WAITING_MAX)]
     await asyncio.sleep(0)
     assert (await sorter.assess(call("hello"))).tier == "easy" and len(waiting) == WAITING_MAX, "by the classifier, at once"

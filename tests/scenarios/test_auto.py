@@ -63,6 +63,17 @@ def test_the_plan_says_how_hard_it_is_and_why(box: Farebox) -> None:
     assert box.cli("route", "explain", "auto")["complexity"]["tier"] == "easy"
 
 
+def test_openrouters_name_and_suffixes_mean_the_same(box: Farebox) -> None:
+    for name in ("openrouter/auto", "auto:floor", "openrouter/auto:nitro", "policy/auto:floor"):
+        reply = box.post("/v1/chat/completions", asked(HARD, name))
+        assert reply.status == 200 and reply.headers["x-farebox-model"] == "x/large", reply.body
+        told = box.post("/v1/route/explain", asked(HARD, name)).json()
+        assert told["policy"].endswith("auto, hard") and told["complexity"]["tier"] == "hard" and told["model"] == name
+        assert box.cli("route", "explain", name)["complexity"]["tier"] == "easy"
+    refused = box.post("/v1/chat/completions", asked(HARD, "auto:online"))
+    assert refused.status == 404 and "`auto:floor`" in refused.json()["error"]["message"]
+
+
 def test_a_policy_of_ones_own_decides_by_it_too(box: Farebox) -> None:
     assert box.post("/v1/chat/completions", asked(EASY, "policy/support")).headers["x-farebox-model"] == "x/middle"
     assert box.post("/v1/chat/completions", asked(HARD, "policy/support")).headers["x-farebox-model"] == "x/large"

@@ -144,6 +144,10 @@ class Catalog:
             raise missing.switched_off(name, model, list(dict.fromkeys(providers)))
         return resolved
 
+    def knows(self, name: str) -> bool:
+        """Whether a model or an alias goes by this name, in any spelling, callable or not."""
+        return self._find(name) is not None or name in self._aliases or self._folded_alias(name) is not None
+
     def slug_of(self, name: str) -> str:
         """The slug of the model that a name means, whether or not it can be called. Raises `ModelNotFound`."""
         return self._meaning(name).slugs[0]

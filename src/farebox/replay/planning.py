@@ -91,12 +91,12 @@ class Planner:
 
     def tiers(self, requested: str, model: str) -> tuple[str, ...]:
         """The tiers of the policy called `requested` whose models have `model` first, or else at all."""
-        if not self._router.policies.decision(requested):
+        called = self._router.policies.named.get(requested)
+        if called is None or not called.policy.decision:
             return ()
-        policy = self._router.policies.called(requested)
         first: list[str] = []
         any_place: list[str] = []
-        for tier, names in policy.branches.items():
+        for tier, names in called.policy.branches.items():
             slugs = [self._slug(name) for name in names]
             if model in slugs:
                 (first if next((slug for slug in slugs if slug), "") == model else any_place).append(tier)

@@ -7,8 +7,8 @@ A policy may choose among lists of models by a named decision: `decision` is loo
 called with the request, and its answer picks the branch. What is decided, and how, is not this module's business.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,7 @@ from farebox.routing.patience import Patience, shorter
 from farebox.routing.preferences import (
     MODELS_MAX,
     NONE,
+    SUFFIXES,
     Preferences,
     PriceCap,
     ProviderRef,
@@ -40,6 +41,8 @@ EXAMPLES_MAX = 200
 EXAMPLE_CHARS_MAX = 2_000
 AUTO = catalog.AUTO
 """The model that stands for the policy of this name."""
+OPENROUTER_AUTO = "openrouter/auto"
+"""The same for clients that were written for OpenRouter, unless a model or an alias has this name."""
 WEIGHT_MAX = 1_000_000
 
 Decision = Callable[[Call], str]
@@ -91,6 +94,14 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 NO_POLICY = Policy("")
+
+
+class Called(NamedTuple):
+    """What a model's name means that is a policy's."""
+
+    policy: Policy
+    suffix: str
+    """`floor`, `nitro`, or empty."""
 
 
 class ExamplesSection(Protocol):
@@ -267,10 +278,25 @@ def _check_decision(at: str, section: Section, decisions: Mapping[str, Decisions
 class Policies:
     """All policies of the configuration."""
 
-    def __init__(self, policies: Sequence[Policy] = (), decisions: Mapping[str, Decisions] | None = None) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Policy] = (),
+        decisions: Mapping[str, Decisions] | None = None,
+        *,
+        taken: Collection[str] = (),
+    ) -> None:
+        """`taken` are names of models and aliases: they mean no policy."""
         self._by_name = {policy.name: policy for policy in policies}
         self._decisions = decisions or {}
+        self._auto = (AUTO,) if OPENROUTER_AUTO in taken else (AUTO, OPENROUTER_AUTO)
         self.deciding = frozenset(policy.name for policy in policies if policy.decision)
+        self.named: dict[str, Called] = {}
+        """Policies that can be called, by every name of a model that calls them, those with a suffix included."""
+        for policy in self._by_name.values():
+            if policy.callable:
+                for name in (f"{POLICY_PREFIX}{policy.name}", *(self._auto if policy.name == AUTO else ())):
+                    self.named[name] = Called(policy, "")
+                    self.named.update({f"{name}:{suffix}": Called(policy, suffix) for suffix in SUFFIXES})
 
     def __iter__(self) -> Iterator[Policy]:
         return iter(self._by_name.values())
@@ -286,26 +312,33 @@ class Policies:
             )
         return found
 
-    def called(self, model: str) -> Policy:
-        """The policy that a request names as its model."""
-        name = model.removeprefix(POLICY_PREFIX)
-        found = self._by_name.get(name)
-        if found is None or not found.callable:
-            known = ", ".join(f"`{POLICY_PREFIX}{policy.name}`" for policy in self._by_name.values() if policy.callable)
-            problem = "names no models of its own" if found is not None else "does not exist"
+    def called(self, model: str) -> Called | None:
+        """The policy that a request names as its model; None where it names a model. Raises the 404 for a name that is a policy's
+        and cannot be called."""
+        found = self.named.get(model)
+        base, _, suffix = model.partition(":")
+        if found is not None or not (base in self._auto or base.startswith(POLICY_PREFIX)):
+            return found
+        if base in self.named:
+            known = " and ".join(f"`{base}:{one}`" for one in SUFFIXES)
             raise FareboxError(
                 Kind.MODEL_NOT_FOUND,
-                f"the policy `{name[:64]}` {problem}; can be called: {known or 'none'}",
+                f"`{base}` has no suffix `{suffix[:64]}`; there are {known}, or call it without one",
                 param="model",
             )
-        return found
+        name = AUTO if base in self._auto else base.removeprefix(POLICY_PREFIX)
+        known = ", ".join(f"`{POLICY_PREFIX}{policy.name}`" for policy in self._by_name.values() if policy.callable)
+        problem = "names no models of its own" if name in self._by_name else "does not exist"
+        raise FareboxError(
+            Kind.MODEL_NOT_FOUND,
+            f"the policy `{name[:64]}` {problem}; can be called: {known or 'none'}",
+            param="model",
+        )
 
     def decision(self, model: str) -> str:
         """What the policy that is called by this name chooses its models by; empty for a model, or a policy without choice."""
-        if model != AUTO and not model.startswith(POLICY_PREFIX):
-            return ""
-        found = self._by_name.get(model.removeprefix(POLICY_PREFIX))
-        return "" if found is None else found.decision
+        found = self.named.get(model)
+        return "" if found is None else found.policy.decision
 
     def branch(self, policy: Policy, call: Call) -> str:
         """What the policy's decision says of a call; empty without one."""

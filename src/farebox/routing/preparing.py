@@ -103,7 +103,7 @@ def prepare(
     fleeting = False
     for name, suffix, meaning in chain:
         entries: list[Entry] = []
-        local = _suffixed(wanted, suffix)
+        local = suffixed(wanted, suffix)
         fleeting = fleeting or local.sort in ("throughput", "latency")
         offered: Sequence[_Offered] = [
             _Offered(target) for target in targets[meaning.slug] if offer_key(target.offer) in meaning.offers
@@ -227,7 +227,7 @@ def _excluded(target: Target, rule: tuple[str, str]) -> Exclusion:
     return Exclusion(target.model.slug, target.provider.name, target.offer.id, *rule)
 
 
-def _suffixed(wanted: Preferences, suffix: str) -> Preferences:
+def suffixed(wanted: Preferences, suffix: str) -> Preferences:
     """A suffix stands for a sort, unless the request states one, and for a service tier."""
     if not suffix or wanted.sort is not None or wanted.order:
         return wanted

@@ -31,9 +31,9 @@ from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
-from farebox.routing.policy import AUTO, NO_POLICY, POLICY_PREFIX, Policies, combined, lower_cap
+from farebox.routing.policy import NO_POLICY, Policies, combined, lower_cap
 from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
-from farebox.routing.preparing import prepare, resolve_chain
+from farebox.routing.preparing import prepare, resolve_chain, suffixed
 from farebox.routing.standing import RANK_EJECTED, RANK_TIGHT, Entry, Group, Standing
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
@@ -124,9 +124,9 @@ class Router:
             session = session_of(call) or session
         policy = policy or self.default_policy
         branch = ""
-        if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
-            called = self.policies.called(call.model)
-            branch = self.policies.branch(called, call) if assessment is None else assessment.tier
+        called = self.policies.named.get(call.model)
+        if called is not None:
+            branch = self.policies.branch(called.policy, call) if assessment is None else assessment.tier
         # Preferences are remembered by their reader and kept alive by the standing: here, their identity stands for them.
         step = pays.step(volume_nano) if volume_nano else 0
         own: OwnKeys | None = None
@@ -167,14 +167,17 @@ class Router:
         day: str,
     ) -> Standing:
         own = self.policies.get(policy) if policy else NO_POLICY
-        called = NO_POLICY
+        called, own_wishes = NO_POLICY, wanted
         names: Sequence[str] = (call.model,)
-        if call.model == AUTO or call.model.startswith(POLICY_PREFIX):
-            called = self.policies.called(call.model)
+        meant = self.policies.called(call.model)
+        if meant is not None:
+            called = meant.policy
+            # The suffix of a policy's name is the request's own wish, as a sort of its own is.
+            own_wishes = suffixed(wanted, meant.suffix)
             names = called.names(branch)
             if called.escalation is not None:
                 names = (*names, *called.escalation.to)
-        both = combined(combined(wanted, called), own)
+        both = combined(combined(own_wishes, called), own)
         names = tuple(dict.fromkeys((*names, *both.fallbacks)))
         asked = frozenset(wanted.fallbacks)
         if not asked.isdisjoint(names[MODELS_MAX:]):
