@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,21 @@ def test_the_days_cap_is_kept_over_a_restart(world: World, tmp_path: Path) -> No
         capped.warm("capped")
         capped.order("capped", first="delay-headers=700ms")
         assert "x-farebox-hedge" not in capped.ask("capped").headers
+    world.simulator.reset()
+
+
+def test_what_is_left_of_the_call_bounds_the_second_too(world: World, tmp_path: Path) -> None:
+    """Both stay silent; nobody set a time of their own for this call."""
+    text = configuration(world.simulator.origin).replace("headers_s = 20.0", "headers_s = 20.0\ntotal_s = 1.5")
+    with Farebox(tmp_path / "box", config=text) as box:
+        bounded = World(box, world.simulator)
+        bounded.warm("both-fail")
+        bounded.order("both-fail", first="delay-headers=9s", second="delay-headers=9s")
+        begun_s = time.monotonic()
+        refused = bounded.ask("both-fail")
+        took_s = time.monotonic() - begun_s
+        assert refused.status == 504 and 1.4 < took_s < 4, (refused.status, took_s)
+        assert wait_until(lambda: bounded.hedges().get("started"), "there was a second")
     world.simulator.reset()
 
 
