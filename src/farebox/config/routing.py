@@ -132,7 +132,8 @@ class PolicySection(_Section, frozen=True):
     models: tuple[str, ...] = ()
     """What `policy/NAME` calls: the first, or, when it cannot answer, the next."""
     fallbacks: tuple[str, ...] = ()
-    """Models to go on with, whatever model was called, unless the caller names its own."""
+    """Models to go on with, whatever model was called, unless the caller names its own. One call goes through 6 models at most,
+    those of `models` (or of one branch) and of `escalation.to` included."""
     order: tuple[str, ...] = ()
     """Providers to try first, in this order; `"azure/eu"` means one variant."""
     only: tuple[str, ...] = ()

@@ -80,7 +80,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     def names(self, branch: str) -> tuple[str, ...]:
         """The models to try, in order."""
-        return self.branches.get(branch, self.models) if branch else self.models
+        return self.branches.get(branch) or self.models
 
     def named_models(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every list of models in it, by the setting that names them."""
@@ -175,6 +175,8 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
             if model.startswith(POLICY_PREFIX):
                 raise PolicyError(f"{at}.{setting}", f"{model!r} is a policy; name models, so that no policy leads to itself")
     _check_decision(at, section, decisions)
+    escalation = _escalation(at, section)
+    _check_together(at, section, decisions, () if escalation is None else escalation.to)
     patience = Patience(section.headers_s, section.first_token_s, section.chunk_s, section.total_s)
     return Policy(
         name=name,
@@ -190,7 +192,7 @@ def compiled(name: str, section: Section, providers: Providers, decisions: Mappi
         ),
         decision=section.decision or "",
         branches=dict(section.branches),
-        escalation=_escalation(at, section),
+        escalation=escalation,
         examples=_examples(f"{at}.examples", section),
         hedge=_hedge(f"{at}.hedge", section),
     )
@@ -239,9 +241,6 @@ def _escalation(at: str, section: Section) -> Rules | None:
         raise PolicyError(at, "give the policy `models`, or a `decision` with branches, that answer first")
     if section.partition == "none":
         raise PolicyError(at, 'with `partition = "none"` nobody knows who answers first; sort by model')
-    together = max(map(len, first)) + len(rules.to)
-    if together > MODELS_MAX:
-        raise PolicyError(f"{at}.to", f"makes {together} models with those that answer first; at most {MODELS_MAX} are tried")
     for model in rules.to:
         if model.startswith(POLICY_PREFIX):
             raise PolicyError(f"{at}.to", f"{model!r} is a policy; name models, so that no policy leads to itself")
@@ -273,6 +272,23 @@ def _check_decision(at: str, section: Section, decisions: Mapping[str, Decisions
             raise PolicyError(
                 f"{at}.branches.{branch}", f"`{section.decision}` never answers this; it answers {', '.join(known.answers)}"
             )
+
+
+def _check_together(at: str, section: Section, decisions: Mapping[str, Decisions], to: tuple[str, ...]) -> None:
+    """No call has more models by the policy alone than are tried for one: its later ones would be lost without a word."""
+    answers = decisions[section.decision].answers if section.decision is not None else ()
+    first = {f"branches.{answer}": section.branches.get(answer, ()) for answer in answers}
+    if not all(first.values()) or not first:
+        first["models"] = section.models
+    for setting, models in first.items():
+        if not models:
+            continue
+        lists = [(setting, models), ("escalation.to", to), ("fallbacks", section.fallbacks)]
+        count = len({name for _, names in lists for name in names})
+        if count > MODELS_MAX:
+            *others, last = [name for name, names in lists if names]
+            said = f"{', '.join(f'`{name}`' for name in others)} and `{last}` make" if others else f"`{last}` makes"
+            raise PolicyError(f"{at}.{last}", f"{said} {count} models together; at most {MODELS_MAX} are tried for one call")
 
 
 class Policies:

@@ -50,11 +50,12 @@ class Meaning(msgspec.Struct, frozen=True):
 
 
 def resolve_chain(catalog: Catalog, names: Sequence[str], lenient: Collection[str] = ()) -> list[tuple[str, str, Meaning]]:
-    """Names → (name, suffix, model and offers), without repeats. One of the `lenient` that cannot be called is passed over."""
+    """Names → (name, suffix, model and offers), without repeats. One of the `lenient` that cannot be called is passed over. There
+    may be more of them than one call goes through: see `beyond`."""
     found: list[tuple[str, str, Meaning]] = []
     seen: set[tuple[str, tuple[str, ...]]] = set()
     refused: FareboxError | None = None
-    for index, name in enumerate(names[:MODELS_MAX]):
+    for index, name in enumerate(names):
         base, suffix = split_suffix(name)
         try:
             resolved = catalog.resolve(base)
@@ -73,6 +74,19 @@ def resolve_chain(catalog: Catalog, names: Sequence[str], lenient: Collection[st
         assert refused is not None, "a chain has at least one name"
         raise refused
     return found
+
+
+def beyond(
+    left: Sequence[tuple[str, str, Meaning]], targets: Mapping[str, tuple[Target, ...]]
+) -> tuple[Exclusion, ...]:
+    """The offers of those models that a call has too many of, for whoever asks why they are not tried."""
+    reason = f"its model comes after the {MODELS_MAX} models that one call may go through"
+    return tuple(
+        _excluded(target, ("models_max", reason))
+        for _, _, meaning in left
+        for target in targets[meaning.slug]
+        if offer_key(target.offer) in meaning.offers
+    )
 
 
 def prepare(

@@ -33,7 +33,7 @@ from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
 from farebox.routing.plan import Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import NO_POLICY, Policies, combined, lower_cap
 from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
-from farebox.routing.preparing import prepare, resolve_chain, suffixed
+from farebox.routing.preparing import beyond, prepare, resolve_chain, suffixed
 from farebox.routing.standing import RANK_EJECTED, RANK_TIGHT, Entry, Group, Standing
 from farebox.routing.sticky import finish_time
 from farebox.routing.target import Target
@@ -184,7 +184,8 @@ class Router:
             first = f"those of `{call.model}`" if called is not NO_POLICY else "`model`"
             raise invalid(f"`models` makes {len(names)} models with {first}; at most {MODELS_MAX} are tried", param="models")
         # A policy may name what cannot be called everywhere; what the caller names is meant.
-        chain = resolve_chain(self.catalog, names, () if called is NO_POLICY else frozenset(names) - asked)
+        chain = resolve_chain(self.catalog, names, frozenset(names) - asked - {call.model})
+        chain, left = chain[:MODELS_MAX], chain[MODELS_MAX:]
         if allowance is not None:
             # A model that the call names itself is refused in so many words; those it would fall back to are left out.
             if called is NO_POLICY and not allowance.allows_model(chain[0][2].slug):
@@ -209,6 +210,8 @@ class Router:
             own_key_terms=None if own_keys is None else own_keys.terms,
             own_targets=self._own_targets,
         )
+        if left:
+            standing = replace(standing, excluded=(*standing.excluded, *beyond(left, self.by_wire[call.wire])))
         hedge = own.hedge if called.hedge is None else called.hedge
         if hedge is not None:
             standing = replace(standing, hedge=hedge)
