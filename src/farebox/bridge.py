@@ -14,6 +14,7 @@ from farebox.routing.plan import Candidate
 from farebox.routing.target import Target
 from farebox.wires import NAMES, anthropic_messages, openai_chat, redaction
 from farebox.wires.anthropic_messages import call as messages_call
+from farebox.wires.anthropic_messages import carriage
 from farebox.wires.anthropic_messages import relay as messages_relay
 from farebox.wires.anthropic_messages import reply as messages_reply
 from farebox.wires.call import Call
@@ -55,9 +56,14 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
                 call, model=candidate.entry.upstream_id_json, dialect=dialect, output_cap=cap, put=candidate.entry.fields
             )
             return Outgoing(body)
-        return Outgoing(
-            messages_call.forward_body(call, model=candidate.entry.upstream_id_json, output_cap=cap, put=candidate.entry.fields)
+        lost: list[str] | None = [] if call.media.carriages else None
+        body = messages_call.forward_body(
+            call, model=candidate.entry.upstream_id_json, output_cap=cap, put=candidate.entry.fields, lost=lost
         )
+        if not lost:
+            return Outgoing(body)
+        _refuse(lost, target, drop_unsupported)
+        return Outgoing(body, tuple(lost))
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
         conversation(call),
@@ -68,16 +74,21 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
         unsupported=unsupported,
         traits=_traits(candidate),
     )
-    if unsupported and not drop_unsupported:
+    if unsupported:
+        _refuse(unsupported, target, drop_unsupported)
+    return Outgoing(_with_fields(body, candidate), tuple(unsupported))
+
+
+def _refuse(unsupported: list[str], target: Target, drop_unsupported: bool) -> None:
+    if not drop_unsupported:
         names = ", ".join(f"`{name}`" for name in unsupported)
         raise FareboxError(
             Kind.UNSUPPORTED,
-            f"{names} cannot be expressed on `{wire}`, which `{target.offer.provider}/{target.offer.id}` speaks; remove it, "
-            "call a model that speaks this API, or send `x-farebox-drop-unsupported: true`",
+            f"{names} cannot be expressed on `{target.wire}`, which `{target.offer.provider}/{target.offer.id}` speaks; remove "
+            "it, call a model that speaks this API, or send `x-farebox-drop-unsupported: true`",
             param=unsupported[0],
             details={"unsupported": unsupported},
         )
-    return Outgoing(_with_fields(body, candidate), tuple(unsupported))
 
 
 def _with_fields(body: bytes, candidate: Candidate) -> bytes:
@@ -92,8 +103,9 @@ def _traits(candidate: Candidate) -> ModelTraits:
     Models without capabilities in the catalog (an operator's own) are taken to do whatever they are asked.
     """
     offer = candidate.target.offer
+    signer = _signer(candidate)
     if not offer.capabilities or candidate.target.provider.kind == "custom":
-        return ModelTraits()
+        return ModelTraits(signer=signer)
     thinking: Literal["adaptive", "budget", "none"]
     if "reasoning" not in offer.capabilities:
         thinking = "none"
@@ -104,7 +116,22 @@ def _traits(candidate: Candidate) -> ModelTraits:
         efforts=offer.reasoning_efforts,
         sampling="temperature" in offer.capabilities,
         prefill="assistant_prefill" in offer.capabilities,
+        signer=signer,
     )
+
+
+def _signer(candidate: Candidate) -> str:
+    """Who signs the calls of this candidate's answers; "" where nobody does."""
+    target = candidate.target
+    return "" if target.speaks.dialect.signed_calls is None else f"{target.provider.name}/{candidate.entry.upstream_id}"
+
+
+def _carrying(call: Call, candidate: Candidate) -> dict[str, str]:
+    """What the writer of a translated answer is told, so that its client is given the signatures that the provider wants back."""
+    if call.wire != messages_call.WIRE:
+        return {}
+    signer = _signer(candidate)
+    return {"signer": signer} if signer and carriage.wanted(call.fields) else {}
 
 
 def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay:
@@ -115,7 +142,12 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
         return TranslatedRelay(
             WIRES[wire].stream.Reader(dialect),
             WIRES[call.wire].stream.Writer(
-                id=id, model=target.model.slug, provider=provider, created=created_s, include_usage=call.include_usage
+                id=id,
+                model=target.model.slug,
+                provider=provider,
+                created=created_s,
+                include_usage=call.include_usage,
+                **_carrying(call, candidate),
             ),
             choices=call.choices,
         )
@@ -181,7 +213,13 @@ def reply(call: Call, candidate: Candidate, body: bytes, *, created_s: int) -> R
     wire, dialect = target.wire, target.speaks.dialect
     if wire != call.wire:
         return TranslatedReply(
-            WIRES[wire].response, WIRES[call.wire].response, body, dialect, model=target.model.slug, created_s=created_s
+            WIRES[wire].response,
+            WIRES[call.wire].response,
+            body,
+            dialect,
+            model=target.model.slug,
+            created_s=created_s,
+            more=_carrying(call, candidate),
         )
     if wire == chat_call.WIRE:
         return chat_reply.Reply.read(body, dialect)

@@ -38,15 +38,19 @@ NULL: Final = b"null"
 class Media:
     """What the messages carry besides text; `billing.bounds` turns it into tokens."""
 
-    __slots__ = ("audio_bytes", "documents", "images", "text_bytes")
+    __slots__ = ("audio_bytes", "carriages", "documents", "images", "text_bytes")
 
-    def __init__(self, text_bytes: int, images: int = 0, documents: int = 0, audio_bytes: int = 0) -> None:
+    def __init__(
+        self, text_bytes: int, images: int = 0, documents: int = 0, audio_bytes: int = 0, carriages: bool = False
+    ) -> None:
         self.text_bytes: Final = text_bytes
         """Bytes of JSON that can become text tokens: never fewer than the tokens (a token covers at least one byte)."""
         self.images: Final = images
         self.documents: Final = documents
         self.audio_bytes: Final = audio_bytes
         """Decoded bytes of audio."""
+        self.carriages: Final = carriages
+        """Some thinking block is ours, and no provider's (`anthropic_messages.carriage`)."""
 
 
 class Call:

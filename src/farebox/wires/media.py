@@ -12,6 +12,8 @@ from farebox.errors import invalid
 from farebox.wires.call import Media, check_depth
 
 _decode_any = msgspec.json.Decoder().decode
+CARRIAGE_PREFIX = "farebox."
+"""How the signature of a thinking block begins that is ours (`anthropic_messages.carriage`)."""
 PARTS_MAX = 100_000
 """Values looked at in one request's messages; more is refused."""
 
@@ -23,6 +25,7 @@ class Carried(msgspec.Struct):
     images: int = 0
     documents: int = 0
     audio_bytes: int = 0
+    carriages: bool = False
 
 
 def _is_data(value: object) -> bool:
@@ -63,6 +66,10 @@ def _see(part: dict[str, Any], seen: Carried) -> None:
             data = cast("dict[str, Any]", audio).get("data") if isinstance(audio, dict) else None
             seen.payload_bytes += _size(data)
             seen.audio_bytes += _size(data) * 3 // 4
+        case "thinking":
+            signature = part.get("signature")
+            if isinstance(signature, str) and signature.startswith(CARRIAGE_PREFIX):
+                seen.carriages = True
         case _:
             pass
 
@@ -98,4 +105,5 @@ def survey(raw: memoryview | bytes, *, body_bytes: int, param: str) -> Media:
         images=seen.images,
         documents=seen.documents,
         audio_bytes=seen.audio_bytes,
+        carriages=seen.carriages,
     )

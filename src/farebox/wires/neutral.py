@@ -99,7 +99,11 @@ class ToolUse(msgspec.Struct, frozen=True, tag=True):
     custom: bool = False
     cache: CacheMark | None = None
     extra: dict[str, msgspec.Raw] = {}
-    """Vendor additions to the call, e.g. Gemini's `extra_content` with its thought signature."""
+    """Vendor additions to the call, as they came."""
+    signature: str | None = None
+    """What the vendor signed the call with, and wants back with it (Gemini)."""
+    signer: str = ""
+    """Who signed it, where the client's wire tells; see `ModelTraits.signer`."""
     path: str = ""
 
 
@@ -273,6 +277,8 @@ class ModelTraits(msgspec.Struct, frozen=True):
     """False: a final assistant turn is refused."""
     reasoning_format: str | None = ANTHROPIC_FORMAT
     """Signed thinking of this format may be sent back to the target; any other is left out."""
+    signer: str = ""
+    """The target, as provider and model: calls that it signed are sent back to it with their signatures."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error"]
@@ -389,6 +395,17 @@ class ToolStart(msgspec.Struct, frozen=True, tag=True):
     name: str
     index: int = 0
     custom: bool = False
+    signature: str | None = None
+    """See `ToolUse.signature`."""
+
+
+class ToolSignature(msgspec.Struct, frozen=True, tag=True):
+    """The signature of a call that was begun without one."""
+
+    tool: int
+    id: str
+    signature: str
+    index: int = 0
 
 
 class ToolArgumentsDelta(msgspec.Struct, frozen=True, tag=True):
@@ -458,6 +475,6 @@ class Ping(msgspec.Struct, frozen=True, tag=True):
 
 
 Event = (
-    Start | TextDelta | ReasoningDelta | ReasoningSignature | RedactedReasoning | ToolStart | ToolArgumentsDelta | PartEnd
-    | CitationDelta | RefusalDelta | LogprobsDelta | OpaqueBlock | Finish | UsageSeen | StreamError | Done | Ping
+    Start | TextDelta | ReasoningDelta | ReasoningSignature | RedactedReasoning | ToolStart | ToolSignature | ToolArgumentsDelta
+    | PartEnd | CitationDelta | RefusalDelta | LogprobsDelta | OpaqueBlock | Finish | UsageSeen | StreamError | Done | Ping
 )  # fmt: skip

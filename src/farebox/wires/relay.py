@@ -17,7 +17,9 @@ TAIL_BYTES_MAX: Final = 4 * 2**20
 ESTIMATE_BYTES_PER_TOKEN: Final = 4
 """Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
 
-_NOT_TEXT: Final = frozenset({"id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature"})
+_NOT_TEXT: Final = frozenset({
+    "id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature", "thought_signature",
+})  # fmt: skip
 
 
 def estimated_tokens(content: object) -> int:

@@ -1,5 +1,6 @@
 """Translation: an answer read on one wire and written on another, through the neutral form, behind the relay's interface."""
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -184,9 +185,20 @@ class TranslatedReply:
     """See `farebox.wires.relay.Reply`."""
 
     def __init__(
-        self, source: ModuleType | Any, surface: ModuleType | Any, body: bytes, dialect: Dialect, *, model: str, created_s: int
+        self,
+        source: ModuleType | Any,
+        surface: ModuleType | Any,
+        body: bytes,
+        dialect: Dialect,
+        *,
+        model: str,
+        created_s: int,
+        more: Mapping[str, Any],
     ) -> None:
-        """`source` and `surface` are the wires' `response` modules. Raises `NotACompletion`."""
+        """`source` and `surface` are the wires' `response` modules; `more` is what only this surface's is told.
+
+        Raises `NotACompletion`.
+        """
         self.failure: bytes | UpstreamError | None = None
         self.finish_reason = ""
         self.native_finish_reason = ""
@@ -194,6 +206,7 @@ class TranslatedReply:
         self._surface = surface
         self._model = model
         self._created_s = created_s
+        self._more = more
         self._body = body
         self._completion: Any = None
         try:
@@ -220,5 +233,11 @@ class TranslatedReply:
     def write(self, *, id: str, provider: str, usage: Usage, extra: Extra) -> bytes:
         completion = msgspec.structs.replace(self._completion, usage=UsageReport(usage))
         return self._surface.write(
-            completion, id=id, model=self._model, provider=provider, extra_usage=_members(extra), created=self._created_s
+            completion,
+            id=id,
+            model=self._model,
+            provider=provider,
+            extra_usage=_members(extra),
+            created=self._created_s,
+            **self._more,
         )

@@ -7,6 +7,7 @@ import msgspec
 
 from farebox.errors import invalid
 from farebox.wires import call as calls
+from farebox.wires.anthropic_messages import carriage
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.media import survey
@@ -127,9 +128,18 @@ def _end_user(fields: Fields) -> str | None:
 
 
 def forward_body(
-    call: Call, *, model: bytes, output_cap: int | None, put: Sequence[tuple[str, bytes]] = ()
+    call: Call,
+    *,
+    model: bytes,
+    output_cap: int | None,
+    put: Sequence[tuple[str, bytes]] = (),
+    lost: list[str] | None = None,
 ) -> bytes:
-    """The client's bytes for a provider that speaks messages: only the model, a lowered cap and what routing `put`s change."""
+    """The client's bytes for a provider that speaks messages: only the model, a lowered cap and what routing `put`s change.
+
+    Carriages are taken out, which only they who carry another vendor's signatures pay for. `lost` is told which
+    fields the provider does not take without them; they are left out.
+    """
     replace: dict[str, bytes] = {"model": model}
     if output_cap is not None:
         replace["max_tokens"] = b"%d" % output_cap
@@ -141,6 +151,12 @@ def forward_body(
             remove = [*remove, "metadata"]
         else:
             replace["metadata"] = left
+    if call.media.carriages:
+        messages = carriage.without(fields)
+        replace["messages"] = messages
+        if lost is not None and carriage.lost_thinking(fields, messages):
+            lost.append("thinking")
+            remove = [*remove, "thinking"]
     for name, value in put:
         replace[name] = value
         remove = [other for other in remove if other != name]

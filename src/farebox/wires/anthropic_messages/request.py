@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from farebox.wires import reading
-from farebox.wires.anthropic_messages import blocks
+from farebox.wires.anthropic_messages import blocks, carriage
 from farebox.wires.anthropic_messages.blocks import WIRE
 from farebox.wires.anthropic_messages.write_request import from_neutral
 from farebox.wires.neutral import (
@@ -84,7 +84,7 @@ def _messages(listed: list[Any]) -> tuple[Message, ...]:
         parts = blocks.read_content(fields.get("content"), f"{path}.content")
         match role:
             case "user" | "assistant":
-                found.append(Message(role, tuple(parts), path=path))
+                found.append(Message(role, tuple(carriage.unload(parts)), path=path))
             case "system":
                 # Newer models take instructions in the middle of a conversation, which keeps the cached prefix whole.
                 for j, part in enumerate(parts):

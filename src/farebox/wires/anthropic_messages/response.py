@@ -5,7 +5,7 @@ from typing import Any, cast
 import msgspec
 
 from farebox.wires import failures, finish
-from farebox.wires.anthropic_messages import blocks, usage
+from farebox.wires.anthropic_messages import blocks, carriage, usage
 from farebox.wires.anthropic_messages.blocks import WIRE
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import (
@@ -99,15 +99,32 @@ def read_block(block: dict[str, Any]) -> Part:
 
 
 def write(
-    completion: Completion, *, id: str, model: str, provider: str, extra_usage: dict[str, msgspec.Raw], created: int | None = None
+    completion: Completion,
+    *,
+    id: str,
+    model: str,
+    provider: str,
+    extra_usage: dict[str, msgspec.Raw],
+    created: int | None = None,
+    signer: str = "",
 ) -> bytes:
     """The body for a client: the first choice, as this wire has but one. `created` is the other surface's.
+
+    `signer` is whose signatures the client is given in carriages; without one it is given none.
 
     Blocks of another wire (audio, images of OpenAI) have no place here; a client of this surface cannot ask for them.
     """
     del created
     choice = completion.choices[0] if completion.choices else Choice(0, (), "stop")
-    content = [block for part in choice.parts if (block := write_block(part)) is not None]
+    content: list[Any] = []
+    for part in choice.parts:
+        if signer and isinstance(part, ToolUse) and part.signature is not None:
+            carried = carriage.write(carriage.Carried(signer, part.id, part.signature))
+            if carried is not None:
+                content.append(carriage.block(carried))
+        block = write_block(part)
+        if block is not None:
+            content.append(block)
     reason = finish.refused(choice.finish) if any(isinstance(part, Refusal) for part in choice.parts) else choice.finish
     body: dict[str, Any] = {
         "id": id,

@@ -5,7 +5,7 @@ Translations that keep the meaning are made without complaint:
 - instructions go to `system`, also those given later (a same-wire client's stay in place);
 - turns of one role are merged and a user turn begins with its tool results, as the API demands;
 - empty text blocks, which the API refuses, are left out;
-- thinking that the target did not sign is left out, because only its signer can read it.
+- thinking that the target did not sign is left out, because only its signer can read it; so are signatures of calls.
 """
 
 import base64

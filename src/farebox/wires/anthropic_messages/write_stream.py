@@ -13,7 +13,7 @@ import msgspec
 
 from farebox.errors import FareboxError
 from farebox.wires import finish, sse
-from farebox.wires.anthropic_messages import errors, usage
+from farebox.wires.anthropic_messages import carriage, errors, usage
 from farebox.wires.anthropic_messages.blocks import WIRE, write_citation
 from farebox.wires.delivered import Delivered
 from farebox.wires.neutral import (
@@ -33,6 +33,7 @@ from farebox.wires.neutral import (
     StreamError,
     TextDelta,
     ToolArgumentsDelta,
+    ToolSignature,
     ToolStart,
     UsageSeen,
 )
@@ -67,11 +68,19 @@ class _Call:
 
 
 class Writer:
-    """`created` and `include_usage` are the other surface's: this one has no time stamp, and usage always."""
+    """`created` and `include_usage` are the other surface's: this one has no time stamp, and usage always.
 
-    def __init__(self, *, id: str, model: str, provider: str, created: int, include_usage: bool) -> None:
+    `signer` is whose signatures the client is given in carriages; without one it is given none.
+    """
+
+    def __init__(
+        self, *, id: str, model: str, provider: str, created: int, include_usage: bool, signer: str = ""
+    ) -> None:
         del created, include_usage
         self._id, self._model, self._provider = id, model, provider
+        self._signer = signer
+        self._carriages: list[str] = []
+        """To be told before the next block."""
         self._begun = False
         self._next = 0
         self._open: str | None = None
@@ -115,6 +124,9 @@ class Writer:
                 return begin + self._whole({"type": "redacted_thinking", "data": event.data})
             case ToolStart():
                 return begin + self._tool_start(event)
+            case ToolSignature():
+                self._carry(event.id, event.signature)
+                return begin + (b"" if self._open else self._told_carriages())
             case ToolArgumentsDelta():
                 return begin + self._arguments(event)
             case CitationDelta():
@@ -161,10 +173,10 @@ class Writer:
 
     def _close(self) -> bytes:
         if self._open is None:
-            return b""
+            return self._told_carriages()
         self._open, self._call = None, None
         self._next += 1
-        return _sent("content_block_stop", {"index": self._next - 1})
+        return _sent("content_block_stop", {"index": self._next - 1}) + self._told_carriages()
 
     def _close_all(self) -> bytes:
         """Closes the open block and tells the calls that were waiting for it."""
@@ -204,8 +216,27 @@ class Writer:
             out += self._block_delta({"type": "input_json_delta", "partial_json": _custom("".join(call.pieces))})
         return out
 
+    def _carry(self, call: str, signature: str) -> None:
+        if self._signer:
+            carried = carriage.write(carriage.Carried(self._signer, call, signature))
+            if carried is not None:
+                self._carriages.append(carried)
+
+    def _told_carriages(self) -> bytes:
+        """Carriages stand before their calls; one whose signature came late stands behind, and says itself whose it is."""
+        if not self._carriages:
+            return b""
+        told, self._carriages = self._carriages, []
+        out = b""
+        for carried in told:
+            out += self._start("thinking", carriage.block(""))
+            out += self._block_delta({"type": "signature_delta", "signature": carried}) + self._close()
+        return out
+
     def _tool_start(self, event: ToolStart) -> bytes:
         call = _Call(event)
+        if event.signature is not None:
+            self._carry(event.id, event.signature)
         if event.custom or (self._call is not None and not self._call.whole()) or self._waiting:
             # A custom tool's text becomes one JSON object, so it is told when it is whole.
             self._waiting[event.tool] = call

@@ -184,12 +184,14 @@ def _calls(message: dict[str, Any], stem: str) -> list[Part]:
 
 def _call(call: dict[str, Any], inner: dict[str, Any], stem: str, custom: bool) -> ToolUse:
     extra_content: Any = call.get("extra_content")
+    extra = {"extra_content": msgspec.Raw(msgspec.json.encode(extra_content))} if extra_content else {}
     return ToolUse(
         id=tool_id(call.get("id"), stem),
         name=text_of(inner.get("name")) or "",
         arguments=arguments_text(inner.get("input" if custom else "arguments")),
         custom=custom,
-        extra={"extra_content": msgspec.Raw(msgspec.json.encode(extra_content))} if extra_content else {},
+        signature=content.take_signature(extra),
+        extra=extra,
     )
 
 
@@ -318,4 +320,5 @@ def shows(citation: Citation) -> bool:
 def write_call(part: ToolUse) -> dict[str, Any]:
     kind = "custom" if part.custom else "function"
     inner = {"name": part.name, "input" if part.custom else "arguments": part.arguments}
-    return {"id": part.id, "type": kind, kind: inner} | part.extra
+    signed = {} if part.signature is None else content.write_signature(part.signature)
+    return {"id": part.id, "type": kind, kind: inner} | signed | part.extra

@@ -32,6 +32,7 @@ from farebox.wires.neutral import (
     Text,
     TextDelta,
     ToolArgumentsDelta,
+    ToolSignature,
     ToolStart,
     UpstreamError,
     UsageSeen,
@@ -77,14 +78,17 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 class _Tool:
     """One call of a choice, as far as it came."""
 
-    __slots__ = ("custom", "id", "name", "number", "started", "waiting")
+    __slots__ = ("custom", "id", "name", "number", "signature", "started", "told_id", "waiting")
 
     def __init__(self, number: int, custom: bool) -> None:
         self.number = number
         self.custom = custom
         self.id: str | None = None
         self.name = ""
+        self.signature: str | None = None
         self.started = False
+        self.told_id = ""
+        """The id by which the call was told: its own, or one made for it."""
         self.waiting: list[str] = []
         """Arguments that came before the name."""
 
@@ -312,13 +316,18 @@ class Reader:
         inner: Any = call.get("custom" if tool.custom else "function")
         fields = cast("dict[str, Any]", inner) if isinstance(inner, dict) else {}
         name, given = text_of(fields.get("name")), _id(call)
+        if tool.signature is None and call.get("extra_content"):
+            extra = {"extra_content": msgspec.Raw(msgspec.json.encode(call["extra_content"]))}
+            tool.signature = content.take_signature(extra)
+            if tool.started and tool.signature is not None:
+                events.append(ToolSignature(tool.number, tool.told_id, tool.signature, index))
         if not tool.started:
             tool.name = name or tool.name
             tool.id = given or tool.id
             if tool.name:
                 tool.started = True
-                made = response.tool_id(tool.id, f"{self._id}_{index}_{tool.number}")
-                events.append(ToolStart(tool.number, made, tool.name, index, tool.custom))
+                tool.told_id = response.tool_id(tool.id, f"{self._id}_{index}_{tool.number}")
+                events.append(ToolStart(tool.number, tool.told_id, tool.name, index, tool.custom, tool.signature))
                 events.extend(ToolArgumentsDelta(tool.number, text, index) for text in tool.waiting)
         text = response.arguments_text(fields.get("input" if tool.custom else "arguments"))
         if text and tool.started:

@@ -6,8 +6,9 @@ Translations that keep the meaning are made without complaint:
 - tool messages hold text only, so an image in a tool's answer follows in a user message that names the call;
 - a plain-text document becomes text under its title;
 - thinking signed by another provider is left out, because nobody but its signer can read it;
-- to a model that takes no tool call without its signature, a call whose signature this wire does not carry goes with the vendor's
-  placeholder for calls that another model made.
+- a call goes with its signature to the model that signed it, and to no other;
+- to a model that takes no unsigned call, the first of a turn goes with the vendor's placeholder for calls that another model
+  made, if it has no signature. So do the others, unless there is a signed one: the model itself signs but the first.
 """
 
 import re
@@ -34,12 +35,12 @@ from farebox.wires.neutral import (
     ToolResult,
     ToolUse,
 )
-from farebox.wires.openai_chat.parts import WIRE, mark, write_cache, write_detail
+from farebox.wires.openai_chat.parts import WIRE, mark, write_cache, write_detail, write_signature
 from farebox.wires.tool_ids import ToolIds
 
 DOCUMENT_NAME = "document.pdf"
 """OpenAI wants a file name; other wires do not always have one."""
-UNSIGNED_CALL = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+UNSIGNED_CALL = write_signature("skip_thought_signature_validator")
 """What Google wants on a call that does not come from its model (https://ai.google.dev/gemini-api/docs/thought-signatures)."""
 
 
@@ -124,7 +125,7 @@ class MessagesWriter(Target):
 
     def _assistant(self, message: Message) -> dict[str, Any]:
         thinking = [part for part in message.parts if isinstance(part, Reasoning)]
-        calls = [self._tool_call(part) for part in message.parts if isinstance(part, ToolUse)]
+        calls = self._calls([part for part in message.parts if isinstance(part, ToolUse)])
         body: list[Part] = []
         fields: dict[str, Any] = {}
         for part in message.parts:
@@ -167,17 +168,30 @@ class MessagesWriter(Target):
         if self.dialect.reasoning_echo_required and with_calls and "reasoning_content" not in written:
             written["reasoning_content"] = " "
 
+    def _calls(self, parts: list[ToolUse]) -> list[dict[str, Any]]:
+        written = [self._tool_call(part) for part in parts]
+        if self._signed_calls and written:
+            signed = any("extra_content" in call for call in written)
+            for call in written[:1] if signed else written:
+                if "extra_content" not in call:
+                    call.update(UNSIGNED_CALL)
+        return written
+
     def _tool_call(self, part: ToolUse) -> dict[str, Any]:
         extra: dict[str, Any] = dict(part.extra)
         if extra and not self.same_wire:
             for name in extra:
                 self.refuse(f"{part.path}.{name}")
             extra = {}
-        if self._signed_calls and "extra_content" not in extra:
-            extra |= UNSIGNED_CALL
+        if part.signature is not None and "extra_content" not in extra and self._reads(part):
+            extra |= write_signature(part.signature)
         inner = {"name": part.name, "input" if part.custom else "arguments": part.arguments}
         kind = "custom" if part.custom else "function"
         return {"id": self._ids.mapped(part.id), "type": kind, kind: inner} | extra
+
+    def _reads(self, part: ToolUse) -> bool:
+        """Whether the target signed this call; a client of this wire sends the signature itself, as it does everything."""
+        return self.same_wire or (bool(part.signer) and part.signer == self.traits.signer)
 
     def _content(self, parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
         if not parts:

@@ -30,11 +30,12 @@ from farebox.wires.neutral import (
     StreamError,
     TextDelta,
     ToolArgumentsDelta,
+    ToolSignature,
     ToolStart,
     UsageSeen,
 )
 from farebox.wires.openai_chat import errors, usage
-from farebox.wires.openai_chat.parts import WIRE, write_annotation
+from farebox.wires.openai_chat.parts import WIRE, write_annotation, write_signature
 from farebox.wires.openai_chat.response import shows
 from farebox.wires.usage import UsageReport
 
@@ -122,6 +123,9 @@ class Writer:
                 return self._detail(event, None, detail, event.format, closes=True)
             case ToolStart():
                 return self._tool_start(event)
+            case ToolSignature():
+                call = {"index": event.tool} | write_signature(event.signature)
+                return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
             case ToolArgumentsDelta():
                 custom = event.tool in self._choice(event.index).custom
                 inner = {"custom": {"input": event.text}} if custom else {"function": {"arguments": event.text}}
@@ -197,7 +201,9 @@ class Writer:
         if event.custom:
             self._choice(event.index).custom.add(event.tool)
             kind, inner = "custom", {"name": event.name, "input": ""}
-        call = {"index": event.tool, "id": event.id, "type": kind, kind: inner}
+        call: dict[str, Any] = {"index": event.tool, "id": event.id, "type": kind, kind: inner}
+        if event.signature is not None:
+            call |= write_signature(event.signature)
         return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
 
     def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes:
