@@ -25,10 +25,10 @@ def input_bound(call: Call, *, model: str, context_window: int) -> int:
     """Input tokens at most: min(context window, bytes of text + media + templates).
 
     JSON never has fewer bytes than the text it spells, and a token covers at least one byte, so bytes bound tokens.
-    Documents and searches can grow up to the whole window.
+    Documents, searches and whatever else the provider runs can grow up to the whole window.
     """
     media = call.media
-    if media.documents or call.web_searches_max:
+    if media.documents or call.web_searches_max or call.hosted:
         return context_window
     tokens = media.text_bytes + TEMPLATE_TOKENS
     if "tools" in call.needs:

@@ -533,6 +533,9 @@ def _check(config: Config, path: Path) -> None:
             refuse(f"providers.{name}.retention_days", f"{provider.retention_days} is not a number of days")
         if provider.probe is not None and PROBE_PATH.fullmatch(provider.probe) is None:
             refuse(f"providers.{name}.probe", f"{provider.probe!r} is not a path such as `/models`")
+        for index, tool in enumerate(provider.uncounted_tools):
+            if not tool.strip():
+                refuse(f"providers.{name}.uncounted_tools[{index}]", "is empty; name a tool or a field, such as `enable_search`")
         _check_patience(provider, f"providers.{name}", ("connect_s", "headers_s", "first_token_s", "chunk_s"), refuse)
     for index, some in enumerate(config.attempts.models):
         place = f"attempts.models[{index}]"

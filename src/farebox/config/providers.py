@@ -106,6 +106,10 @@ class ProviderSection(_Section, frozen=True):
     """How it is told, on chat completions, to go on with a last turn of the assistant: not at all, by that turn alone, by
     `"prefix": true` or `"partial": true` on it, or by vLLM's `continue_final_message`. Streams that break off are continued
     only where it can be told."""
+    uncounted_tools: tuple[str, ...] = ()
+    """Tools that it runs on its side and is asked for all the same, though nothing counts them and so nothing is charged for them
+    beside their tokens, whatever it bills: `["browser_search", "enable_search"]`, by kind of tool, plugin, field or model; `*`
+    stands for anything."""
     ca_file: str | None = None
     """PEM file of the authorities that its certificate is checked against."""
     client_cert_file: str | None = None

@@ -17,6 +17,10 @@ MESSAGES_USAGE = UsageRules(
 )
 """How the messages wire counts, at Anthropic and at vendors that copy it."""
 
+FREE_TOOLS = ("web_fetch_*", "code_execution_* with web_*", "mcp_servers", "mcp_toolset")
+"""Nothing is billed for them beside their tokens: https://platform.claude.com/docs/en/about-claude/pricing#specific-tool-pricing.
+Code is free beside the newer web tools only; of other code, and of what an advisor writes, no count is in the usage."""
+
 PROVIDER = Provider(
     name="anthropic",
     title="Anthropic",
@@ -25,7 +29,13 @@ PROVIDER = Provider(
         "anthropic_messages": Speaks(
             path="/v1/messages",
             # The whole range is 0 to 1; above is a 400: https://platform.claude.com/docs/en/api/messages
-            dialect=Dialect(usage=MESSAGES_USAGE, output_limit_field="max_tokens", temperature_max=1, cache_control=True),
+            dialect=Dialect(
+                usage=MESSAGES_USAGE,
+                output_limit_field="max_tokens",
+                temperature_max=1,
+                cache_control=True,
+                hosted_tools=FREE_TOOLS,
+            ),
             headers=(("anthropic-version", VERSION),),
             # Betas change what the body may contain, so a client's own list must arrive with its body.
             forward_headers=("anthropic-beta",),

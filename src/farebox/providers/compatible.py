@@ -33,6 +33,7 @@ GROQ = Provider(
                 logit_bias=False,
                 pdf=False,
                 reasoning_reply="reasoning",  # https://console.groq.com/docs/reasoning
+                agents=r"groq/compound.*|compound-.*",  # https://console.groq.com/docs/compound: tools are on by default
             ),
         )
     },

@@ -11,6 +11,13 @@ from farebox.wires.dialect import Dialect, UsageRules
 _ATTRIBUTION = ("http-referer", "x-title")
 """Headers by which an application names itself: https://openrouter.ai/docs/app-attribution."""
 
+_TOOLS = (
+    "openrouter:web_search", "openrouter:web_fetch", "openrouter:datetime", "web_fetch_*",
+    "web", "file-parser", "response-healing", "context-compression", "auto-router", "moderation",
+)  # fmt: skip
+"""Part of `usage.cost`, and small beside what is held for the tokens that they read. Tools that ask other models, make images or
+rent machines are part of it, too, but nothing bounds them before: https://openrouter.ai/docs/guides/features/server-tools."""
+
 PROVIDER = Provider(
     name="openrouter",
     title="OpenRouter",
@@ -26,6 +33,7 @@ PROVIDER = Provider(
                 reasoning_reply="reasoning_details",
                 error_in_200="error_object",  # https://openrouter.ai/docs/api_reference/errors-and-debugging
                 prefill="plain",  # https://openrouter.ai/docs/api-reference/overview#assistant-prefill
+                hosted_tools=_TOOLS,
                 extensions=True,
             ),
             forward_headers=_ATTRIBUTION,
@@ -42,6 +50,7 @@ PROVIDER = Provider(
                 output_limit_field="max_tokens",
                 cache_control=True,
                 error_in_200="error_object",
+                hosted_tools=_TOOLS,
                 extensions=True,
             ),
             headers=(("anthropic-version", VERSION),),

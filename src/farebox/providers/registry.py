@@ -44,6 +44,8 @@ class Settings(Protocol):
     @property
     def prefill(self) -> Literal["none", "plain", "prefix", "partial", "continue_final_message"] | None: ...
     @property
+    def uncounted_tools(self) -> tuple[str, ...]: ...
+    @property
     def trains_on_prompts(self) -> bool | None: ...
     @property
     def retention_days(self) -> int | None: ...
@@ -127,6 +129,7 @@ def _changed(spoken: Speaks, settings: Settings) -> Speaks:
         output_limit_field=settings.output_limit_field or dialect.output_limit_field,
         developer_role=dialect.developer_role if settings.developer_role is None else settings.developer_role,
         prefill=settings.prefill or dialect.prefill,
+        hosted_tools=(*dialect.hosted_tools, *settings.uncounted_tools),
     )
     overridden = {key.lower() for key in settings.headers}
     kept = tuple((key, value) for key, value in spoken.headers if key.lower() not in overridden)

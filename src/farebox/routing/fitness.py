@@ -8,6 +8,7 @@ from farebox.billing.bounds import TOOL_TEMPLATE_TOKENS
 from farebox.catalog.model import Offer
 from farebox.routing.target import Target
 from farebox.wires.call import NULL, Call
+from farebox.wires.hosted import NEED
 
 TOKEN_BYTES_MAX = 32
 """A prompt has at least one token per so many bytes of JSON on average: escaped text of long words comes near 24."""
@@ -34,7 +35,7 @@ def input_limit(offer: Offer) -> int:
 
 def unfit(call: Call, offer: Offer) -> tuple[str, str] | None:
     """The requirement that the offer cannot meet and why, or None."""
-    for need in sorted(call.needs - offer.capabilities):
+    for need in sorted(call.needs - offer.capabilities - {NEED}):
         return need, SENTENCES.get(need, f"it lacks `{need}`")
     cap = call.output_cap
     if cap is not None and cap > offer.max_output_tokens:

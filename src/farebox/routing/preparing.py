@@ -13,7 +13,7 @@ from farebox.catalog.catalog import Catalog
 from farebox.catalog.model import Offer
 from farebox.errors import FareboxError
 from farebox.money import BASIS_POINTS
-from farebox.routing import filters, fitness, sticky
+from farebox.routing import filters, fitness, hosted, sticky
 from farebox.routing.allowance import Allowance
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import HEALTHY, Measured, OfferHealth, meets, percentile
@@ -144,7 +144,7 @@ def prepare(
                 excluded.append(_excluded(target, ("price", f"no price in force today{dear}")))
                 continue
             rule = None if allowance is None else allowance.too_dear((quoted.schedule.rates,), quoted)
-            rule = rule or filters.ruled_out(target, local, quoted)
+            rule = rule or filters.ruled_out(target, local, quoted) or hosted.acts_alone(target, quoted)
             if rule is not None:
                 excluded.append(_excluded(target, rule))
                 continue

@@ -22,7 +22,7 @@ from farebox.billing.quotes import Quote
 from farebox.catalog.catalog import Catalog
 from farebox.errors import invalid
 from farebox.ports import Random
-from farebox.routing import filters, fitness, sticky
+from farebox.routing import filters, fitness, hosted, sticky
 from farebox.routing.allowance import Allowance, model_refused, offers_refused
 from farebox.routing.caching import Caching
 from farebox.routing.complexity.classify import Assessment
@@ -364,6 +364,8 @@ def _ordered(
         for entry in entries:
             offer = entry.target.offer
             problem = fitness.unfit(call, offer)
+            if problem is None and call.hosted:
+                problem = hosted.refused(call, entry.target, _quote(entry, now_us))
             if problem is not None:
                 excluded.append(Exclusion(entry.target.model.slug, offer.provider, offer.id, *problem))
                 continue

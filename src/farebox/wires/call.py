@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from farebox.errors import FareboxError, Kind, invalid
+from farebox.wires.hosted import HostedTool
 
 Fields = dict[str, msgspec.Raw]
 
@@ -57,7 +58,7 @@ class Call:
     """One request as the pipeline sees it."""
 
     __slots__ = (
-        "body", "choices", "end_user", "include_usage", "layout", "max_output_to_balance", "media", "messages", "model",
+        "body", "choices", "end_user", "hosted", "include_usage", "layout", "max_output_to_balance", "media", "messages", "model",
         "model_at", "model_bytes", "needs", "output_cap", "plain", "read", "service_tier", "stream", "stream_recovery", "tags",
         "web_searches_max", "wire",
     )
@@ -86,6 +87,7 @@ class Call:
         model_at: int = -1,
         model_bytes: int = 0,
         layout: bytes | None = None,
+        hosted: tuple[HostedTool, ...] = (),
     ) -> None:
         self.wire: Final = wire
         self.body: Final = body
@@ -119,6 +121,8 @@ class Call:
         self.model_bytes: Final = model_bytes
         self.layout: Final = layout
         """What stands behind a top-level colon (`` or a space) in a body whose values can be replaced in place; None = not so."""
+        self.hosted: Final = hosted
+        """Tools that the provider shall run on its side."""
 
     @property
     def fields(self) -> Fields:
@@ -145,6 +149,7 @@ class Call:
             stream_recovery=self.stream_recovery,
             read=read,
             layout=layout,
+            hosted=self.hosted,
         )
 
 

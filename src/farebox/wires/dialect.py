@@ -76,5 +76,10 @@ class Dialect(msgspec.Struct, frozen=True):
     temperature_max: int = 2
     error_in_200: Literal["none", "base_resp", "error_object"] = "none"
     """A failure may come with status 200: MiniMax's `base_resp`, OpenRouter's `error` in the body."""
+    hosted_tools: tuple[str, ...] = ()
+    """What the vendor runs on its side and may be asked for, since it is free beside its tokens or part of the charge that it
+    reports: kinds of tools, ids of plugins and names of fields (`farebox.wires.hosted`); `*` stands for anything."""
+    agents: str | None = None
+    """A pattern of the model ids that run such tools unasked."""
     extensions: bool = False
     """True: understands OpenRouter's extensions (`models`, `provider`, `plugins`…); false: they are ours, not forwarded."""

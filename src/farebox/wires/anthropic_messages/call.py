@@ -8,10 +8,12 @@ import msgspec
 from farebox.errors import invalid
 from farebox.wires import call as calls
 from farebox.wires.anthropic_messages import carriage
+from farebox.wires.anthropic_messages import hosted as hosted_tools
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
+from farebox.wires.hosted import NEED, HostedTool
 from farebox.wires.media import survey
-from farebox.wires.splicing import hides_ascii, is_plain_text, splice
+from farebox.wires.splicing import is_plain_text, splice
 
 WIRE = "anthropic_messages"
 OUTPUT_CAP_MAX = 2**31
@@ -41,12 +43,20 @@ def read_call(body: bytes) -> Call:
         media = survey(messages, body_bytes=len(body), param="messages")
         needs = {name for name, count in (("vision", media.images), ("pdf", media.documents)) if count}
     searches = 0
+    hosted: tuple[HostedTool, ...] = ()
     tier = end_user = None
     to_balance = False
     tags: tuple[str, ...] = ()
     recovery: bool | None = None
     if not _ROUTINE.issuperset(fields):
-        searches = _tool_needs(fields, needs)
+        if "tools" in fields and bytes(fields["tools"]) not in (calls.NULL, b"[]"):
+            needs.add("tools")
+        hosted = hosted_tools.read(fields)
+        if hosted:
+            needs.add(NEED)
+            if any(tool.search for tool in hosted):
+                needs.add("web_search")
+                searches = _searches(bytes(fields["tools"]))
         if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
             needs.add("json_schema")
         if "thinking" in fields and _thinks(bytes(fields["thinking"])):
@@ -79,19 +89,8 @@ def read_call(body: bytes) -> Call:
         tags=tags,
         stream_recovery=recovery,
         layout=layout,
+        hosted=hosted,
     )
-
-
-def _tool_needs(fields: Fields, needs: set[str]) -> int:
-    raw = fields.get("tools")
-    if raw is None or bytes(raw) in (calls.NULL, b"[]"):
-        return 0
-    needs.add("tools")
-    data = bytes(raw)
-    searches = _searches(data) if b"web_search" in data or hides_ascii(data) else 0
-    if searches:
-        needs.add("web_search")
-    return searches
 
 
 def _thinks(thinking: bytes) -> bool:
@@ -111,7 +110,7 @@ def _searches(data: bytes) -> int:
     searches = 0
     for item in cast("list[Any]", tools) if isinstance(tools, list) else []:
         tool = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
-        if str(tool.get("type")).startswith("web_search_"):
+        if str(tool.get("type")).startswith(hosted_tools.SEARCH):
             stated: Any = tool.get("max_uses")
             searches += stated if type(stated) is int and stated > 0 else WEB_SEARCHES_MAX
     return min(searches, WEB_SEARCHES_LIMIT)

@@ -10,7 +10,9 @@ from farebox.wires import call as calls
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
+from farebox.wires.hosted import NEED, HostedTool
 from farebox.wires.media import survey
+from farebox.wires.openai_chat import hosted as hosted_tools
 from farebox.wires.openai_chat.shapes import OUTPUT_CAP_MAX, Routine
 from farebox.wires.splicing import is_plain_text, splice, swap_model
 
@@ -33,6 +35,8 @@ _decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 _ROUTINE: Final = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
 )
+_SEARCHES: Final = frozenset({"openrouter:web_search", "openrouter:web_fetch", "web"})
+"""Of a gateway's tools and plugins, those that are held like searches."""
 _INCLUDE_USAGE: Final = b'{"include_usage":true}'
 
 
@@ -129,6 +133,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
     tags: tuple[str, ...] = ()
     recovery: bool | None = None
     include_usage = False
+    hosted: tuple[HostedTool, ...] = ()
     if not _ROUTINE.issuperset(fields):
         choices = calls.integer(fields, "n", minimum=1, maximum=CHOICES_MAX) or 1
         tier = calls.text(fields, "service_tier", length_max=32)
@@ -137,8 +142,11 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
         to_balance = calls.flag(fields, "max_output_to_balance")
         recovery = calls.switch(fields, "stream_recovery")
         needs |= _feature_needs(fields)
-        if "web_search" in needs:
-            searches = WEB_SEARCHES_MAX
+        hosted = hosted_tools.read(fields)
+        if hosted:
+            needs |= {NEED}
+            if "web_search" in needs or any(tool.name in _SEARCHES for tool in hosted):
+                searches = WEB_SEARCHES_MAX
         include_usage = _option(fields, "usage", "include")
     if stream:
         include_usage = include_usage or _option(fields, "stream_options", "include_usage")
@@ -162,6 +170,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
         tags=tags,
         stream_recovery=recovery,
         layout=layout,
+        hosted=hosted,
     )
 
 

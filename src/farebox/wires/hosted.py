@@ -1,0 +1,123 @@
+"""Hosted tools: what a request asks its provider to run beside the model. Both wires name it here; routing decides.
+
+A vendor bills such a tool by the use, and its report of tokens seldom says how often it was used. So whatever is not certainly
+run by the client is named, also what is newer than this list (`farebox.routing.hosted`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from farebox.errors import invalid
+
+NEED = "hosted_tools"
+"""Among a call's needs: no offer has it as a capability, so that each is looked at closely."""
+TOOLS_MAX = 32
+"""Different ones in a request."""
+SHOWN_CHARS_MAX = 64
+SWITCHES = frozenset({
+    # https://www.alibabacloud.com/help/en/model-studio/web-search; `search_options` alone does nothing.
+    "enable_search",
+    # https://www.alibabacloud.com/help/en/model-studio/qwen-code-interpreter
+    "enable_code_interpreter",
+    # https://docs.x.ai/docs/guides/live-search
+    "search_parameters",
+    # Where vendors have a switch in place of a tool of this name.
+    "web_search",
+    # https://platform.claude.com/docs/en/agents-and-tools/mcp-connector
+    "mcp_servers",
+})  # fmt: skip
+"""Fields of vendors that switch such a tool on, whatever the API."""
+_SECRET = frozenset({"mcp_servers"})
+"""Their values hold credentials, and are never repeated."""
+_OFF = (b"null", b"false", b"{}", b"[]")
+_decode_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_str = msgspec.json.Decoder(str).decode
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class HostedTool(msgspec.Struct, frozen=True):
+    """One of them."""
+
+    path: str
+    """Where the request says it: `tools[0].type`."""
+    name: str
+    """What it is called by those who allow it: `browser_search`, `enable_search`."""
+    shown: str = ""
+    """The value, for the error."""
+    search: bool = False
+    """A search that a price per search, or per request, is for."""
+    gateway: bool = False
+    """Only a provider that is a gateway with our extensions is sent it."""
+
+
+def objects(raw: msgspec.Raw) -> list[tuple[int, dict[str, msgspec.Raw]]]:
+    """The objects in a list with their places. What is no object, or no list, is left for the provider to name."""
+    try:
+        return list(enumerate(_decode_objects(raw)))
+    except _MALFORMED:
+        pass
+    try:
+        listed: Any = msgspec.json.decode(raw)
+    except _MALFORMED:
+        return []
+    found: list[tuple[int, dict[str, msgspec.Raw]]] = []
+    for place, item in enumerate(cast("list[Any]", listed) if isinstance(listed, list) else []):
+        if isinstance(item, dict):
+            members = cast("dict[str, Any]", item)
+            found.append((place, {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()}))
+    return found
+
+
+def members(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    """An object's members; none of what is no object."""
+    try:
+        return {} if raw is None else _decode_map(raw)
+    except _MALFORMED:
+        return {}
+
+
+def word(raw: msgspec.Raw | None) -> str:
+    """A string; empty for anything else."""
+    try:
+        return "" if raw is None else _decode_str(raw)
+    except _MALFORMED:
+        return ""
+
+
+def switched(fields: Mapping[str, msgspec.Raw]) -> list[HostedTool]:
+    """What vendors' own fields switch on, in the request's order."""
+    found: list[HostedTool] = []
+    if SWITCHES.isdisjoint(fields):
+        return found
+    for name, raw in fields.items():
+        if name not in SWITCHES or bytes(raw) in _OFF:
+            continue
+        if name == "search_parameters" and word(members(raw).get("mode")) == "off":
+            continue
+        found.append(HostedTool(name, name, "" if name in _SECRET else value(raw)))
+    return found
+
+
+def value(raw: msgspec.Raw) -> str:
+    """A value as the request writes it, for a sentence."""
+    return shown(bytes(raw).decode("utf-8", "replace"))
+
+
+def shown(text: str) -> str:
+    """A value for a sentence."""
+    return text if len(text) <= SHOWN_CHARS_MAX else text[:SHOWN_CHARS_MAX] + "…"
+
+
+def different(found: list[HostedTool], *, param: str) -> tuple[HostedTool, ...]:
+    """Each once, where it stands first. Raises the 400 of too many: none may hide behind others."""
+    by_name: dict[tuple[str, bool], HostedTool] = {}
+    for tool in found:
+        by_name.setdefault((tool.name, tool.gateway), tool)
+    if len(by_name) > TOOLS_MAX:
+        raise invalid(
+            f"`{param}` asks for more than {TOOLS_MAX} different tools that providers run; send fewer of them", param=param
+        )
+    return tuple(by_name.values())
