@@ -89,8 +89,7 @@ def at_rest(world: "World") -> None:
         for pool in gateway.client._pools.values():
             if not 0 <= pool._slots - len(pool._idle) <= questions or pool._waiters:
                 world.problem(f"{process.name}: {pool._slots} connection slots, {len(pool._idle)} idle connections")
-        for task in process.loop.tasks:
-            name = getattr(task.get_coro(), "__qualname__", "")
+        for name in process.loop.doing():
             if name not in ("World.start_worker.<locals>.live", "keep_house", "HttpServer._sweep", "Prober._ask"):
                 world.problem(f"{process.name}: a task is left: {name}")
 

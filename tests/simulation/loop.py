@@ -195,6 +195,11 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             error = context.get("exception")
             self.errors.append(f"{self.name}: {context.get('message')}: {error!r}")
 
+    def doing(self) -> list[str]:
+        """The coroutines of its tasks, by name: of a fiber that has become a task, the fiber's."""
+        coroutines = (task.get_coro() for task in self.tasks)
+        return [getattr(getattr(one, "_coroutine", one), "__qualname__", "") for one in coroutines]
+
     # Threads, signals: both at a moment of virtual time.
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":

@@ -107,7 +107,7 @@ class Process:
     @property
     def handling(self) -> int:
         """Requests that are being handled, those included whose callers are gone."""
-        return sum(getattr(task.get_coro(), "__qualname__", "") == "App._run" for task in self.loop.tasks)
+        return self.loop.doing().count("App._run")
 
     @property
     def busy(self) -> bool:
