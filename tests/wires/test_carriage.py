@@ -100,17 +100,19 @@ ASKED: dict[str, Any] = {
 }
 
 
-def content_of(answer: bytes, **fields: Any) -> list[dict[str, Any]]:
-    """The blocks that a messages client gets of Gemini's answer."""
+def content_of(answer: bytes, by: str = "gemini-3-flash-preview", **fields: Any) -> list[dict[str, Any]]:
+    """The blocks that a messages client gets of Gemini's answer, or another model's."""
     asked = call_of(ASKED | fields)
-    reply = bridge.reply(asked, candidate(asked, "gemini-3-flash-preview"), answer, created_s=1)
+    reply = bridge.reply(asked, candidate(asked, by), answer, created_s=1)
     return msgspec.json.decode(reply.write(id="gen-1", provider="google", usage=ANSWERS, extra=b'"cost":0'))["content"]
 
 
-def streamed(body: bytes, *, pieces: int = 1 << 20, fields: dict[str, Any] | None = None) -> bytes:
-    """The events that a messages client gets of Gemini's stream, which comes in pieces."""
+def streamed(
+    body: bytes, *, by: str = "gemini-3-flash-preview", pieces: int = 1 << 20, fields: dict[str, Any] | None = None
+) -> bytes:
+    """The events that a messages client gets of Gemini's stream, or another model's, which comes in pieces."""
     asked = call_of(ASKED | {"stream": True} | (fields or {}))
-    relay = bridge.relay(asked, candidate(asked, "gemini-3-flash-preview"), id="gen-1", created_s=1)
+    relay = bridge.relay(asked, candidate(asked, by), id="gen-1", created_s=1)
     out = b"".join(relay.feed(body[at : at + pieces]) for at in range(0, len(body), pieces)) + relay.end()
     assert relay.done
     return out + relay.finish(ANSWERS, b'"cost":0')
@@ -355,6 +357,36 @@ def test_a_carriage_holds_what_was_put_in_and_any_change_is_found(signer: str, c
 def test_whatever_a_client_makes_up_is_read_or_not_and_never_more(text: str) -> None:
     found = carriage.read(text)
     assert found is None or carriage.write(found) == text
+
+
+# --- Thinking that nobody signed -----------------------------------------------------------------------------------------
+
+
+def thought_by_gpt(*, stream: bool) -> list[dict[str, Any]]:
+    deltas: list[dict[str, Any]] = [{"reasoning_content": "Let me "}, {"reasoning_content": "look."}, {"content": "Looking."}]
+    if stream:
+        calls = {"tool_calls": [gemini_call("c1")]}
+        return through_the_sdk(streamed(gemini_stream(*deltas, calls), by="gpt"))
+    answer = msgspec.json.decode(gemini_answer(gemini_call("c1"), text="Looking."))
+    answer["choices"][0]["message"]["reasoning_content"] = "Let me look."
+    return content_of(msgspec.json.encode(answer), "gpt")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_that_nobody_signed_keeps_nobody_from_going_on_with_claude(stream: bool) -> None:
+    content = thought_by_gpt(stream=stream)
+    assert content[0] == {"type": "thinking", "thinking": "Let me look.", "signature": "farebox.unsigned"}
+    assert [block["type"] for block in content] == ["thinking", "text", "tool_use"]
+    sent = request(loop(content), "claude")
+    assert [block["type"] for block in sent["messages"][1]["content"]] == ["text", "tool_use"]
+    assert "Let me look." not in json.dumps(request(loop(content), "gemini-3-flash-preview"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_that_nobody_signed_goes_back_as_text_where_that_is_taken(stream: bool) -> None:
+    sent = request(loop(thought_by_gpt(stream=stream)), "gpt")
+    assert sent["messages"][1]["reasoning_content"] == "Let me look."
+    assert "farebox" not in json.dumps(sent)
 
 
 # --- Chat completions ----------------------------------------------------------------------------------------------------

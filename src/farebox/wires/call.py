@@ -51,7 +51,7 @@ class Media:
         self.audio_bytes: Final = audio_bytes
         """Decoded bytes of audio."""
         self.carriages: Final = carriages
-        """Some thinking block is ours, and no provider's (`anthropic_messages.carriage`)."""
+        """The signature of some thinking block is ours, and no provider's (`anthropic_messages.carriage`)."""
 
 
 class Call:

@@ -5,6 +5,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from farebox.wires import reading
+from farebox.wires.anthropic_messages import carriage
 from farebox.wires.neutral import (
     ANTHROPIC_FORMAT,
     CacheMark,
@@ -75,6 +76,8 @@ def _read_block(block: dict[str, Any], path: str) -> Part:
             return _read_result(block, path, cache)
         case "thinking":
             signature = reading.opt_text(block, "signature", path) or None
+            if signature == carriage.UNSIGNED:
+                signature = None
             text = reading.need_text(block, "thinking", path)
             return Reasoning(text, signature=signature, format=ANTHROPIC_FORMAT if signature else None)
         case "redacted_thinking":

@@ -10,6 +10,9 @@ on its call (`unload`); a provider of this wire gets the turn without it (`witho
 version is taken out, too, and its call goes as one without a signature does: refused, a conversation that a client has kept
 would be lost for good. The check finds accidents; who forges one says no more than a client of chat completions can say itself.
 
+Thinking that nobody signed, as most vendors of the other wire send it, is marked as such (`UNSIGNED`): it is text for those who
+take it back, and no provider of this wire does.
+
 Pure. Why a thinking block, and when there is none: docs/decisions/0022-signatures-travel-in-thinking-blocks.md.
 """
 
@@ -24,6 +27,8 @@ from farebox.wires.call import Fields
 from farebox.wires.media import CARRIAGE_PREFIX
 from farebox.wires.neutral import Part, Reasoning, ToolUse
 
+UNSIGNED = f"{CARRIAGE_PREFIX}unsigned"
+"""Stands where a signature has to stand: Anthropic refuses thinking without its own, and some clients lose it without any."""
 SIGNATURE_CHARS_MAX = 2**20
 """A longer signature is not carried. Gemini's hold its thoughts, encrypted: seldom more than some kilobytes."""
 NAME_BYTES_MAX = 1024
@@ -85,8 +90,8 @@ def _name(piece: str) -> str:
     return urlsafe_b64decode(piece + "=" * (-len(piece) % 4)).decode()
 
 
-def block(signature: str) -> dict[str, Any]:
-    return {"type": "thinking", "thinking": "", "signature": signature}
+def block(signature: str, thinking: str = "") -> dict[str, Any]:
+    return {"type": "thinking", "thinking": thinking, "signature": signature}
 
 
 def is_carriage(kind: object, signature: object) -> bool:

@@ -162,7 +162,7 @@ def write_block(part: Part) -> Any:
         case Refusal():
             return {"type": "text", "text": part.text, "citations": None}
         case Reasoning():
-            return blocks.write_thinking(part)
+            return blocks.write_thinking(part) if part.signed else carriage.block(carriage.UNSIGNED, part.text)
         case ToolUse():
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": tool_input(part)}
         case Opaque():

@@ -84,7 +84,7 @@ class Writer:
         self._begun = False
         self._next = 0
         self._open: str | None = None
-        """Kind of the open block: text, thinking or tool."""
+        """Kind of the open block: text, thinking (not signed yet), signed thinking, tool or whole."""
         self._detail: int | None = None
         self._call: _Call | None = None
         self._waiting: dict[int, _Call] = {}
@@ -117,9 +117,7 @@ class Writer:
                 out = self._thinking(event.detail)
                 return begin + out + self._block_delta({"type": "thinking_delta", "thinking": event.text})
             case ReasoningSignature():
-                out = self._thinking(event.detail)
-                out += self._block_delta({"type": "signature_delta", "signature": event.signature})
-                return begin + out + self._close()
+                return begin + self._thinking(event.detail) + self._sign(event.signature) + self._close()
             case RedactedReasoning():
                 return begin + self._whole({"type": "redacted_thinking", "data": event.data})
             case ToolStart():
@@ -174,9 +172,10 @@ class Writer:
     def _close(self) -> bytes:
         if self._open is None:
             return self._told_carriages()
+        out = self._sign(carriage.UNSIGNED) if self._open == "thinking" else b""
         self._open, self._call = None, None
         self._next += 1
-        return _sent("content_block_stop", {"index": self._next - 1}) + self._told_carriages()
+        return out + _sent("content_block_stop", {"index": self._next - 1}) + self._told_carriages()
 
     def _close_all(self) -> bytes:
         """Closes the open block and tells the calls that were waiting for it."""
@@ -202,9 +201,13 @@ class Writer:
     def _thinking(self, detail: int | None) -> bytes:
         if self._open == "thinking" and self._detail == detail:
             return b""
-        out = self._close_all() + self._start("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        out = self._close_all() + self._start("thinking", carriage.block(""))
         self._detail = detail
         return out
+
+    def _sign(self, signature: str) -> bytes:
+        self._open = "signed"
+        return self._block_delta({"type": "signature_delta", "signature": signature})
 
     def _tell(self, call: _Call) -> bytes:
         block: dict[str, Any] = {"type": "tool_use", "id": call.start.id, "name": call.start.name, "input": {}}
@@ -229,8 +232,7 @@ class Writer:
         told, self._carriages = self._carriages, []
         out = b""
         for carried in told:
-            out += self._start("thinking", carriage.block(""))
-            out += self._block_delta({"type": "signature_delta", "signature": carried}) + self._close()
+            out += self._start("thinking", carriage.block("")) + self._sign(carried) + self._close()
         return out
 
     def _tool_start(self, event: ToolStart) -> bytes:
