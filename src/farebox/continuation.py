@@ -52,6 +52,8 @@ def forbidden(call: Call) -> str:
     needed = FORBIDDING & call.needs
     if needed:
         return min(needed)
+    if call.hosted:
+        return "hosted_tools"
     fields = call.fields
     if bytes(fields.get("logprobs", b"false")) not in (b"false", b"null"):
         return "logprobs"

@@ -6,10 +6,12 @@ import msgspec
 import pytest
 from tests.routing.conftest import Clinic, model, names, offer, planned, provider, rates, router
 
+from farebox import continuation
 from farebox.catalog.price import Rates
 from farebox.config.providers import ProviderSection
 from farebox.errors import FareboxError, Kind
 from farebox.providers.registry import PROVIDERS, custom
+from farebox.routing import hedging
 from farebox.routing.own_keys import OwnKey
 from farebox.routing.router import Router
 from farebox.wires.anthropic_messages import call as messages_call
@@ -92,6 +94,11 @@ UNCOUNTED = {
     "anthropic's advisor, which is another model": (
         "anthropic", MESSAGES, anthropics("advisor_20260301"), "tools[1].type", "advisor_20260301",
     ),
+    "anthropic's summary of the conversation, which is in no total": (
+        "anthropic", MESSAGES,
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015"}, {"type": "compact_20260112"}]}},
+        "context_management.edits[1].type", "compact_20260112",
+    ),
     "anthropic's search where it has no price": (
         "anthropic", MESSAGES, anthropics("web_search_20250305"), "tools[1].type", "web_search_20250305",
     ),
@@ -150,6 +157,10 @@ HARMLESS = {
     "free beside its tokens": (
         "anthropic", MESSAGES, anthropics("web_fetch_20250910", "tool_search_tool_bm25_20251119", "tool_search_tool_regex"),
     ),
+    "edits that write nothing": (
+        "anthropic", MESSAGES,
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}, {"type": "clear_thinking_20251015"}]}},
+    ),
     "MCP": (
         "anthropic", MESSAGES,
         {"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}],
@@ -180,12 +191,20 @@ def test_what_the_client_runs_or_costs_nothing_is_sent_as_ever(case: str) -> Non
         ("anthropic", MESSAGES, anthropics("web_search_20250305"), rates(web_searches=FEE)),
         ("anthropic", MESSAGES, anthropics("web_search_20260209", "code_execution_20260120"), rates(web_searches=FEE)),
         ("openai", CHAT, {"web_search_options": {}}, rates(request=FEE)),
-        ("openai", CHAT, {"web_search_options": {}}, rates(web_searches=FEE)),
+        ("mine", CHAT, {"web_search_options": {}}, rates(web_searches=FEE)),
     ],
 )
 def test_a_search_with_a_price_is_sent_and_held_for(name: str, wire: str, fields: dict[str, Any], price: Rates) -> None:
-    found = planned(at(name, wire=wire, price=price), asked(wire, fields))
+    mine = custom("mine", ProviderSection(wire=CHAT, base_url="http://x"))
+    found = planned(at(name, wire=wire, price=price, mine=mine), asked(wire, fields))
     assert names(found) == [name] and found.hold_nano >= FEE // 1000
+
+
+@pytest.mark.parametrize("name", ["openai", "google", "xai", "groq"])
+def test_a_fee_per_search_is_no_price_where_no_report_counts_searches(name: str) -> None:
+    """None of the known vendors counts them on chat completions; a gateway of one's own may."""
+    error = refused(at(name, price=rates(web_searches=FEE)), CHAT, {"web_search_options": {}})
+    assert error.param == "web_search_options" and "a fee per `request`" in error.message
 
 
 @pytest.mark.parametrize("fields", [{"plugins": [{"id": "web"}]}, tool(type="openrouter:web_search")])
@@ -252,6 +271,26 @@ def test_a_system_that_runs_tools_by_itself_is_not_called_without_a_price_for_th
         assert "`request`" in error.message and f"`{id}`" in error.message and "`providers.groq.uncounted_tools`" in error.message
         assert names(planned(at("groq", id=id, price=rates(request=FEE)), asked(CHAT, {}))) == ["groq"]
     assert names(planned(at("groq", id="openai/gpt-oss-120b"), asked(CHAT, {}))) == ["groq"]
+    for id in ("gpt-4o-search-preview", "gpt-4o-mini-search-preview-2025-03-11", "gpt-5-search-api"):
+        assert "`request`" in refused(at("openai", id=id), CHAT, {}).message
+        assert names(planned(at("openai", id=id, price=rates(request=FEE)), asked(CHAT, {}))) == ["openai"]
+    assert names(planned(at("openai", id="gpt-5"), asked(CHAT, {}))) == ["openai"]
+
+
+@pytest.mark.parametrize(
+    ("wire", "fields"),
+    [
+        (CHAT, {"enable_search": True}),
+        (CHAT, {"plugins": [{"id": "web"}]}),
+        (MESSAGES, anthropics("web_fetch_20250910")),
+        (MESSAGES, {"mcp_servers": [{"url": "https://x"}]}),
+    ],
+)
+def test_what_a_provider_runs_is_neither_hedged_nor_continued(wire: str, fields: dict[str, Any]) -> None:
+    """Two would be billed, and the second one's finds are not the first one's."""
+    call = asked(wire, fields)
+    assert hedging.stateful(call) and continuation.forbidden(call) == "hosted_tools"
+    assert not hedging.stateful(asked(CHAT, {})) and continuation.forbidden(asked(CHAT, {"tools": [FUNCTION]})) == ""
 
 
 def test_a_tool_that_is_hidden_by_escapes_is_seen() -> None:

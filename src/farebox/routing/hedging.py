@@ -67,10 +67,12 @@ def stateful(call: Call) -> bool:
     """Whether asking twice may do something twice: a tool that the provider runs, something that it stores."""
     if call.plain:
         return False
+    if call.hosted:
+        return True
     fields = call.fields
     if any(name in fields and bytes(fields[name]) not in (b"null", b"false", b"[]") for name in _STATE):
         return True
-    if call.web_searches_max or bytes(fields.get("store", b"null")) not in (b"null", b"false"):
+    if bytes(fields.get("store", b"null")) not in (b"null", b"false"):
         return True
     raw = fields.get("tools")
     if raw is None:

@@ -24,7 +24,7 @@ def refused(call: Call, target: Target, quoted: Quote) -> tuple[str, str] | None
     for tool in call.hosted:
         if tool.gateway and not target.speaks.dialect.extensions:
             continue
-        if not _allowed(tool.name, target) and not (tool.search and _priced(target, quoted.schedule.rates)):
+        if not _allowed(tool.name, target) and not (tool.search and _search_is_priced(target, quoted.schedule.rates)):
             return tool.path, _reason(tool, target)
     return None
 
@@ -53,15 +53,24 @@ def _allowed(name: str, target: Target) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in target.speaks.dialect.hosted_tools)
 
 
-def _priced(target: Target, rates: Rates) -> bool:
-    return target.provider.charges_by_reported_cost or rates.web_searches > 0 or rates.request > 0
+def _search_is_priced(target: Target, rates: Rates) -> bool:
+    return (
+        target.provider.charges_by_reported_cost or rates.request > 0 or (rates.web_searches > 0 and _counts_searches(target))
+    )
+
+
+def _counts_searches(target: Target) -> bool:
+    """On chat completions none of the known vendors does, except for the one that reports its whole charge. A provider of the
+    operator's own may be a gateway that does, as this one."""
+    return target.wire == "anthropic_messages" or target.provider.kind == "custom"
 
 
 def _reason(tool: HostedTool, target: Target) -> str:
     provider = target.provider
     said = f"`{tool.path}` is `{tool.shown}`" if tool.shown else f"`{tool.path}`"
     if tool.search:
-        why, remedy = "searches without a price here", "give its offer a price per `web_search` (or per `request`), or accept it"
+        why, fee = "searches without a price here", "web_search" if _counts_searches(target) else "request"
+        remedy = f"give its offer a fee per `{fee}`, or accept it"
     else:
         why, remedy = "a tool without a price here: nothing that it reports counts the uses that it bills", "accept it"
     return (

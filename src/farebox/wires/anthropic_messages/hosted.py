@@ -10,6 +10,9 @@ SEARCH = "web_search_"
 _HERE = ("bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_")
 """Kinds that only describe a tool of the client's (https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview), and
 the search among the tools that stand in the request."""
+_SUMMARY = "compact_"
+"""An edit of the context that the model writes: its tokens stand in `usage.iterations`, and in no total
+(https://platform.claude.com/docs/en/build-with-claude/compaction). Edits that only clear something cost nothing."""
 _CODE = "code_execution_"
 _WEB = ("web_search_", "web_fetch_")
 _CODE_IS_FREE_SINCE = "20260209"
@@ -27,6 +30,11 @@ def read(fields: Fields) -> tuple[HostedTool, ...]:
                 found.append(HostedTool(f"tools[{place}].type", kind, hosted.shown(kind), search=kind.startswith(SEARCH)))
         if found:
             found = _with_company(found)
+    edits = hosted.members(fields.get("context_management")).get("edits")
+    for place, edit in hosted.objects(edits) if edits is not None else ():
+        kind = hosted.word(edit.get("type"))
+        if kind.startswith(_SUMMARY):
+            found.append(HostedTool(f"context_management.edits[{place}].type", kind, hosted.shown(kind)))
     found += hosted.switched(fields)
     return hosted.different(found, param="tools")
 
