@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.routing.conftest import Clinic, model, names, offer, planned, provider, rates, router
 
 from farebox import continuation
@@ -311,6 +313,37 @@ def test_no_number_of_tools_hides_one() -> None:
     with pytest.raises(FareboxError, match="more than 32 different") as caught:
         asked(MESSAGES, {"tools": [{"type": f"web_fetch_{n}"} for n in range(33)]})
     assert caught.value.kind is Kind.INVALID_REQUEST and caught.value.param == "tools"
+
+
+WORDS = st.sampled_from(["type", "function", "name", "google", "tools", "id", "mode", "edits", "x"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["function", "custom", "browser_search", "web", "bash_1", "off"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = st.sampled_from(["tools", "plugins", "extra_body", "google", "search_parameters", "mcp_servers", "context_management"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(fields=st.dictionaries(PLACES, JSON, max_size=3), wire=st.sampled_from([CHAT, MESSAGES]))
+def test_whatever_stands_in_these_fields_is_read_and_no_kind_slips_through(fields: dict[str, Any], wire: str) -> None:
+    found = asked(wire, fields).hosted
+    listed = fields.get("tools")
+    kinds = [item.get("type") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    here = ("custom", "function") if wire == CHAT else ("custom", "bash_1")
+    foreign = {kind for kind in kinds if isinstance(kind, str) and kind not in here}
+    assert foreign <= {tool.name for tool in found if tool.path.startswith("tools[")}
+
+
+def test_deep_nesting_hides_nothing() -> None:
+    deep = b"[" * 900 + b"]" * 900
+    body = b'{"model":"v/m","messages":[{"role":"user","content":"x"}],"tools":[5,{"type":"browser_search","x":%b}]}' % deep
+    try:
+        call = chat_call.read_call(body)
+    except FareboxError as error:
+        assert error.status == 400
+    else:
+        assert [tool.name for tool in call.hosted] == ["browser_search"]
 
 
 def test_a_plain_call_is_not_looked_at() -> None:

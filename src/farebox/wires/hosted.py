@@ -67,8 +67,16 @@ def objects(raw: msgspec.Raw) -> list[tuple[int, dict[str, msgspec.Raw]]]:
     for place, item in enumerate(cast("list[Any]", listed) if isinstance(listed, list) else []):
         if isinstance(item, dict):
             members = cast("dict[str, Any]", item)
-            found.append((place, {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()}))
+            found.append((place, {name: _written(value) for name, value in members.items()}))
     return found
+
+
+def _written(value: Any) -> msgspec.Raw:
+    """A member that is no kind of tool, since it is nested too deeply to be written again, is as good as none."""
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except _MALFORMED:
+        return msgspec.Raw(b"null")
 
 
 def members(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
