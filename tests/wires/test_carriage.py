@@ -434,6 +434,40 @@ def test_geminis_signature_on_a_chat_clients_call_keeps_nobody_from_going_on_wit
         request(fields, "claude", "openai_chat")
 
 
+def test_calls_of_another_model_go_on_with_gemini_on_chat_too() -> None:
+    def turn(*calls: dict[str, Any]) -> dict[str, Any]:
+        return {"role": "assistant", "content": None, "tool_calls": list(calls)}
+
+    unsigned = chat_loop(turn(gemini_call("c1"), gemini_call("c2")))
+    unsigned["messages"].insert(0, {"role": "developer", "content": "Be brief."})
+    sent = request(unsigned, "gemini-3-flash-preview", "openai_chat")
+    assert calls_sent(sent) == [PLACEHOLDER, PLACEHOLDER]
+    assert sent["messages"][0]["role"] == "system"
+    for message in sent["messages"]:
+        for call in message.get("tool_calls", ()):
+            del call["extra_content"]
+    assert sent["messages"][1:] == unsigned["messages"][1:]
+    assert calls_sent(request(unsigned, "gpt", "openai_chat")) == [None, None]
+    first = chat_loop(turn(gemini_call("c1", signature=SIGNATURE), gemini_call("c2")))
+    assert calls_sent(request(first, "gemini-3-flash-preview", "openai_chat")) == [signed(SIGNATURE), None]
+    last = chat_loop(turn(gemini_call("c1"), gemini_call("c2", signature=SIGNATURE)))
+    assert calls_sent(request(last, "gemini-3-flash-preview", "openai_chat")) == [PLACEHOLDER, signed(SIGNATURE)]
+    null = chat_loop(turn(gemini_call("c1") | {"extra_content": None}))
+    assert calls_sent(request(null, "gemini-3-flash-preview", "openai_chat")) == [PLACEHOLDER]
+
+
+def test_a_chat_request_that_lacks_no_signature_goes_to_gemini_byte_for_byte() -> None:
+    calls = [gemini_call("c1", signature=SIGNATURE), gemini_call("c2")]
+    turns = [{"role": "assistant", "tool_calls": calls}, {"role": "assistant", "content": "no", "tool_calls": []}]
+    asked = call_of(CHAT | {"max_tokens": 9, "messages": [*CHAT["messages"], *turns]}, "openai_chat")
+    sent = bridge.outgoing(asked, candidate(asked, "gemini-3-flash-preview"), drop_unsupported=False).body
+    assert sent == asked.body.replace(b'"v/m"', b'"gemini-3-flash-preview"')
+    odd: list[Any] = [7, {"role": "assistant", "tool_calls": 7}, {"role": "assistant", "tool_calls": [7, None]}]
+    asked = call_of(CHAT | {"max_tokens": 9, "messages": odd}, "openai_chat")
+    sent = bridge.outgoing(asked, candidate(asked, "gemini-3-flash-preview"), drop_unsupported=False).body
+    assert msgspec.json.decode(sent)["messages"] == odd  # what is malformed is left for the provider to name
+
+
 def test_a_signature_is_not_counted_as_text_where_usage_was_lost() -> None:
     call = gemini_call("c1")
     assert estimated_tokens([call]) == estimated_tokens([call | {"extra_content": signed("x" * 4000)}])

@@ -13,6 +13,7 @@ from farebox.wires.dialect import Dialect
 from farebox.wires.hosted import NEED, HostedTool
 from farebox.wires.media import survey
 from farebox.wires.openai_chat import hosted as hosted_tools
+from farebox.wires.openai_chat import signatures
 from farebox.wires.openai_chat.shapes import OUTPUT_CAP_MAX, Routine
 from farebox.wires.splicing import is_plain_text, splice, swap_model
 
@@ -31,6 +32,7 @@ of `ROUTING_FIELDS` never are: a gateway behind us that went on to another model
 _GATEWAYS: Final = EXTENSIONS | ROUTING_FIELDS
 _encode: Final = msgspec.json.Encoder().encode
 _decode_map: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_str: Final = msgspec.json.Decoder(str).decode
 _decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 _ROUTINE: Final = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
@@ -284,6 +286,13 @@ def forward_body(
         remove = [other for other in remove if other != put_name]
     if not dialect.developer_role and b'"developer"' in call.body:
         replace["messages"] = _developer_to_system(fields["messages"])
+    signed_calls = dialect.signed_calls
+    if signed_calls is not None and b'"tool_calls"' in call.body and signatures.wanted(signed_calls, _decode_str(model)):
+        # Calls of another model, or of a client that keeps no fields that it does not know, are refused as they are.
+        said = replace["messages"] if "messages" in replace else bytes(fields["messages"])
+        completed = signatures.completed(said)
+        if completed is not None:
+            replace["messages"] = completed
     return splice(call, replace, remove)
 
 

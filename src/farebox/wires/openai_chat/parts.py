@@ -19,6 +19,7 @@ from farebox.wires.neutral import (
     Text,
     ToolUse,
 )
+from farebox.wires.openai_chat import signatures
 
 WIRE: Literal["openai_chat"] = "openai_chat"
 
@@ -241,7 +242,7 @@ def read_tool_calls(value: Any, path: str) -> list[ToolUse]:
                 else reading.text(arguments, f"{where}.{inner_name}.arguments", "the arguments as a JSON string"),
                 custom=custom,
                 cache=read_cache(call.get("cache_control"), f"{where}.cache_control"),
-                signature=take_signature(extra),
+                signature=signatures.take(extra),
                 extra=extra,
                 path=where,
             )
@@ -250,29 +251,6 @@ def read_tool_calls(value: Any, path: str) -> list[ToolUse]:
 
 
 _CALL_FIELDS = frozenset({"id", "type", "function", "custom", "index", "cache_control"})
-
-
-def take_signature(extra: dict[str, msgspec.Raw]) -> str | None:
-    """Google's signature of a call, taken out of its further members where it is all that stands there.
-
-    See https://ai.google.dev/gemini-api/docs/thought-signatures#openai.
-    """
-    raw = extra.get("extra_content")
-    if raw is None:
-        return None
-    value: Any = msgspec.json.decode(raw)
-    google: Any = cast("dict[str, Any]", value).get("google") if isinstance(value, dict) else None
-    signature: Any = cast("dict[str, Any]", google).get("thought_signature") if isinstance(google, dict) else None
-    if not isinstance(signature, str) or not signature:
-        return None
-    if value == write_signature(signature)["extra_content"]:
-        del extra["extra_content"]
-    return signature
-
-
-def write_signature(signature: str) -> dict[str, Any]:
-    """The member to add to a call."""
-    return {"extra_content": {"google": {"thought_signature": signature}}}
 
 
 def read_annotations(value: Any) -> tuple[Citation, ...]:

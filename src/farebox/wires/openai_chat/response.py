@@ -29,7 +29,7 @@ from farebox.wires.neutral import (
     UpstreamGarbage,
 )
 from farebox.wires.openai_chat import parts as content
-from farebox.wires.openai_chat import usage
+from farebox.wires.openai_chat import signatures, usage
 from farebox.wires.openai_chat.parts import WIRE
 from farebox.wires.usage import UsageReport
 
@@ -190,7 +190,7 @@ def _call(call: dict[str, Any], inner: dict[str, Any], stem: str, custom: bool) 
         name=text_of(inner.get("name")) or "",
         arguments=arguments_text(inner.get("input" if custom else "arguments")),
         custom=custom,
-        signature=content.take_signature(extra),
+        signature=signatures.take(extra),
         extra=extra,
     )
 
@@ -320,5 +320,5 @@ def shows(citation: Citation) -> bool:
 def write_call(part: ToolUse) -> dict[str, Any]:
     kind = "custom" if part.custom else "function"
     inner = {"name": part.name, "input" if part.custom else "arguments": part.arguments}
-    signed = {} if part.signature is None else content.write_signature(part.signature)
+    signed = {} if part.signature is None else signatures.members(part.signature)
     return {"id": part.id, "type": kind, kind: inner} | signed | part.extra

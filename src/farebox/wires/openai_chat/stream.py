@@ -38,7 +38,7 @@ from farebox.wires.neutral import (
     UsageSeen,
 )
 from farebox.wires.openai_chat import parts as content
-from farebox.wires.openai_chat import response, usage
+from farebox.wires.openai_chat import response, signatures, usage
 from farebox.wires.openai_chat.parts import WIRE
 from farebox.wires.openai_chat.response import text_of
 from farebox.wires.openai_chat.write_stream import Writer
@@ -318,7 +318,7 @@ class Reader:
         name, given = text_of(fields.get("name")), _id(call)
         if tool.signature is None and call.get("extra_content"):
             extra = {"extra_content": msgspec.Raw(msgspec.json.encode(call["extra_content"]))}
-            tool.signature = content.take_signature(extra)
+            tool.signature = signatures.take(extra)
             if tool.started and tool.signature is not None:
                 events.append(ToolSignature(tool.number, tool.told_id, tool.signature, index))
         if not tool.started:

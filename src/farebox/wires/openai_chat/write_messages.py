@@ -7,11 +7,9 @@ Translations that keep the meaning are made without complaint:
 - a plain-text document becomes text under its title;
 - thinking signed by another provider is left out, because nobody but its signer can read it;
 - a call goes with its signature to the model that signed it, and to no other;
-- to a model that takes no unsigned call, the first of a turn goes with the vendor's placeholder for calls that another model
-  made, if it has no signature. So do the others, unless there is a signed one: the model itself signs but the first.
+- to a model that takes no unsigned call, one goes with the vendor's placeholder for calls that another model made.
 """
 
-import re
 from typing import Any, cast
 
 import msgspec
@@ -35,13 +33,12 @@ from farebox.wires.neutral import (
     ToolResult,
     ToolUse,
 )
-from farebox.wires.openai_chat.parts import WIRE, mark, write_cache, write_detail, write_signature
+from farebox.wires.openai_chat import signatures
+from farebox.wires.openai_chat.parts import WIRE, mark, write_cache, write_detail
 from farebox.wires.tool_ids import ToolIds
 
 DOCUMENT_NAME = "document.pdf"
 """OpenAI wants a file name; other wires do not always have one."""
-UNSIGNED_CALL = write_signature("skip_thought_signature_validator")
-"""What Google wants on a call that does not come from its model (https://ai.google.dev/gemini-api/docs/thought-signatures)."""
 
 
 class MessagesWriter(Target):
@@ -52,7 +49,7 @@ class MessagesWriter(Target):
     ) -> None:
         super().__init__(WIRE, conversation, dialect, traits, unsupported)
         self._ids = ToolIds(dialect.tool_call_id_pattern)
-        self._signed_calls = dialect.signed_calls is not None and re.fullmatch(dialect.signed_calls, model) is not None
+        self._signed_calls = signatures.wanted(dialect.signed_calls, model)
 
     def messages(self) -> list[dict[str, Any]]:
         written = self._system()
@@ -170,11 +167,9 @@ class MessagesWriter(Target):
 
     def _calls(self, parts: list[ToolUse]) -> list[dict[str, Any]]:
         written = [self._tool_call(part) for part in parts]
-        if self._signed_calls and written:
-            signed = any("extra_content" in call for call in written)
-            for call in written[:1] if signed else written:
-                if "extra_content" not in call:
-                    call.update(UNSIGNED_CALL)
+        if self._signed_calls:
+            for at in signatures.unsigned(["extra_content" in call for call in written]):
+                written[at].update(signatures.PLACEHOLDER)
         return written
 
     def _tool_call(self, part: ToolUse) -> dict[str, Any]:
@@ -184,7 +179,7 @@ class MessagesWriter(Target):
                 self.refuse(f"{part.path}.{name}")
             extra = {}
         if part.signature is not None and "extra_content" not in extra and self._reads(part):
-            extra |= write_signature(part.signature)
+            extra |= signatures.members(part.signature)
         inner = {"name": part.name, "input" if part.custom else "arguments": part.arguments}
         kind = "custom" if part.custom else "function"
         return {"id": self._ids.mapped(part.id), "type": kind, kind: inner} | extra

@@ -34,8 +34,8 @@ from farebox.wires.neutral import (
     ToolStart,
     UsageSeen,
 )
-from farebox.wires.openai_chat import errors, usage
-from farebox.wires.openai_chat.parts import WIRE, write_annotation, write_signature
+from farebox.wires.openai_chat import errors, signatures, usage
+from farebox.wires.openai_chat.parts import WIRE, write_annotation
 from farebox.wires.openai_chat.response import shows
 from farebox.wires.usage import UsageReport
 
@@ -124,7 +124,7 @@ class Writer:
             case ToolStart():
                 return self._tool_start(event)
             case ToolSignature():
-                call = {"index": event.tool} | write_signature(event.signature)
+                call = {"index": event.tool} | signatures.members(event.signature)
                 return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
             case ToolArgumentsDelta():
                 custom = event.tool in self._choice(event.index).custom
@@ -203,7 +203,7 @@ class Writer:
             kind, inner = "custom", {"name": event.name, "input": ""}
         call: dict[str, Any] = {"index": event.tool, "id": event.id, "type": kind, kind: inner}
         if event.signature is not None:
-            call |= write_signature(event.signature)
+            call |= signatures.members(event.signature)
         return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
 
     def usage(self, report: UsageReport, extra: dict[str, msgspec.Raw]) -> bytes:
