@@ -314,6 +314,7 @@ def test_what_is_left_of_the_call_bounds_the_second_too(world: World, tmp_path: 
     text = text.replace("headers_s = 20.0", "headers_s = 20.0\ntotal_s = 3.0").replace("delay_min_ms = 30", "delay_min_ms = 2000")
     with Farebox(tmp_path / "box", config=text) as box:
         bounded = World(box, world.simulator)
+        world.simulator.reset()
         bounded.warm("both-fail")
         bounded.order("both-fail", first="delay-headers=9s", second="delay-headers=9s")
         begun_s = time.monotonic()
