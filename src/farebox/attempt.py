@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from farebox import bridge, escalation, rating
 from farebox.billing.meter import ESCALATED_FLAG, MALFORMED_FLAG, Ending, Seen, Verdict
 from farebox.billing.settlement import AttemptStart
+from farebox.bridge import Outgoing
 from farebox.errors import FareboxError, Kind
 from farebox.escalation import Escalation, Withheld
 from farebox.routing.lessons import KEY_KINDS
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 
 REPLY_BYTES_MAX: Final = 64 * 2**20
 ERROR_BYTES_MAX: Final = 64 * 2**10
+UNSUPPORTED: Final = "unsupported"
+"""The outcome of an attempt at an offer that could not be told the call: nobody was asked."""
 
 
 class Try:
     """An attempt under way."""
 
-    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "relay", "response", "start", "withheld")
+    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "outgoing", "relay", "response", "start", "withheld")
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Try:
         first_token_us: int = 0,
         dropped: tuple[str, ...] = (),
         withheld: Withheld | None = None,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self.flight = flight
         self.candidate = candidate
@@ -66,6 +70,8 @@ class Try:
         """What of the request this candidate cannot be told."""
         self.withheld = withheld
         """Of a stream that nobody gets until it was looked at."""
+        self.outgoing = outgoing
+        """What is sent, where it was made to see whether this candidate can be told the call."""
 
     def seen(self) -> Seen:
         """What was observed so far."""
@@ -82,15 +88,13 @@ class Try:
         gateway = flight.gateway
         rest = None if flight.recovery is None else flight.rest
         prefilled = rest is not None and bool(rest.text)
-        try:
-            drop = flight.exchange.wishes.drops_unsupported
-            if rest is not None:
-                outgoing = rest.outgoing(flight.call, candidate, drop_unsupported=drop)
-            else:
-                outgoing = bridge.outgoing(flight.call, candidate, drop_unsupported=drop)
-        except FareboxError as error:
-            self.end("failed_unsent", outcome="unsupported", error=error.message)
-            return Failure(error, "offer", unsaid=True)
+        outgoing, self.outgoing = self.outgoing, None
+        if outgoing is None:
+            try:
+                outgoing = flight.outgoing(candidate)
+            except FareboxError as error:
+                self.end("failed_unsent", outcome=UNSUPPORTED, error=error.message)
+                return Failure(error, "offer", unsaid=True)
         self.dropped = outgoing.dropped
         head, extra_headers, lines = gateway.upstream_head(
             candidate.target, flight.exchange, flight.settlement.id, start, prefilled=prefilled

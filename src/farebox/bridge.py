@@ -91,6 +91,17 @@ def _refuse(unsupported: list[str], target: Target, drop_unsupported: bool) -> N
         )
 
 
+def unsayable(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> str | None:
+    """What keeps a call from being said on a candidate's wire, or None."""
+    if candidate.target.wire == call.wire:
+        return None
+    try:
+        outgoing(call, candidate, drop_unsupported=drop_unsupported)
+    except FareboxError as error:
+        return error.message
+    return None
+
+
 def _with_fields(body: bytes, candidate: Candidate) -> bytes:
     if not candidate.entry.fields:
         return body

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from farebox import bridge, continuation
-from farebox.attempt import Try
+from farebox.attempt import UNSUPPORTED, Try
 from farebox.billing import seams
-from farebox.billing.meter import RATING_FLAG, Seen, Verdict
+from farebox.billing.meter import RATING_FLAG, SEAM_FLAG, Seen, Verdict
 from farebox.billing.settlement import Settlement, cost_fields, cost_members
+from farebox.bridge import Outgoing
 from farebox.continuation import Recovery, Rest
 from farebox.errors import FareboxError
 from farebox.escalation import Escalation, Withheld
 from farebox.exchange import Exchange
 from farebox.money import format_amount
 from farebox.routing import explain
+from farebox.routing.filters import Exclusion
 from farebox.routing.patience import NO_DEMAND, Demand
-from farebox.routing.plan import Candidate, Plan
+from farebox.routing.plan import CONTINUATION, TRANSLATION, Candidate, Plan, passed_over, without
 from farebox.routing.retry import Next, Tries
 from farebox.step import STEP
 from farebox.verdict import Failure, barred
@@ -50,7 +52,7 @@ class Flight:
 
     __slots__ = (
         "_trying", "call", "checkpoint_tokens", "checkpoint_us", "deadline_us", "demand", "escalation", "exchange", "gateway",
-        "gone_us", "interrupted", "lane", "plan", "recovery", "sending_us", "settlement", "started_us", "task",
+        "gone_us", "interrupted", "lane", "passed_over", "plan", "recovery", "sending_us", "settlement", "started_us", "task",
     )
 
     def __init__(
@@ -93,6 +95,8 @@ class Flight:
         """What is interrupted when the client of a stream leaves."""
         self.lane = lane
         """Where the call is hedged, and another flight may be under way beside this one."""
+        self.passed_over: dict[int, Exclusion] | None = None
+        """Candidates that could not be told the call, or not the rest of an answer, by their places in the plan."""
 
     @staticmethod
     def of(
@@ -166,10 +170,11 @@ class Flight:
             while True:
                 if self.lane is not None and not await self.lane.goes_on(failure, tries):
                     return
-                following = self._following(failure, index, tries)
-                if following is None:
+                coming = self._following(failure, index, tries)
+                if coming is None:
                     self._give_up(error)
                     return
+                following, outgoing = coming
                 if following.wait_s:
                     await asyncio.sleep(following.wait_s)
                     if self.exchange.answer.gone:
@@ -177,7 +182,7 @@ class Flight:
                         self._give_up(error)
                         return
                 index = following.candidate
-                self._trying = self._next_try(index)
+                self._trying = self._next_try(index, outgoing)
                 failure = await self.trying.run()
                 if failure is None:
                     return
@@ -196,26 +201,63 @@ class Flight:
             # The two know each other; memory is free at once when one forgets.
             self._trying = None
 
-    def _following(self, failure: Failure, index: int, tries: Tries) -> Next | None:
-        """Who is asked after the candidate at `index` has failed, and when; None to give up."""
+    def _following(self, failure: Failure, index: int, tries: Tries) -> tuple[Next, Outgoing] | None:
+        """Who is asked after the candidate at `index` has failed, when, and with what; None to give up.
+
+        Whoever cannot be told the call is passed over: nobody was asked, so it takes none of the attempts and nothing of what
+        retries may take. Each is passed over once, so this ends.
+        """
         gateway, rest = self.gateway, self.rest
         now_us = gateway.clock.monotonic_us()
         will_not_do = None if self.escalation is None else self.escalation.barred(failure)
         bars = self._barred(failure, index) if will_not_do is None else will_not_do
         tries.failed(index, now_us, retry_after_s=failure.retry_after_s, barred=bars)
-        following = tries.following(
-            range(len(self.plan.candidates)) if rest is None else rest.able,
-            gateway.retry_policy_for(self.plan, self.demand),
-            attempts=sum(RATING_FLAG not in one.flags for one in self.settlement.attempts)
-            + (0 if self.lane is None else self.lane.others),
-            now_us=now_us,
-            deadline_us=self.deadline_us,
-            chance=gateway.random.uniform(),
-        )
-        if following is None or self.exchange.answer.gone:
+        policy = gateway.retry_policy_for(self.plan, self.demand)
+        attempts = 0 if self.lane is None else self.lane.others
+        for one in self.settlement.attempts:
+            if RATING_FLAG not in one.flags and one.outcome != UNSUPPORTED:
+                attempts += 1
+        chance = gateway.random.uniform()
+        while True:
+            following = tries.following(
+                range(len(self.plan.candidates)) if rest is None else rest.able,
+                policy,
+                attempts=attempts,
+                now_us=now_us,
+                deadline_us=self.deadline_us,
+                chance=chance,
+            )
+            if following is None or self.exchange.answer.gone:
+                return None
+            outgoing = self.said(following.candidate)
+            if outgoing is None:
+                tries.pass_over(following.candidate)
+                continue
+            # A second opinion is no retry: it does not come out of what those may take.
+            return (following, outgoing) if will_not_do is not None or gateway.retries.take(now_us) else None
+
+    def outgoing(self, candidate: Candidate) -> Outgoing:
+        """What a candidate is sent: the call, or what is asked of whoever goes on. Raises `FareboxError`."""
+        rest, drop = self.rest, self.exchange.wishes.drops_unsupported
+        if rest is not None:
+            return rest.outgoing(self.call, candidate, drop_unsupported=drop)
+        return bridge.outgoing(self.call, candidate, drop_unsupported=drop)
+
+    def said(self, index: int) -> Outgoing | None:
+        """What the candidate at `index` is sent; None when it cannot be told, which is noted."""
+        rest = self.rest
+        candidate = self.plan.candidates[index] if rest is None else rest.candidates[index]
+        try:
+            return self.outgoing(candidate)
+        except FareboxError as error:
+            if self.passed_over is None:
+                self.passed_over = {}
+            rule = TRANSLATION if rest is None else CONTINUATION
+            self.passed_over.setdefault(index, passed_over(candidate, rule, error.message))
+            if self.recovery is not None and rest is not None and SEAM_FLAG in self.settlement.attempts[-1].flags:
+                # Nobody has been asked to go on so far.
+                self.recovery.problem = continuation.NO_CANDIDATE
             return None
-        # A second opinion is no retry: it does not come out of what those may take.
-        return following if will_not_do is not None or gateway.retries.take(now_us) else None
 
     def _barred(self, failure: Failure, index: int) -> tuple[int, ...]:
         """Whom a failure of the candidate at `index` rules out."""
@@ -224,7 +266,7 @@ class Flight:
         # One that cannot go on with another's answer says nothing about the others.
         return () if failure.bars == "nothing" else (index,)
 
-    def _next_try(self, index: int) -> Try:
+    def _next_try(self, index: int, outgoing: Outgoing) -> Try:
         """Another attempt, written down before its first byte."""
         candidate = self.plan.candidates[index]
         start = self.gateway.start_attempt(
@@ -236,7 +278,9 @@ class Flight:
         )
         self.settlement.dispatch(start)
         self.checkpoint_tokens = 0
-        return Try(self, candidate if self.rest is None else self.rest.candidates[index], start)
+        if self.rest is not None and self.recovery is not None:
+            self.recovery.problem = ""
+        return Try(self, candidate if self.rest is None else self.rest.candidates[index], start, outgoing=outgoing)
 
     # --- endings ----------------------------------------------------------------------------------------------------
 
@@ -298,13 +342,22 @@ class Flight:
                 self.deliver(kept.answer, kept.verdict, at_once=False)
             return
         self.settlement.settle(state="voided" if not self.settlement.charge_nano else "settled")
-        error.details = {**error.details, "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))]}
+        error.details = {
+            **error.details,
+            "attempts": [self._attempt_summary(n) for n in range(len(self.settlement.attempts))],
+            **self._excluded(),
+        }
         self.gateway.finished(self, "failed", error.status)
         if self.exchange.answer.started:
             # Only keep-alives were sent so far, but the status line is out: the error has to travel in the stream.
             self.exchange.answer.end(self._relay().fail(error))
             return
         raise error
+
+    def _excluded(self) -> dict[str, object]:
+        """Who was passed over, and why, for the details of an error."""
+        passed = self.passed_over
+        return {} if passed is None else {"excluded": [msgspec.structs.asdict(one) for one in passed.values()]}
 
     def _attempt_summary(self, n: int) -> dict[str, object]:
         attempt = self.settlement.attempts[n]
@@ -334,7 +387,7 @@ class Flight:
         self.gateway.finished(self, "client_gone" if self.exchange.answer.gone else outcome, 200)
         if self.recovery is not None:
             told = self.recovery.problem or continuation.NOT_CONTINUED
-            error.details = {**error.details, "stream_recovery": told}
+            error.details = {**error.details, "stream_recovery": told, **self._excluded()}
         self.exchange.answer.start(self.stream_headers())
         self.exchange.answer.end(self._relay().fail(error))
 
@@ -352,9 +405,10 @@ class Flight:
     def metadata(self) -> bytes:
         """The plan, and what became of it, as JSON."""
         settlement = self.settlement
+        plan = self.plan if self.passed_over is None else without(self.plan, self.passed_over)
         return msgspec.json.encode(
             {
-                "plan": self.gateway.explained(self.call, self.plan, self.demand),
+                "plan": self.gateway.explained(self.call, plan, self.demand),
                 "hedge": None if self.lane is None else self.lane.told(),
                 "attempts": [explain.attempted(one) for one in settlement.attempts],
                 "seams": [] if self.recovery is None else [msgspec.structs.asdict(seam) for seam in self.recovery.seams],

@@ -34,7 +34,7 @@ from farebox.gate.wishes import Wishes, wishes
 from farebox.gateway import Gateway
 from farebox.routing.allowance import NotAllowed
 from farebox.routing.complexity.classify import Assessment
-from farebox.routing.plan import Candidate, Plan, affordable, lowered, own_keys_only, without_first
+from farebox.routing.plan import Plan, affordable, lowered, own_keys_only
 from farebox.step import STEP
 from farebox.wires.call import Call
 
@@ -137,10 +137,40 @@ def route(
     everything: bool = False,
     sorted_as: Assessment | None = None,
 ) -> Plan:
-    """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered."""
+    """The offers to try, in order: what the call needs, its preferences, the key's policy, prices and health considered.
+
+    The first one can be told the call. Of the others that is seen when it is their turn, unless `everything` is asked for.
+    """
+    found = planned(gateway, exchange, principal, call, now_us, everything, sorted_as, False)
+    first, drops = found.candidates[0], exchange.wishes.drops_unsupported
+    reason = bridge.unsayable(call, first, drop_unsupported=drops)
+    if reason is None and not everything:
+        return found
+    try:
+        return planned(gateway, exchange, principal, call, now_us, everything, sorted_as, True)
+    except FareboxError:
+        if reason is None:
+            raise
+    # A call that no translation can express is the caller's error: told before any money is held.
+    bridge.outgoing(call, first, drop_unsupported=drops)
+    return found
+
+
+def planned(
+    gateway: Gateway,
+    exchange: Exchange,
+    principal: Principal,
+    call: Call,
+    now_us: int,
+    everything: bool,
+    sorted_as: Assessment | None,
+    sayable: bool,
+) -> Plan:
+    """The router's plan for this caller; `sayable`: without those whose wire cannot express the call."""
+    drops = exchange.wishes.drops_unsupported
     day = gateway.today(now_us)
     try:
-        found = gateway.router.plan(
+        return gateway.router.plan(
             call,
             now_us=now_us,
             day=day,
@@ -152,21 +182,13 @@ def route(
             own_keys=principal.own_keys,
             own_key_calls=principal.own_key_calls_in(day[:7]) if principal.own_keys else 0,
             session=exchange.wishes.session,
-            expresses=lambda call, candidate: inexpressible(gateway, exchange, call, candidate),
+            expresses=lambda call, candidate: bridge.unsayable(call, candidate, drop_unsupported=drops),
             everything=everything,
             assessment=sorted_as,
+            sayable=sayable,
         )
     except NotAllowed as refused:
         raise refused.for_key(principal.key_hint) from None
-    reasons: list[str] = []
-    for candidate in found.candidates:
-        reason = inexpressible(gateway, exchange, call, candidate)
-        if reason is None:
-            return without_first(found, reasons, streamed=call.stream) if reasons else found
-        reasons.append(reason)
-    # A call that no translation can express is the caller's error: told before any money is held.
-    bridge.outgoing(call, found.candidates[0], drop_unsupported=False)
-    return found
 
 
 def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan:
@@ -185,17 +207,6 @@ def own_markup(gateway: Gateway, principal: Principal) -> MarkupPlan:
 def recover(gateway: Gateway, exchange: Exchange, call: Call) -> Recovery:
     """What is kept of a stream for the case that it breaks off."""
     return Recovery(call, wanted=allowed(call, exchange.headers, default=gateway.settings.stream_recovery))
-
-
-def inexpressible(gateway: Gateway, exchange: Exchange, call: Call, candidate: Candidate) -> str | None:
-    """What keeps a call from being said on a candidate's wire, or None."""
-    if candidate.target.wire == call.wire:
-        return None
-    try:
-        bridge.outgoing(call, candidate, drop_unsupported=exchange.wishes.drops_unsupported)
-    except FareboxError as error:
-        return error.message
-    return None
 
 
 def covered(principal: Principal, found: Plan, whom: Attribution, now_us: int) -> tuple[Scope, ...]:

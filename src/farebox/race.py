@@ -24,6 +24,7 @@ from farebox.routing import hedging
 from farebox.routing.patience import Patience
 from farebox.routing.plan import Candidate
 from farebox.routing.retry import Tries
+from farebox.routing.target import Target
 from farebox.verdict import Failure, barred
 
 _CUT: dict[Ending, Ending] = {
@@ -113,8 +114,7 @@ class Race:
         if self.answer.gone or flight.settlement.attempts:
             return  # its first try has failed: others are asked anyway
         now_us = gateway.clock.monotonic_us()
-        targets = tuple(candidate.target for candidate in plan.candidates)
-        index = hedging.partner(targets, lambda target: gateway.health.usable(target, now_us))
+        index = self._partner(now_us)
         if index is None:
             gateway.metrics.hedge("no_second_offer")
             return
@@ -135,12 +135,25 @@ class Race:
         self.second = Lane(self, second, index)
         self.second.begin()
 
+    def _partner(self, now_us: int) -> int | None:
+        """Who is asked beside the first: of those that are well, the first that can be told the call."""
+        flight = self.first.flight
+        health = flight.gateway.health
+        targets = tuple(candidate.target for candidate in flight.plan.candidates)
+        deaf: set[Target] = set()
+        while True:
+            index = hedging.partner(targets, lambda target: target not in deaf and health.usable(target, now_us))
+            if index is None or flight.said(index) is not None:
+                return index
+            deaf.add(targets[index])
+
     def _second_flight(self, index: int) -> "Flight | str":
         """A flight over the same exchange that begins with another candidate, with its money held; or why there is none."""
         flight = self.first.flight
         gateway, plan = flight.gateway, flight.plan
         candidate = plan.candidates[index]
-        others = tuple(one for n, one in enumerate(plan.candidates) if n != index)
+        passed = flight.passed_over or {}
+        others = tuple(one for n, one in enumerate(plan.candidates) if n != index and n not in passed)
         start = gateway.start_attempt(candidate, 1, streamed=flight.call.stream)
         try:
             settlement = flight.settlement.beside(
@@ -158,7 +171,7 @@ class Race:
             flight.exchange,
             flight.call,
             # What is left of the call's time bounds this attempt, too.
-            plan.of((candidate, *others), plan.hold_nano, patience=Patience()),
+            plan.of((candidate, *others), plan.hold_nano, tuple(passed.values()), patience=Patience()),
             settlement,
             recovery,
             flight.demand,

@@ -549,3 +549,33 @@ def test_no_model_that_a_caller_names_is_passed_over_in_silence() -> None:
             planned(made, asked)
         assert caught.value.param == "models", caught.value
     assert len(planned(made, call("v/m", models=["v/m", "v/n", "v/o", "v/p", "v/q", "v/r"])).candidates) == 6
+
+
+def test_whoever_may_turn_out_deaf_to_a_call_has_a_stand_in() -> None:
+    """Who cannot be told the call is seen at its turn, and takes no try: so there is another that can."""
+    far = {"wires": ("anthropic_messages",)}
+    everyone = ("far1", "near1", "far2", "near2", "near3")
+    rows = {name: provider(name, **(far if name.startswith("far") else {})) for name in everyone}
+    prices_of = {name: rates(str(n), str(n)) for n, name in enumerate(rows, 1)}
+    offers = [
+        offer(name, price=price, wire="anthropic_messages" if name.startswith("far") else "openai_chat")
+        for name, price in prices_of.items()
+    ]
+    made = router(model("v/m", *offers), providers=rows)
+
+    def kept(**fields: Any) -> list[str]:
+        return names(planned(made, call(provider={"sort": "price"}, **fields)))
+
+    assert kept(seed=7) == ["far1", "near1", "far2", "near2"], "the first is looked at before; far2 has a stand-in"
+    assert kept(seed=7, num_retries=1) == ["far1", "near1"]
+    assert kept(seed=7, num_retries=4) == ["far1", "near1", "far2", "near2", "near3"]
+    found = planned(made, call(provider={"sort": "price"}, seed=7))
+    assert found.attempts_max is None and found.hold_nano == max(one.hold_nano for one in found.candidates)
+    only_far = router(model("v/m", *(one for one in offers if one.provider.startswith("far"))), providers=rows, attempts_max=1)
+    assert names(planned(only_far, call(provider={"sort": "price"}, seed=7))) == ["far1"]
+    capped = call(provider={"sort": "price", "max_price": {"prompt": 3}}, seed=7)
+    assert names(planned(made, capped)) == ["far1", "near1", "far2"]
+    asked = call(provider={"sort": "price"}, seed=7)
+    deaf = planned(made, asked, sayable=True, expresses=lambda _, one: "no seed" if one.target.wire != asked.wire else None)
+    assert names(deaf) == ["near1", "near2", "near3"]
+    assert [(one.provider, one.rule) for one in deaf.excluded] == [("far1", "translation"), ("far2", "translation")]

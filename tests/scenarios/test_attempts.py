@@ -24,6 +24,8 @@ MODELS = {
     "a/silent": (("slow", "sim+tokens=5+delay-headers=30s"), ("lab", "sim+tokens=5")),
     "a/all-silent": (("slow", "sim+tokens=5+delay-headers=30s"),),
     "a/silent-then-deaf": (("slow", "sim+tokens=5+delay-headers=30s"), ("claude", "sim+tokens=5")),
+    "a/deaf-between": (("flaky", "sim+status=500"), ("claude", "sim+tokens=5"), ("lab", "sim+tokens=5")),
+    "a/deaf-first": (("claude", "sim+tokens=5"), ("claude", "sim+tokens=6"), ("claude", "sim+tokens=7"), ("lab", "sim+tokens=5")),
     "a/too-long": (("flaky", "sim+context-length"), ("lab", "sim+context-length+tokens=9")),
     "a/large": (("large", "sim+tokens=5"),),
     "a/limited": (("flaky", "sim+tokens=5+status=429+retry-after-ms=300+times=1"),),
@@ -36,7 +38,9 @@ MODELS = {
     "a/says-nothing": (("flaky", "sim+tokens=0+malformed-event=2"), ("lab", "sim+tokens=5")),
     "a/fine": (("flaky", "sim+tokens=5"), ("lab", "sim+tokens=6")),
 }
-PRICES = (CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output": "10.00"})
+PRICES = (
+    CHEAP, {"input": "1.00", "output": "2.00"}, {"input": "2.50", "output": "10.00"}, {"input": "3.00", "output": "12.00"}
+)  # fmt: skip
 
 
 def configuration(origin: str) -> str:
@@ -165,7 +169,40 @@ def test_whoever_cannot_be_told_the_call_does_not_hide_why_the_others_failed(wor
     """It would be a 400, and the caller's mistake, that is none."""
     reply, _ = world.ask("a/silent-then-deaf", logit_bias={"5": 1})
     assert (reply.status, reply.json()["error"]["code"], world.asked) == (504, "timeout", 1)
-    assert [one["outcome"] for one in reply.json()["error"]["farebox"]["attempts"]] == ["timeout", "unsupported"]
+    told = reply.json()["error"]["farebox"]
+    assert [one["outcome"] for one in told["attempts"]] == ["timeout"]
+    assert [(one["provider"], one["rule"]) for one in told["excluded"]] == [("claude", "translation")]
+    assert "`logit_bias`" in told["excluded"][0]["reason"]
+
+
+def test_whoever_cannot_be_told_the_call_takes_none_of_its_attempts(world: World) -> None:
+    """Two attempts are asked for, and two providers can be told the call: both are asked, though another stands between."""
+    tells = {"x-farebox-metadata": "enabled"}
+    reply, _ = world.ask("a/deaf-between", tells, logit_bias={"5": 1}, num_retries=1)
+    assert (reply.status, world.asked, reply.headers["x-farebox-attempts"]) == (200, 2, "2"), reply.body
+    assert billed(world, reply.headers["x-generation-id"]) == [("flaky", "http_error", False), ("lab", "ok", True)]
+    told = reply.json()["farebox"]
+    assert [one["provider"] for one in told["plan"]["offers"]] == ["flaky", "lab"]
+    assert [(one["provider"], one["rule"]) for one in told["plan"]["excluded"]] == [("claude", "translation")]
+    assert "`logit_bias`" in told["plan"]["excluded"][0]["reason"]
+    assert [one["provider"] for one in told["attempts"]] == ["flaky", "lab"]
+    reply, _ = world.ask("a/deaf-between", num_retries=1)
+    assert billed(world, reply.headers["x-generation-id"]) == [("flaky", "http_error", False), ("claude", "ok", True)]
+
+
+def test_as_many_as_there_are_attempts_may_be_deaf_to_the_call(world: World) -> None:
+    reply, _ = world.ask("a/deaf-first", logit_bias={"5": 1})
+    assert (reply.status, world.asked) == (200, 1), reply.body
+    assert billed(world, reply.headers["x-generation-id"]) == [("lab", "ok", True)]
+    body = {"model": "a/deaf-first", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20, "logit_bias": {"5": 1}}
+    file = world.box.folder / "deaf.json"
+    file.write_text(json.dumps(body))
+    for told in (world.box.post("/v1/route/explain", body).json(), world.box.cli("route", "explain", "--file", str(file))):
+        assert [one["provider"] for one in told["offers"]] == ["lab"]
+        assert [(one["id"], one["rule"]) for one in told["excluded"]] == [(f"sim+tokens={n}", "translation") for n in (5, 6, 7)]
+    reply, _ = world.ask("a/deaf-first", logit_bias={"5": 1}, provider={"only": ["claude"]})
+    assert (reply.status, world.asked) == (400, 0)
+    assert reply.json()["error"]["code"] == "unsupported_parameter" and "`logit_bias`" in reply.json()["error"]["message"]
 
 
 def test_too_long_for_one_goes_to_the_larger_window_at_once(world: World) -> None:

@@ -37,7 +37,11 @@ def configuration(origin: str) -> str:
         first = "stubborn" if name.startswith("drained") else "honest"
         offers = [offer(first, f"sim-{name}-1+tokens=9", **FIRST), offer("lab", f"sim-{name}-2+tokens=7", **SECOND)]
         text += model(f"h/{name}", *offers[: 1 if name == "alone" else 2])
-    order = 'order = ["honest", "stubborn", "lab"]\n'
+    text += provider("deaf", origin, wire="anthropic_messages")
+    offers = [offer("honest", "sim-heard-1+tokens=9", **FIRST), offer("deaf", "sim-heard-3+tokens=5", **SECOND)]
+    text += model("h/heard", *offers, offer("lab", "sim-heard-2+tokens=7", **SECOND))
+    text += model("h/unheard", offer("honest", "sim-unheard-1+tokens=9", **FIRST), offer("deaf", "sim-unheard-2", **SECOND))
+    order = 'order = ["honest", "stubborn", "deaf", "lab"]\n'
     samples = f"samples_min = {SAMPLES}\ndelay_min_ms = 30\n"
     text += f'[routing]\npolicy = "hedged"\n[policies.hedged]\n{order}[policies.hedged.hedge]\n{samples}'
     text += f'[policies.both]\nmodels = ["h/both"]\n{order}[policies.both.hedge]\n{samples}charge = "both"\n'
@@ -172,6 +176,26 @@ def test_the_second_answers_where_the_first_is_late(world: World, stream: bool) 
         lambda: (found := world.hedges()).get("won", 0) > before.get("won", 0) and found, "the metrics tell of it"
     )
     assert after["started"] == before.get("started", 0) + 1 and after.get("wasted", 0) == before.get("wasted", 0)
+
+
+def test_a_second_that_cannot_be_told_the_call_is_passed_over(world: World) -> None:
+    told = {"logit_bias": {"5": 1}}
+    for name in ("heard", "unheard"):
+        world.warm(name, **told)
+    world.order("heard", first="delay-first=15s")
+    reply = world.ask("heard", **told)
+    assert reply.headers["x-farebox-provider"] == "lab" and reply.headers["x-farebox-hedge"] == "second"
+    seen = metadata(reply)
+    assert [one["provider"] for one in seen["plan"]["offers"]] == ["lab", "honest"] and seen["hedge"]["provider"] == "lab"
+    assert [(one["provider"], one["rule"]) for one in seen["plan"]["excluded"]] == [("deaf", "translation")]
+    first, second = world.pair(reply.headers["x-generation-id"])
+    assert first.charge == 0 and (second.provider, second.outcome) == ("lab", "ok")
+    before = world.hedges()
+    world.order("unheard", first="delay-first=1200ms")
+    reply = world.ask("unheard", **told)
+    assert reply.headers["x-farebox-provider"] == "honest" and "x-farebox-hedge" not in reply.headers
+    assert world.hedges()["no_second_offer"] == before.get("no_second_offer", 0) + 1
+    assert metadata(reply)["plan"]["hedge"]["why_not"] == "no_second_offer"
 
 
 @pytest.mark.parametrize("stream", [True, False])

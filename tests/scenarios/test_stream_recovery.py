@@ -72,6 +72,7 @@ def configuration(origin: str) -> str:
     repeating = f"{GOOD}+repeat-prefill"
     text += model("r/repeats", offer("chat-first", f"{GOOD}+reset-after=20", **cheap), offer("chat-second", repeating))
     text += model("r/deaf", offer("deaf", f"{GOOD}+reset-after=9", **cheap), offer("deaf", GOOD))
+    text += model("r/unheard", offer("deaf", f"{GOOD}+reset-after=9", **cheap), offer("messages-second", GOOD))
     text += model("r/tools", offer("chat-first", "sim+tools=1+reset-after=4", **cheap), offer("chat-second", GOOD))
     text += model("r/schema", offer("chat-first", "sim+reset-after=4", **cheap), offer("chat-second", GOOD))
     text += model("r/malformed", offer("chat-first", f"{GOOD}+malformed-event=6", **cheap))
@@ -256,6 +257,21 @@ def test_a_refused_prefill_is_not_the_clients_error(world: World, whole: str, su
         ("messages-second", "http_error", False),
         ("chat-third", "ok", True),
     ]
+
+
+def test_whoever_cannot_be_told_the_rest_is_passed_over(world: World, whole: str) -> None:
+    fate = world.ask("chat", "r/reset-chat-messages", logit_bias={"5": 1}, headers={"x-farebox-metadata": "enabled"})
+    assert read(fate) == whole
+    assert_two_parts(world, fate, (CHEAP, CHEAP))
+    told = next(json.loads(line[10:]) for line in fate.body.decode().splitlines() if line.startswith(": farebox "))
+    assert [(one["provider"], one["rule"]) for one in told["plan"]["excluded"]] == [("messages-second", "continuation")]
+    assert len(told["attempts"]) == 2 and len(told["seams"]) == 1
+    fate = world.ask("chat", "r/unheard", logit_bias={"5": 1})
+    said = events(fate)[-1]["error"]["farebox"]
+    assert said["stream_recovery"] == "no_capable_provider"
+    assert [one["provider"] for one in said["excluded"]] == ["messages-second"]
+    (row,) = world.rows(fate)
+    assert row.charge == 0 and row.outcome == "truncated"
 
 
 @pytest.mark.parametrize("surface", WIRES)

@@ -8,6 +8,7 @@ import click
 import msgspec
 from sqlalchemy import Connection
 
+from farebox import bridge
 from farebox.billing.markup import MarkupPlan
 from farebox.cli.arguments import check_policy, find_account, find_key
 from farebox.cli.output import (
@@ -194,7 +195,9 @@ def _explained(loaded: Loaded, call: Call, caller: _Caller, now_us: int) -> dict
         volume_nano=caller.volume_nano,
         own_keys=caller.own_keys,
         own_key_calls=caller.own_key_calls,
+        expresses=lambda call, candidate: bridge.unsayable(call, candidate, drop_unsupported=False),
         everything=True,
+        sayable=True,
     )
     tried = loaded.config.attempts.attempts_max if found.attempts_max is None else found.attempts_max
     decision = router.policies.decision(call.model)

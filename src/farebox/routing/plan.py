@@ -1,6 +1,6 @@
 """The plan: which offers a call is tried at, in which order, and why. Pure; `farebox.routing.router` makes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +16,11 @@ from farebox.routing.own_keys import is_own
 from farebox.routing.patience import Patience
 from farebox.routing.standing import Entry, Standing
 from farebox.wires.call import Call
+
+TRANSLATION: Final = "translation"
+"""The rule by which an offer is left out whose wire cannot express the call."""
+CONTINUATION: Final = "continuation"
+"""The rule by which an offer is not asked to go on with a broken-off answer."""
 
 
 class Candidate:
@@ -182,15 +187,19 @@ def affordable(call: Call, found: Plan, available_nano: int) -> int:
     return least
 
 
-def without_first(found: Plan, reasons: Sequence[str], *, streamed: bool) -> Plan:
-    """The plan without its first candidates, which cannot be spoken to: one reason for each."""
-    left_out = tuple(
-        Exclusion(item.target.model.slug, item.target.provider.name, item.target.offer.id, "translation", reason)
-        for item, reason in zip(found.candidates, reasons, strict=False)
+def passed_over(candidate: Candidate, rule: str, reason: str) -> Exclusion:
+    """Why a candidate of a plan was not asked after all."""
+    target = candidate.target
+    return Exclusion(target.model.slug, target.provider.name, target.offer.id, rule, reason)
+
+
+def without(found: Plan, left_out: Mapping[int, Exclusion]) -> Plan:
+    """The plan as it turned out: without the candidates that could not be told the call, by their places. One that could only not
+    go on with another's answer stays."""
+    kept = tuple(
+        one for n, one in enumerate(found.candidates) if n not in left_out or left_out[n].rule != TRANSLATION
     )
-    kept = found.candidates[len(reasons) :]
-    hold_nano = held_nano(kept, found.standing, streamed=streamed)
-    return found.of(kept, hold_nano, left_out)
+    return found.of(kept, found.hold_nano, tuple(left_out.values()))
 
 
 def own_keys_only(found: Plan, *, streamed: bool) -> Plan | None:

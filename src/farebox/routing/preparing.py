@@ -176,6 +176,7 @@ def prepare(
         any(group.caching for group in made),
         wanted.price_max is None and not wanted.require_parameters,
         allowance,
+        mixed=len({entry.target.wire == wire for group in made for entry in group.entries}) == 2,
     )
 
 

@@ -52,6 +52,10 @@ class Tries:
         else:
             self._not_before_us[candidate] = now_us + int(retry_after_s * 1_000_000)
 
+    def pass_over(self, candidate: int) -> None:
+        """This one cannot be asked: nothing was tried."""
+        self._barred.add(candidate)
+
     def following(
         self, able: Sequence[int], policy: Policy, *, attempts: int, now_us: int, deadline_us: int, chance: float
     ) -> Next | None:

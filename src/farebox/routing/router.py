@@ -30,7 +30,7 @@ from farebox.routing.expected import uncached_nano
 from farebox.routing.filters import Exclusion
 from farebox.routing.measured import Measured
 from farebox.routing.own_keys import OwnKey, OwnTargets, is_own
-from farebox.routing.plan import Candidate, Plan, held_nano, refusal
+from farebox.routing.plan import TRANSLATION, Candidate, Plan, held_nano, refusal
 from farebox.routing.policy import NO_POLICY, Policies, combined, lower_cap
 from farebox.routing.preferences import MODELS_MAX, NONE, Preferences, Reader, session_of, split_suffix
 from farebox.routing.preparing import beyond, prepare, resolve_chain, suffixed
@@ -108,13 +108,15 @@ class Router:
         expresses: Expresses | None = None,
         everything: bool = False,
         assessment: Assessment | None = None,
+        sayable: bool = False,
     ) -> Plan:
         """The plan of a call. Raises the 400 or 404 that the caller is told when nobody can answer it.
 
         `policy` and `allowance` are the caller's own, `markup` its account's own, `volume_nano` what that was charged this month,
         `own_keys` its account's keys at providers, `own_key_calls` how many calls were made by them this month,
         `session` the conversation's name from a header; all may be empty. `everything` keeps also the offers that no attempt is
-        left for. `assessment` is the call's, where it was sorted before.
+        left for. `assessment` is the call's, where it was sorted before. `sayable`: only offers that `expresses` has nothing
+        against.
         """
         pays = markup or self._usual
         if call.plain:
@@ -142,7 +144,7 @@ class Router:
                 standings.clear()
             standings[key] = standing
         groups = standing.groups
-        if len(groups) == 1 and len(groups[0].entries) == 1 and standing.simple:
+        if len(groups) == 1 and len(groups[0].entries) == 1 and standing.simple and not sayable:
             group = groups[0]
             estimate = estimated_input(call)
             if _fits(group, call, estimate):
@@ -151,7 +153,7 @@ class Router:
                 return Plan(
                     tuple(found), found[0].hold_nano, estimate, (), standing, attempts_max, patience, assessment=assessment
                 )
-        return self._choose(call, standing, now_us, random, session, expresses, everything, assessment)
+        return self._choose(call, standing, now_us, random, session, expresses, everything, assessment, sayable)
 
     def _prepare(
         self,
@@ -237,6 +239,7 @@ class Router:
         expresses: Expresses | None,
         everything: bool,
         assessment: Assessment | None,
+        sayable: bool,
     ) -> Plan:
         """The general case: several offers, or one that needs a closer look."""
         estimate = estimated_input(call)
@@ -250,22 +253,31 @@ class Router:
             entries = _ordered(call, group, estimate, now_us, draw, random, excluded)
             if self.health.limited and len(entries) > 1:
                 entries = sorted(entries, key=self._crowd)
-            # Every later model keeps one try.
+            # Every later model keeps one try. Beside those that there are tries for, there is one more that certainly can be told
+            # the call for each, but the first, that may not be: who cannot is passed over (`Flight.said`), and takes no try.
             keep = max(room - (len(groups) - 1 - index), 1)
             if everything and not group.first_offer_only:
                 keep = len(entries)
-            if standing.simple:
+            if standing.simple and not sayable:
                 if group.first_offer_only and entries:
                     entries = _of_offer(entries, entries[0])
                 picked = _candidates(call, entries[:keep], estimate, now_us)
             else:
                 picked = _checked(
                     call, entries, keep, estimate, now_us, standing, expresses, excluded,
-                    first_offer_only=group.first_offer_only,
+                    first_offer_only=group.first_offer_only, sayable=sayable,
                 )  # fmt: skip
-            candidates += picked
             room -= len(picked)
             models += bool(picked)
+            if standing.mixed and picked and not (call.plain or sayable or everything or group.first_offer_only):
+                doubtful = sum(one.target.wire != call.wire for one in picked[0 if candidates else 1 :])
+                after = entries.index(picked[-1].entry) + 1
+                certain = [entry for entry in entries[after:] if entry.target.wire == call.wire]
+                picked += _checked(
+                    call, certain, doubtful, estimate, now_us, standing, expresses, excluded,
+                    first_offer_only=False, sayable=False,
+                )  # fmt: skip
+            candidates += picked
         if not candidates:
             everything_excluded = (*standing.excluded, *excluded)
             raise offers_refused(call.model, everything_excluded) or refusal(call, everything_excluded)
@@ -438,6 +450,7 @@ def _checked(
     excluded: list[Exclusion],
     *,
     first_offer_only: bool,
+    sayable: bool,
 ) -> list[Candidate]:
     """The first `keep` candidates that also pass what can only be checked with the call's own bounds and parameters."""
     wanted, allowance = standing.wanted, standing.allowance
@@ -456,6 +469,9 @@ def _checked(
             problem = problem or filters.too_dear(wanted.price_max, reachable, quoted)
         if problem is None and wanted.require_parameters:
             problem = _misses(call, candidate, expresses)
+        if problem is None and sayable and expresses is not None:
+            unsayable = expresses(call, candidate)
+            problem = None if unsayable is None else (TRANSLATION, unsayable)
         if problem is None:
             picked.append(candidate)
         else:

@@ -112,6 +112,8 @@ class Standing:
     """Slugs of the models that answer where another's answer will not do."""
     hedge: Hedge | None = None
     """When a second provider is asked beside a slow first one."""
+    mixed: bool = False
+    """Some offers speak the caller's wire, others another: those may turn out not to be able to be told a call."""
 
     def looks(self, *, streamed: bool) -> bool:
         """Whether an answer is looked at before the client gets it."""
