@@ -218,6 +218,32 @@ def test_searches_of_a_gateway_are_held_for(fields: dict[str, Any]) -> None:
     assert found.hold_nano >= (128_000 * 2_000_000 + chat_call.WEB_SEARCHES_MAX * FEE) // 1000
 
 
+@pytest.mark.parametrize("name", ["openrouter", "groq"])
+def test_plugins_that_read_nothing_are_held_for_as_without_them(name: str) -> None:
+    made = at(name)
+    without = planned(made, asked(CHAT, {})).candidates[0].bound.input_tokens
+    mending = {"plugins": [{"id": "response-healing"}, {"id": "context-compression"}]}
+    assert without < planned(made, asked(CHAT, mending)).candidates[0].bound.input_tokens < 2 * without
+
+
+@pytest.mark.parametrize(
+    ("fields", "wire"), [({"plugins": [{"id": "web"}]}, CHAT), (anthropics("openrouter:web_search"), MESSAGES)]
+)
+def test_the_same_when_they_are_asked_for_on_messages(fields: dict[str, Any], wire: str) -> None:
+    row = msgspec.structs.replace(PROVIDERS["openrouter"], speaks={wire: PROVIDERS["openrouter"].speaks[wire]})
+    made = at("openrouter", price=rates(web_searches=FEE), wire=wire, openrouter=row)
+    assert planned(made, asked(MESSAGES, fields)).hold_nano >= (128_000 * 2_000_000 + chat_call.WEB_SEARCHES_MAX * FEE) // 1000
+
+
+def test_plugins_that_a_translation_hands_on_are_looked_at() -> None:
+    """To a gateway on chat completions they go from messages, too; on messages, they are never sent."""
+    row = PROVIDERS["openrouter"]
+    fields = {"plugins": [{"id": "web"}, {"id": "fusion"}]}
+    chat = at("openrouter", openrouter=msgspec.structs.replace(row, speaks={CHAT: row.speaks[CHAT]}))
+    assert refused(chat, MESSAGES, fields).param == "plugins[1].id"
+    assert names(planned(at("openrouter", wire=MESSAGES), asked(MESSAGES, fields))) == ["openrouter"]
+
+
 def test_another_offer_answers_instead() -> None:
     offers = (offer("groq"), offer("ollama"), offer("zai"))
     made = router(model("v/m", *offers), providers=PROVIDERS, health=Clinic())

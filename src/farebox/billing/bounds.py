@@ -4,6 +4,7 @@ from typing import Final
 
 from farebox.billing.bound import Bound
 from farebox.wires.call import Call
+from farebox.wires.hosted import reads_more
 
 NO_WINDOW: Final = 2**62
 """A window that holds every prompt."""
@@ -28,7 +29,7 @@ def input_bound(call: Call, *, model: str, context_window: int) -> int:
     Documents, searches and whatever else the provider runs can grow up to the whole window.
     """
     media = call.media
-    if media.documents or call.web_searches_max or call.hosted:
+    if media.documents or call.web_searches_max or (call.hosted and reads_more(call.hosted)):
         return context_window
     tokens = media.text_bytes + TEMPLATE_TOKENS
     if "tools" in call.needs:

@@ -18,11 +18,13 @@ from farebox.wires.hosted import HostedTool
 
 def refused(call: Call, target: Target, quoted: Quote) -> tuple[str, str] | None:
     """The field by which the call asks for a tool without a price and why that is not sent, or None."""
-    # On another wire, a tool of this one is refused or left out by the translation.
-    if not call.hosted or target.wire != call.wire or _nobody_asks(target):
+    if not call.hosted or _nobody_asks(target):
         return None
+    gateway = target.speaks.dialect.extensions and target.wire == "openai_chat"
     for tool in call.hosted:
-        if tool.gateway and not target.speaks.dialect.extensions:
+        # On another wire, a tool of this one is refused or left out by the translation.
+        sent = gateway if tool.gateway else target.wire == call.wire
+        if not sent:
             continue
         if not _allowed(tool.name, target) and not (tool.search and _search_is_priced(target, quoted.schedule.rates)):
             return tool.path, _reason(tool, target)

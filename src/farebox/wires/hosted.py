@@ -29,6 +29,7 @@ SWITCHES = frozenset({
     "mcp_servers",
 })  # fmt: skip
 """Fields of vendors that switch such a tool on, whatever the API."""
+_SEARCH_LIKE = frozenset({"openrouter:web_search", "openrouter:web_fetch", "web"})
 _SECRET = frozenset({"mcp_servers"})
 """Their values hold credentials, and are never repeated."""
 _OFF = (b"null", b"false", b"{}", b"[]")
@@ -50,7 +51,7 @@ class HostedTool(msgspec.Struct, frozen=True):
     search: bool = False
     """A search that a price per search, or per request, is for."""
     gateway: bool = False
-    """Only a provider that is a gateway with our extensions is sent it."""
+    """Only a provider that is a gateway with our extensions is sent it, and on chat completions alone, from whichever API."""
 
 
 def objects(raw: msgspec.Raw) -> list[tuple[int, dict[str, msgspec.Raw]]]:
@@ -107,6 +108,27 @@ def switched(fields: Mapping[str, msgspec.Raw]) -> list[HostedTool]:
             continue
         found.append(HostedTool(name, name, "" if name in _SECRET else value(raw)))
     return found
+
+
+def plugins(fields: Mapping[str, msgspec.Raw]) -> list[HostedTool]:
+    """What a gateway is asked to do around the model (https://openrouter.ai/docs/guides/features/plugins)."""
+    raw = fields.get("plugins")
+    found: list[HostedTool] = []
+    for place, plugin in objects(raw) if raw is not None else ():
+        name = word(plugin.get("id"))
+        if name:
+            found.append(HostedTool(f"plugins[{place}].id", name, shown(name), gateway=True))
+    return found
+
+
+def search_like(found: tuple[HostedTool, ...]) -> bool:
+    """Whether a gateway may search or fetch for the call, which is held for like searches."""
+    return any(tool.name in _SEARCH_LIKE for tool in found)
+
+
+def reads_more(found: tuple[HostedTool, ...]) -> bool:
+    """Whether the model may be given more to read than the request holds. Plugins only mend, unless they search."""
+    return any(not tool.gateway or tool.name in _SEARCH_LIKE for tool in found)
 
 
 def value(raw: msgspec.Raw) -> str:

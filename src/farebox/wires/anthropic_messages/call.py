@@ -11,7 +11,7 @@ from farebox.wires.anthropic_messages import carriage
 from farebox.wires.anthropic_messages import hosted as hosted_tools
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
-from farebox.wires.hosted import NEED, HostedTool
+from farebox.wires.hosted import NEED, HostedTool, search_like
 from farebox.wires.media import survey
 from farebox.wires.splicing import is_plain_text, splice
 
@@ -57,6 +57,8 @@ def read_call(body: bytes) -> Call:
             if any(tool.search for tool in hosted):
                 needs.add("web_search")
                 searches = _searches(bytes(fields["tools"]))
+            elif search_like(hosted):
+                searches = WEB_SEARCHES_MAX
         if "output_config" in fields and b'"json_schema"' in bytes(fields["output_config"]):
             needs.add("json_schema")
         if "thinking" in fields and _thinks(bytes(fields["thinking"])):

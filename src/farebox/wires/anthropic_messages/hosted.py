@@ -35,6 +35,7 @@ def read(fields: Fields) -> tuple[HostedTool, ...]:
         kind = hosted.word(edit.get("type"))
         if kind.startswith(_SUMMARY):
             found.append(HostedTool(f"context_management.edits[{place}].type", kind, hosted.shown(kind)))
+    found += hosted.plugins(fields)
     found += hosted.switched(fields)
     return hosted.different(found, param="tools")
 

@@ -10,7 +10,7 @@ from farebox.wires import call as calls
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
-from farebox.wires.hosted import NEED, HostedTool
+from farebox.wires.hosted import NEED, HostedTool, search_like
 from farebox.wires.media import survey
 from farebox.wires.openai_chat import hosted as hosted_tools
 from farebox.wires.openai_chat import signatures
@@ -37,8 +37,6 @@ _decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 _ROUTINE: Final = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
 )
-_SEARCHES: Final = frozenset({"openrouter:web_search", "openrouter:web_fetch", "web"})
-"""Of a gateway's tools and plugins, those that are held like searches."""
 _INCLUDE_USAGE: Final = b'{"include_usage":true}'
 
 
@@ -147,7 +145,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
         hosted = hosted_tools.read(fields)
         if hosted:
             needs |= {NEED}
-            if "web_search" in needs or any(tool.name in _SEARCHES for tool in hosted):
+            if "web_search" in needs or search_like(hosted):
                 searches = WEB_SEARCHES_MAX
         include_usage = _option(fields, "usage", "include")
     if stream:

@@ -31,11 +31,7 @@ def read(fields: Fields) -> tuple[HostedTool, ...]:
     options = fields.get("web_search_options")
     if options is not None and bytes(options) not in (b"null", b"[]"):
         found.append(HostedTool("web_search_options", "web_search_options", hosted.value(options), search=True))
-    if "plugins" in fields:
-        for place, plugin in hosted.objects(fields["plugins"]):
-            name = hosted.word(plugin.get("id"))
-            if name:
-                found.append(HostedTool(f"plugins[{place}].id", name, hosted.shown(name), gateway=True))
+    found += hosted.plugins(fields)
     for path, inner in (
         ("google", fields.get("google")),
         ("extra_body.google", hosted.members(fields.get("extra_body")).get("google")),
