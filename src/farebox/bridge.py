@@ -149,12 +149,13 @@ def relay(call: Call, candidate: Candidate, *, id: str, created_s: int) -> Relay
     """A stream on its way from this candidate's provider to the client."""
     target = candidate.target
     wire, dialect, provider = target.wire, target.speaks.dialect, target.provider.name
-    if wire != call.wire:
+    same = wire == call.wire
+    if not same or (dialect.calls_streamed_loosely and "tools" in call.needs):
         return TranslatedRelay(
             WIRES[wire].stream.Reader(dialect),
             WIRES[call.wire].stream.Writer(
                 id=id,
-                model=target.model.slug,
+                model=target.offer.id if same else target.model.slug,
                 provider=provider,
                 created=created_s,
                 include_usage=call.include_usage,

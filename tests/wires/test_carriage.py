@@ -203,12 +203,12 @@ def test_calls_told_in_pieces_that_mix_keep_their_signatures_and_their_arguments
     assert calls_sent(request(loop(content), "gemini-3-flash-preview")) == [signed("one1"), signed("two2")]
 
 
-def test_a_signature_that_comes_after_its_call_was_begun_stands_behind_it() -> None:
-    first = gemini_call("c1") | {"index": 0}
-    content = through_the_sdk(
-        streamed(gemini_stream({"tool_calls": [first]}, {"tool_calls": [{"index": 0, "extra_content": signed(SIGNATURE)}]}))
-    )
-    assert [block["type"] for block in content] == ["tool_use", "thinking"]
+@pytest.mark.parametrize("index", [{}, {"index": 0}])
+def test_a_signature_that_comes_after_its_call_was_begun_stands_before_it_all_the_same(index: dict[str, int]) -> None:
+    first, later = gemini_call("c1") | index, {"extra_content": signed(SIGNATURE)} | index
+    content = through_the_sdk(streamed(gemini_stream({"tool_calls": [first]}, {"tool_calls": [later]})))
+    assert [block["type"] for block in content] == ["thinking", "tool_use"]
+    assert content[1]["input"] == {"at": "it"}
     assert calls_sent(request(loop(content), "gemini-3-flash-preview")) == [signed(SIGNATURE)]
 
 
@@ -421,6 +421,35 @@ def test_a_chat_client_gets_the_signature_itself_and_sends_it_back(stream: bool)
         body = msgspec.json.decode(reply.write(id="gen-1", provider="google", usage=ANSWERS, extra=b'"cost":0'))
         message = body["choices"][0]["message"]
     assert calls_sent(request(chat_loop(message), "gemini-3-flash-preview", "openai_chat")) == [signed(SIGNATURE)]
+
+
+def test_geminis_streamed_calls_come_to_chat_clients_as_openais_do() -> None:
+    """Gemini says the role in every chunk, numbers no call, ends with `stop`, and may sign a call, or the answer, afterwards."""
+    calls = [gemini_call("c1"), gemini_call("c2")]
+    deltas = [
+        {"content": "Looking."}, {"tool_calls": calls[:1]}, {"tool_calls": [{"extra_content": signed(SIGNATURE)}]},
+        {"tool_calls": calls[1:]}, {"extra_content": signed("last")},
+    ]  # fmt: skip
+    body = gemini_stream(*({"role": "assistant"} | delta for delta in deltas)).replace(b'"tool_calls"}', b'"stop"}')
+    asked = call_of(CHAT | {"stream": True}, "openai_chat")
+    relay = bridge.relay(asked, candidate(asked, "gemini-3-flash-preview"), id="gen-1", created_s=1)
+    out = relay.feed(body) + relay.end()
+    assert relay.done and relay.finish_reason == "tool_calls" and relay.native_finish_reason == "stop"
+    state = ChatCompletionStreamState()
+    for line in out.decode().split("\n\n"):
+        if line.startswith("data: {"):
+            state.handle_chunk(ChatCompletionChunk.model_validate(json.loads(line[6:])))
+    choice = state.current_completion_snapshot.choices[0]
+    message = choice.message.model_dump(exclude_none=True)
+    assert choice.finish_reason == "tool_calls" and message["role"] == "assistant" and message["extra_content"] == signed("last")
+    assert [call["function"]["arguments"] for call in message["tool_calls"]] == ['{"at":"it"}', '{"at":"it"}']
+    assert calls_sent(request(chat_loop(message), "gemini-3-flash-preview", "openai_chat")) == [signed(SIGNATURE), None]
+
+
+def test_geminis_stream_is_forwarded_as_it_comes_where_no_tool_can_be_called() -> None:
+    asked = call_of({"messages": CHAT["messages"], "stream": True}, "openai_chat")
+    relay = bridge.relay(asked, candidate(asked, "gemini-3-flash-preview"), id="gen-1", created_s=1)
+    assert b'"unknown":7' in relay.feed(gemini_stream({"role": "assistant", "content": "Hi.", "unknown": 7}))
 
 
 def test_geminis_signature_on_a_chat_clients_call_keeps_nobody_from_going_on_with_claude() -> None:

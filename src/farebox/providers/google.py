@@ -23,6 +23,7 @@ PROVIDER = Provider(
                 logit_bias=False,  # no such field: https://ai.google.dev/api/generate-content#generationconfig
                 stop_max=5,  # https://ai.google.dev/api/generate-content#generationconfig
                 reasoning_reply="none",
+                calls_streamed_loosely=True,  # https://github.com/googleapis/python-genai/issues/2868
                 signed_calls=r"gemini-(?![12]\.).*",  # https://ai.google.dev/gemini-api/docs/thought-signatures
             ),
         )

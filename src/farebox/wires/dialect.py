@@ -71,6 +71,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """DeepSeek, Moonshot: an assistant turn with tool calls must carry `reasoning_content`; a single space passes."""
     signed_calls: str | None = None
     """A pattern of the model ids that take no tool call without a thought signature (Gemini 3 and later)."""
+    calls_streamed_loosely: bool = False
+    """True: calls in streams have no index and end with `stop`; where tools may be called, streams are read and written anew."""
     cache_control: bool = False
     """True: Anthropic-style `cache_control` markers are understood on content parts of this (OpenAI-shaped) vendor."""
     temperature_max: int = 2

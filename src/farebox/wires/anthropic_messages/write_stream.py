@@ -79,8 +79,8 @@ class Writer:
         del created, include_usage
         self._id, self._model, self._provider = id, model, provider
         self._signer = signer
-        self._carriages: list[str] = []
-        """To be told before the next block."""
+        self._carriages: dict[str, str] = {}
+        """By the ids of calls that are not told yet."""
         self._begun = False
         self._next = 0
         self._open: str | None = None
@@ -124,7 +124,7 @@ class Writer:
                 return begin + self._tool_start(event)
             case ToolSignature():
                 self._carry(event.id, event.signature)
-                return begin + (b"" if self._open else self._told_carriages())
+                return begin
             case ToolArgumentsDelta():
                 return begin + self._arguments(event)
             case CitationDelta():
@@ -171,11 +171,11 @@ class Writer:
 
     def _close(self) -> bytes:
         if self._open is None:
-            return self._told_carriages()
+            return b""
         out = self._sign(carriage.UNSIGNED) if self._open == "thinking" else b""
         self._open, self._call = None, None
         self._next += 1
-        return out + _sent("content_block_stop", {"index": self._next - 1}) + self._told_carriages()
+        return out + _sent("content_block_stop", {"index": self._next - 1})
 
     def _close_all(self) -> bytes:
         """Closes the open block and tells the calls that were waiting for it."""
@@ -211,7 +211,9 @@ class Writer:
 
     def _tell(self, call: _Call) -> bytes:
         block: dict[str, Any] = {"type": "tool_use", "id": call.start.id, "name": call.start.name, "input": {}}
-        out = self._start("tool", block)
+        carried = self._carriages.pop(call.start.id, None)
+        out = b"" if carried is None else self._start("thinking", carriage.block("")) + self._sign(carried) + self._close()
+        out += self._start("tool", block)
         self._call = call
         if call.pieces and not call.start.custom:
             out += self._block_delta({"type": "input_json_delta", "partial_json": "".join(call.pieces)})
@@ -223,24 +225,16 @@ class Writer:
         if self._signer:
             carried = carriage.write(carriage.Carried(self._signer, call, signature))
             if carried is not None:
-                self._carriages.append(carried)
-
-    def _told_carriages(self) -> bytes:
-        """Carriages stand before their calls; one whose signature came late stands behind, and says itself whose it is."""
-        if not self._carriages:
-            return b""
-        told, self._carriages = self._carriages, []
-        out = b""
-        for carried in told:
-            out += self._start("thinking", carriage.block("")) + self._sign(carried) + self._close()
-        return out
+                self._carriages[call] = carried
 
     def _tool_start(self, event: ToolStart) -> bytes:
         call = _Call(event)
         if event.signature is not None:
             self._carry(event.id, event.signature)
-        if event.custom or (self._call is not None and not self._call.whole()) or self._waiting:
-            # A custom tool's text becomes one JSON object, so it is told when it is whole.
+        # A custom tool's text becomes one JSON object, so it is told when it is whole. A signature may come behind its call, and
+        # has to stand before it: some clients lose an answer that ends with thinking.
+        waits = event.custom or (self._signer and event.signature is None)
+        if waits or (self._call is not None and not self._call.whole()) or self._waiting:
             self._waiting[event.tool] = call
             return b""
         return self._close() + self._tell(call)

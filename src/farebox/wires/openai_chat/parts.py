@@ -22,6 +22,8 @@ from farebox.wires.neutral import (
 from farebox.wires.openai_chat import signatures
 
 WIRE: Literal["openai_chat"] = "openai_chat"
+WHOLE = ("audio", "images", "extra_content")
+"""Members of a delta that only this wire understands, told as they came. The last is Google's, e.g. an answer's signature."""
 
 
 def read_cache(value: Any, path: str) -> CacheMark | None:

@@ -268,7 +268,7 @@ class Reader:
             self._tool({"index": 0, "function": legacy}, index, state, events)
         if delta.get("annotations"):
             events.extend(CitationDelta(citation, index) for citation in content.read_annotations(delta["annotations"]))
-        for name in ("audio", "images"):
+        for name in content.WHOLE:
             if delta.get(name):
                 events.append(OpaqueBlock(Opaque(WIRE, name, msgspec.json.encode({name: delta[name]})), index))
 

@@ -35,7 +35,7 @@ from farebox.wires.neutral import (
     UsageSeen,
 )
 from farebox.wires.openai_chat import errors, signatures, usage
-from farebox.wires.openai_chat.parts import WIRE, write_annotation
+from farebox.wires.openai_chat.parts import WHOLE, WIRE, write_annotation
 from farebox.wires.openai_chat.response import shows
 from farebox.wires.usage import UsageReport
 
@@ -124,12 +124,10 @@ class Writer:
             case ToolStart():
                 return self._tool_start(event)
             case ToolSignature():
-                call = {"index": event.tool} | signatures.members(event.signature)
-                return self._chunk(event.index, b'"tool_calls":' + _encode([call]))
+                # The official SDKs want a function in every delta of a call.
+                return self._tool_delta(event.tool, event.index, "", signatures.members(event.signature))
             case ToolArgumentsDelta():
-                custom = event.tool in self._choice(event.index).custom
-                inner = {"custom": {"input": event.text}} if custom else {"function": {"arguments": event.text}}
-                return self._chunk(event.index, b'"tool_calls":' + _encode([{"index": event.tool} | inner]))
+                return self._tool_delta(event.tool, event.index, event.text, {})
             case RefusalDelta():
                 return self._chunk(event.index, b'"refusal":' + _encode(event.text))
             case CitationDelta():
@@ -147,7 +145,7 @@ class Writer:
             case Finish():
                 return self._chunk(event.index, b"", finish.TO_OPENAI[event.reason], event.native)
             case OpaqueBlock():
-                if event.block.wire == WIRE and event.block.kind in ("audio", "images"):
+                if event.block.wire == WIRE and event.block.kind in WHOLE:
                     return self._chunk(event.index, event.block.raw[1:-1])
                 return b""
             case PartEnd():
@@ -195,6 +193,11 @@ class Writer:
         state.stretch_open = not closes
         detail["index"] = state.stretch
         return self._chunk(event.index, before + b'"reasoning_details":' + _encode([detail]))
+
+    def _tool_delta(self, tool: int, index: int, text: str, more: dict[str, Any]) -> bytes:
+        custom = tool in self._choice(index).custom
+        inner = {"custom": {"input": text}} if custom else {"function": {"arguments": text}}
+        return self._chunk(index, b'"tool_calls":' + _encode([{"index": tool} | inner | more]))
 
     def _tool_start(self, event: ToolStart) -> bytes:
         kind, inner = "function", {"name": event.name, "arguments": ""}
