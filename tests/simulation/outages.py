@@ -103,8 +103,9 @@ def _is_in(world: "World", upstream: "Upstream", outage: Outage, back_us: int) -
     for process, place, circuit in _circuits(world, upstream, outage):
         clock = process.outside.clock
         back_at_us = clock.monotonic_us() - (world.scheduler.now_us - back_us)
-        # What calls have made of it since is their affair.
-        if circuit is not None and circuit.open_until_us > clock.monotonic_us() and circuit.opened_us < back_at_us:
+        # What calls have made of it since is their affair: one that tries it keeps others away.
+        tried = circuit is not None and (circuit._claimed or circuit.probe_us >= back_at_us)
+        if circuit is not None and circuit.open_until_us > clock.monotonic_us() and circuit.opened_us < back_at_us and not tried:
             world.problem(f"{process.name}: {place} is well since {back_us} µs, and is still left alone")
 
 
