@@ -317,6 +317,8 @@ class Try:
             out = relay.feed(data) if data else relay.end()
             if start.first_byte_us is None and relay.content_started:
                 start.first_byte_us = gateway.clock.now_us()
+                if gateway.health.broken:
+                    gateway.answers(self.candidate.target, start)
             clogged = False
             if out and not answer.gone:
                 if not answer.started:
@@ -349,6 +351,8 @@ class Try:
             out = relay.feed(data) if data else relay.end()
             if start.first_byte_us is None and relay.content_started:
                 start.first_byte_us = gateway.clock.now_us()
+                if gateway.health.broken:
+                    gateway.answers(self.candidate.target, start)
             withheld.take(data, out)
             return not (relay.done or relay.failure is not None or withheld.full)
 

@@ -233,6 +233,10 @@ class Gateway:
         start.begun_us = start.chosen_us
         self.health.started(target.places[number], start.begun_us, target.key_weights[number] if target.key_weights else 1)
 
+    def answers(self, target: Target, start: AttemptStart) -> None:
+        """An attempt has brought its first content, while some offer is out: that may be this one, which is then in again."""
+        self.health.answers(target.places[start.key_index], start.begun_us, self.clock.monotonic_us())
+
     def _learn(self, start: AttemptStart, attempt: Attempt) -> None:
         """An attempt is over, whatever ended it."""
         if not start.begun_us:

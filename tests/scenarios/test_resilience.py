@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from farebox.simulator.testing import SimulatorProcess
 
 KEYS = ("key-one", "key-two", "key-three")
 GOOD = "sim+tokens=5"
+STREAMS = "sim+tokens=80+status=503+times=5"
 CALLS = 12
 
 
@@ -54,6 +56,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         config += model("r/fails", offer("broken", "sim+status=503", input="0.10", output="0.10"), offer("spare", GOOD))
         recovers = offer("broken", "sim+tokens=4+status=503+times=5", input="0.10", output="0.10")
         config += model("r/recovers", recovers, offer("spare", GOOD))
+        streams = offer("broken", STREAMS, input="0.10", output="0.10")
+        config += model("r/streams", streams, offer("spare", GOOD))
         heals = "sim+tokens=4+status=503+times="
         config += model("r/panic", offer("broken", f"{heals}6", input="0.10", output="0.10"), offer("spare", f"{heals}7"))
         with Farebox(tmp_path, config=config) as box:
@@ -96,6 +100,29 @@ def test_an_offer_that_is_well_again_is_found_again(world: World) -> None:
     assert world.ask("r/recovers")[1] == "1", "out: the other one is asked first"
     wait_until(lambda: world.box.chat("r/recovers", max_tokens=20).headers["x-farebox-provider"] == "broken", "it is tried again")
     assert world.ask("r/recovers")[:2] == (200, "1")
+
+
+def test_an_offer_is_in_again_as_soon_as_its_stream_begins(world: World) -> None:
+    """The call that tries it may take minutes; the others need not wait for its end."""
+
+    def planned() -> list[tuple[str, str]]:
+        body = {"model": "r/streams", "messages": [{"role": "user", "content": "hello"}]}
+        return [(one["provider"], one["health"]["state"]) for one in world.box.post("/v1/route/explain", body).json()["offers"]]
+
+    for _ in range(5):
+        world.ask("r/streams")
+    assert planned() == [("spare", "healthy"), ("broken", "ejected")]
+    wait_until(lambda: planned()[0] == ("broken", "healthy"), "it is due")
+    world.simulator.fault("delay-chunk=50ms", model=STREAMS)
+    seen = len(world.simulator.requests())
+    stream = threading.Thread(target=lambda: world.box.chat("r/streams", max_tokens=200, stream=True))
+    stream.start()
+    try:
+        wait_until(lambda: len(world.simulator.requests()) > seen, "it is asked")
+        wait_until(lambda: planned()[0] == ("broken", "healthy"), "it is in again")
+        assert stream.is_alive() and world.ask("r/streams")[1] == "1"
+    finally:
+        stream.join()
 
 
 def test_one_of_many_calls_that_come_at_once_tries_what_is_out(world: World) -> None:

@@ -63,6 +63,43 @@ def test_five_failures_in_a_row_take_an_offer_out_and_one_probe_brings_it_back()
     assert health.view(lab, due + S).state == "healthy" and health.choose(lab, due + S).free
 
 
+def test_a_claimed_probe_that_says_nothing_leaves_the_next_call_no_wait() -> None:
+    circuit = Circuit()
+    for _ in range(5):
+        circuit.failed(0, 0, RULES)
+    due = circuit.open_until_us
+    assert circuit.claim(due) and not circuit.passes(due + 1)
+    assert circuit.started(due + 1) and not circuit.passes(due + 2)
+    circuit.forget_probe(due + 1)
+    assert circuit.passes(due + 2), "the claim was for the call to leave"
+
+
+def test_a_stream_that_has_begun_is_proof_enough() -> None:
+    """A probe may be a stream of minutes: nobody waits for its end."""
+    circuit = Circuit()
+    for _ in range(5):
+        circuit.failed(0, 0, RULES)
+    due = circuit.open_until_us
+    assert not circuit.answers(0, due), "it left before"
+    assert circuit.started(due) and not circuit.passes(due + S)
+    assert circuit.answers(due, due + S) and circuit.closed and circuit.passes(due + S)
+    assert not circuit.failed(due, due + 2 * S, RULES), "broken off afterwards, it is one failure"
+    for number in range(3, 6):
+        assert not circuit.failed(due + S, due + number * S, RULES)
+    assert circuit.failed(due + S, due + 6 * S, RULES)
+    assert circuit.open_until_us == due + 66 * S, "the second time out, not the first"
+    health, lab = Health(), offer()
+    for second in range(5):
+        attempt(health, place(), "failed", second * S, second * S + 1)
+    due = 4 * S + 1 + 30 * S
+    health.started(place(), due)
+    epoch = health.epoch
+    assert health.broken and health.view(lab, due + S).state == "probing"
+    health.answers(place(), due, due + S)
+    assert not health.broken and health.epoch != epoch and health.view(lab, due + S).state == "healthy"
+    health.answers(Place("lab", "", "of which nothing is known"), due, due + S)
+
+
 def test_a_failed_probe_keeps_it_out_for_longer_up_to_a_bound() -> None:
     circuit, now, lengths = Circuit(), 0, []
     for _ in range(5):

@@ -57,6 +57,8 @@ class Circuit:
         """A call is sent; whether it is the probe."""
         if self.open_until_us and (now_us >= self.open_until_us or self._claimed) and not self.probe_us:
             self.probe_us = now_us
+            # The time of a claim was for the call to leave: should it say nothing, the next one need not wait for the rest.
+            self.open_until_us = min(self.open_until_us, now_us)
             self._claimed = False
             return True
         return False
@@ -81,15 +83,20 @@ class Circuit:
         if self.probe_us and started_us >= self.probe_us:
             self.probe_us = 0
 
+    def answers(self, started_us: int, now_us: int) -> bool:
+        """An attempt has brought content; whether that closed the circuit. A probe that is a long stream would keep everybody
+        away until its end; how it ends counts as any attempt's."""
+        if not self.open_until_us or not self.probe_us or started_us < self.probe_us:
+            return False
+        self.open_until_us = self.probe_us = self._row = 0
+        self._closed_us = now_us
+        self._window.clear()
+        return True
+
     def succeeded(self, started_us: int, now_us: int, rules: Rules) -> bool:
         """An attempt ended well; whether that closed the circuit."""
         if self.open_until_us:
-            if not self.probe_us or started_us < self.probe_us:
-                return False
-            self.open_until_us = self.probe_us = self._row = 0
-            self._closed_us = now_us
-            self._window.clear()
-            return True
+            return self.answers(started_us, now_us)
         self._row = 0
         self._count(now_us, rules, 1)
         return False

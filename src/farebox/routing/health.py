@@ -188,6 +188,12 @@ class Health:
         if circuit.open_until_us and circuit.started(now_us):
             self._changed(place, 0)
 
+    def answers(self, place: Place, started_us: int, now_us: int) -> None:
+        """The first content of a stream has come. Asked for while something is `broken`."""
+        record = self._places.get(place)
+        if record is not None and record.circuit.answers(started_us, now_us):
+            self._mended(place)
+
     def finished(
         self,
         place: Place,
@@ -276,9 +282,9 @@ class Health:
             writing_us = now_us - started_us - first_token_us
             if tokens > 1 and writing_us > 0:
                 record.tokens_per_s.add(now_us, tokens * 1_000_000 / writing_us)
-        changed = record.circuit.succeeded(started_us, now_us, self.rules)
-        if changed:
-            self.broken = any(not one.circuit.closed for one in self._places.values())
+        changed = False
+        if record.circuit.succeeded(started_us, now_us, self.rules):
+            self._mended(place)
         if record.paused:
             record.paused = record.pause_until_us = 0
             changed = True
@@ -288,6 +294,10 @@ class Health:
             changed = True
         if changed:
             self._changed(place, 0)
+
+    def _mended(self, place: Place) -> None:
+        self.broken = any(not one.circuit.closed for one in self._places.values())
+        self._changed(place, 0)
 
     def _pause(self, place: Place, record: _Record, now_us: int, retry_after_us: int | None) -> None:
         record.paused += 1
