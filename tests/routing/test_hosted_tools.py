@@ -330,6 +330,35 @@ def test_a_tool_that_is_hidden_by_escapes_is_seen() -> None:
         planned(at("alibaba"), chat_call.read_call(body))
 
 
+@pytest.mark.parametrize(
+    ("wire", "fields", "place", "meant"),
+    [
+        (CHAT, {"Enable_Search": True}, "Enable_Search", "enable_search"),
+        (CHAT, {"enable_\u017fearch": True}, "enable_\u017fearch", "enable_search"),
+        (CHAT, {"TOOLS": [{"type": "browser_search"}]}, "TOOLS", "tools"),
+        (CHAT, {"tools": [{**FUNCTION, "Type": "browser_search"}]}, "tools[0].Type", "type"),
+        (CHAT, {"tools": [FUNCTION, {"TYPE": "browser_search", "function": {"name": "f"}}]}, "tools[1].TYPE", "type"),
+        (CHAT, {"Plugins": [{"id": "fusion"}]}, "Plugins", "plugins"),
+        (CHAT, {"plugins": [{"ID": "fusion"}]}, "plugins[0].ID", "id"),
+        (MESSAGES, {"tools": [{**OWN, "Type": "code_execution_20250825"}]}, "tools[0].Type", "type"),
+        (MESSAGES, {"Context_Management": {"edits": [{"type": "compact_1"}]}}, "Context_Management", "context_management"),
+    ],
+)
+def test_another_case_hides_nothing(wire: str, fields: dict[str, Any], place: str, meant: str) -> None:
+    """Some parsers take `Type` for `type`, and the long s for an s; what they would read is what is looked at."""
+    with pytest.raises(FareboxError) as caught:
+        asked(wire, fields)
+    assert caught.value.kind is Kind.INVALID_REQUEST and caught.value.param == place
+    assert f"write `{meant}`" in caught.value.message
+
+
+def test_names_of_ones_own_may_have_any_case() -> None:
+    parameters = {"type": "object", "properties": {"Type": {"type": "string"}, "Tools": {"type": "string"}}}
+    function = {"type": "function", "function": {"name": "Type", "parameters": parameters}}
+    assert asked(CHAT, {"tools": [function], "metadata": {"Tools": "x", "Enable_Search": "1"}}).hosted == ()
+    assert asked(MESSAGES, {"tools": [{"name": "Tools", "input_schema": parameters}]}).hosted == ()
+
+
 def test_no_number_of_tools_hides_one() -> None:
     """Each different one is looked at, and of too many, the request is refused."""
     many = {"tools": [{"type": f"web_fetch_{n}"} for n in range(8)] + [{"type": "web_fetch_0"}] * 500}

@@ -4,7 +4,7 @@ A vendor bills such a tool by the use, and its report of tokens seldom says how 
 run by the client is named, also what is newer than this list (`farebox.routing.hosted`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -29,6 +29,8 @@ SWITCHES = frozenset({
     "mcp_servers",
 })  # fmt: skip
 """Fields of vendors that switch such a tool on, whatever the API."""
+TYPE = frozenset({"type"})
+_ID = frozenset({"id"})
 _SEARCH_LIKE = frozenset({"openrouter:web_search", "openrouter:web_fetch", "web"})
 _SECRET = frozenset({"mcp_servers"})
 """Their values hold credentials, and are never repeated."""
@@ -80,6 +82,14 @@ def _written(value: Any) -> msgspec.Raw:
         return msgspec.Raw(b"null")
 
 
+def check_names(found: Iterable[str], known: frozenset[str], *, inside: str = "") -> None:
+    """Raises the 400 of a name that is a known one but for its case: some providers' parsers take it for that."""
+    for name in found:
+        if not (name.isascii() and name.islower()) and name.casefold() in known and name not in known:
+            where = inside + shown(name)
+            raise invalid(f"`{where}` is not a field; write `{name.casefold()}`", param=where)
+
+
 def members(raw: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
     """An object's members; none of what is no object."""
     try:
@@ -115,6 +125,7 @@ def plugins(fields: Mapping[str, msgspec.Raw]) -> list[HostedTool]:
     raw = fields.get("plugins")
     found: list[HostedTool] = []
     for place, plugin in objects(raw) if raw is not None else ():
+        check_names(plugin, _ID, inside=f"plugins[{place}].")
         name = word(plugin.get("id"))
         if name:
             found.append(HostedTool(f"plugins[{place}].id", name, shown(name), gateway=True))

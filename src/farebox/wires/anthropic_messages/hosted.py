@@ -6,6 +6,7 @@ from farebox.wires import hosted
 from farebox.wires.call import Fields
 from farebox.wires.hosted import HostedTool
 
+_FIELDS = hosted.SWITCHES | {"tools", "plugins", "context_management"}
 SEARCH = "web_search_"
 _HERE = ("bash_", "text_editor_", "computer_", "memory_", "tool_search_tool_")
 """Kinds that only describe a tool of the client's (https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview), and
@@ -22,9 +23,11 @@ https://platform.claude.com/docs/en/agents-and-tools/tool-use/code-execution-too
 
 def read(fields: Fields) -> tuple[HostedTool, ...]:
     """All that the request asks for, each once."""
+    hosted.check_names(fields, _FIELDS)
     found: list[HostedTool] = []
     if "tools" in fields:
         for place, tool in hosted.objects(fields["tools"]):
+            hosted.check_names(tool, hosted.TYPE, inside=f"tools[{place}].")
             kind = hosted.word(tool.get("type"))
             if kind and kind != "custom" and not kind.startswith(_HERE):
                 found.append(HostedTool(f"tools[{place}].type", kind, hosted.shown(kind), search=kind.startswith(SEARCH)))

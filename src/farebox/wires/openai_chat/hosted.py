@@ -21,6 +21,7 @@ _FIELDS = hosted.SWITCHES | {"tools", "web_search_options", "plugins", "extra_bo
 
 def read(fields: Fields) -> tuple[HostedTool, ...]:
     """All that the request asks for, each once."""
+    hosted.check_names(fields, _FIELDS)
     if _FIELDS.isdisjoint(fields):
         return ()
     found: list[HostedTool] = []
@@ -43,6 +44,7 @@ def read(fields: Fields) -> tuple[HostedTool, ...]:
 
 
 def _tool(path: str, tool: dict[str, msgspec.Raw]) -> list[HostedTool]:
+    hosted.check_names(tool, hosted.TYPE, inside=f"{path}.")
     found = [] if _GOOGLE.isdisjoint(tool) else _members(path, tool, _GOOGLE)
     raw = tool.get("type")
     if raw is None or bytes(raw) == b"null":
