@@ -43,7 +43,9 @@ UNSUPPORTED: Final = "unsupported"
 class Try:
     """An attempt under way."""
 
-    __slots__ = ("candidate", "dropped", "first_token_us", "flight", "outgoing", "relay", "response", "start", "withheld")
+    __slots__ = (
+        "candidate", "dropped", "first_token_us", "flight", "outgoing", "relay", "response", "start", "text_bytes", "withheld",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +74,8 @@ class Try:
         """Of a stream that nobody gets until it was looked at."""
         self.outgoing = outgoing
         """What is sent, where it was made to see whether this candidate can be told the call."""
+        self.text_bytes: int | None = None
+        """The size of the text that it delivered, where it broke off and that was looked at."""
 
     def seen(self) -> Seen:
         """What was observed so far."""
@@ -79,7 +83,7 @@ class Try:
         if relay is None:
             return Seen(None, estimated_input=self.flight.plan.input_estimate)
         # A provider was told the cap; an estimate that is above it is one of another way to count.
-        tokens = min(relay.observed_output_tokens(), self.candidate.bound.output_tokens)
+        tokens = min(relay.observed_output_tokens(self.text_bytes), self.candidate.bound.output_tokens)
         return Seen(relay.report(), tokens, relay.observed_input(), self.flight.plan.input_estimate)
 
     async def run(self) -> Failure | None:

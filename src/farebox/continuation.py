@@ -160,6 +160,14 @@ class Recovery:
         """What the client is told when nobody could go on."""
         self.seams: list[Seam] = []
 
+    def text_bytes(self) -> int | None:
+        """The size of the text that was delivered since the last seam; None where it is not all that was."""
+        delivered = None if self.transcript is None else self.transcript.delivered()
+        if delivered is None or delivered.problem or delivered.thought:
+            return None
+        before = self.seams[-1].text_bytes if self.seams else 0
+        return len(delivered.text.encode("utf-8", "replace")) - before
+
     def take_over(self, plan: Plan, *, attempt: int, output_tokens: int, room_nano: int, told: FareboxError) -> bool:
         """An attempt broke off after `output_tokens` of the answer in all. True: `rest` says how to go on."""
         self.broke = told
@@ -171,5 +179,5 @@ class Recovery:
             self.problem = found
             return False
         self.rest = found
-        self.seams.append(Seam(attempt, output_tokens, len(delivered.text.encode())))
+        self.seams.append(Seam(attempt, output_tokens, len(delivered.text.encode("utf-8", "replace"))))
         return True

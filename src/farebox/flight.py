@@ -368,6 +368,7 @@ class Flight:
         recovery, answer = self.recovery, self.exchange.answer
         if recovery is None or answer.gone:
             return False
+        broken.text_bytes = recovery.text_bytes()
         seen = broken.seen()
         delivered = seams.delivered_tokens(self.settlement.attempts)
         reported = seen.report.usage.completion_tokens if seen.report is not None and seen.report.usage is not None else 0

@@ -17,13 +17,20 @@ TAIL_BYTES_MAX: Final = 4 * 2**20
 ESTIMATE_BYTES_PER_TOKEN: Final = 4
 """Bytes of text that are taken for one token where nothing better is known; such counts are flagged as estimates."""
 
+TOKEN_BYTES_MAX: Final = 8
+"""Events of a stream that carry no more text than this, in the mean, are taken for one token each."""
 _NOT_TEXT: Final = frozenset({
     "id", "type", "role", "index", "finish_reason", "native_finish_reason", "signature", "thought_signature",
 })  # fmt: skip
 
 
 def estimated_tokens(content: object) -> int:
-    """Tokens in a decoded answer's content by the size of its texts, without the wire's own keys and words."""
+    """Tokens in a decoded answer's content by the size of its texts."""
+    return -(-size_of_texts(content) // ESTIMATE_BYTES_PER_TOKEN)
+
+
+def size_of_texts(content: object) -> int:
+    """Bytes of text in a decoded answer's content, without the wire's own keys and words."""
     size = 0
     pending = [content]
     while pending:
@@ -34,7 +41,17 @@ def estimated_tokens(content: object) -> int:
             pending.extend(cast("list[object]", value))
         elif isinstance(value, dict):
             pending.extend(item for name, item in cast("dict[str, object]", value).items() if name not in _NOT_TEXT)
-    return -(-size // ESTIMATE_BYTES_PER_TOKEN)
+    return size
+
+
+def streamed_tokens(events: int, text_bytes: int) -> int:
+    """Tokens in a stream by its events and the size of its text.
+
+    Nearly every provider of chat completions sends an event for each token, so their number is exact, and more by size would be
+    billed without having been delivered: words of a token are longer than four bytes now and then, and some providers pad their
+    events. Only where events carry more than a token does (Anthropic's, and some gateways'), their text is taken by its size.
+    """
+    return events if text_bytes <= events * TOKEN_BYTES_MAX else -(-text_bytes // ESTIMATE_BYTES_PER_TOKEN)
 
 
 Extra = bytes
@@ -73,8 +90,8 @@ class Relay(Protocol):
         """The provider's usage, once it was seen."""
         ...
 
-    def observed_output_tokens(self) -> int:
-        """An estimate of the output so far, from what was seen."""
+    def observed_output_tokens(self, text_bytes: int | None = None) -> int:
+        """An estimate of the output so far, from what was seen. `text_bytes`: the size of its text, where that is known."""
         ...
 
     def observed_input(self) -> Usage | None:

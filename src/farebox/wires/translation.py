@@ -28,7 +28,7 @@ from farebox.wires.neutral import (
     UpstreamGarbage,
     UsageSeen,
 )
-from farebox.wires.relay import ESTIMATE_BYTES_PER_TOKEN, Extra, NotACompletion, estimated_tokens
+from farebox.wires.relay import Extra, NotACompletion, estimated_tokens, streamed_tokens
 from farebox.wires.seam import Seam
 from farebox.wires.usage import Usage, UsageReport
 
@@ -116,9 +116,11 @@ class TranslatedRelay:
         """Take down what the pipeline asks about; whether the event is for the client."""
         match event:
             case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolArgumentsDelta():
-                self.content_started = self.content_started or bool(event.text)
-                self._events += 1
-                self._bytes += len(event.text)
+                text = event.text
+                if text:
+                    self.content_started = True
+                    self._events += 1
+                    self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
             case ToolStart() | ReasoningSignature() | LogprobsDelta():
                 self.content_started = True
             case Finish():
@@ -149,8 +151,8 @@ class TranslatedRelay:
         """The final usage only: at its start an answer may state a beginning, and its end may have been lost."""
         return self._report if self.finished and self._final_usage else None
 
-    def observed_output_tokens(self) -> int:
-        return max(self._events, -(-self._bytes // ESTIMATE_BYTES_PER_TOKEN))
+    def observed_output_tokens(self, text_bytes: int | None = None) -> int:
+        return streamed_tokens(self._events, self._bytes if text_bytes is None else text_bytes)
 
     def observed_input(self) -> Usage | None:
         report = self._report

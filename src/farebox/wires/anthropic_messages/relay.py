@@ -11,7 +11,7 @@ from farebox.wires.anthropic_messages import errors
 from farebox.wires.anthropic_messages import usage as usages
 from farebox.wires.dialect import Dialect
 from farebox.wires.neutral import UpstreamError
-from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
+from farebox.wires.relay import BOM, TAIL_BYTES_MAX, Extra, MalformedStream, size_of_texts, streamed_tokens, with_members
 from farebox.wires.usage import Usage, UsageReport
 
 _encode = msgspec.json.Encoder().encode
@@ -19,8 +19,11 @@ _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_str = msgspec.json.Decoder(str).decode
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-_OVERHEAD_BYTES = 118
-"""Bytes of a `text_delta` event around its text."""
+_TEXT, _THINKING, _ARGUMENTS = b'"text_delta"', b'"thinking_delta"', b'"input_json_delta"'
+"""Deltas that carry output. Signatures, citations and what the provider's own tools found are none of its tokens."""
+_THINKING_BYTES = len('"thinking_delta","thinking":') - len('"text_delta","text":')
+_ARGUMENTS_BYTES = len('"input_json_delta","partial_json":') - len('"text_delta","text":')
+"""So much longer than a delta of text they are around their words."""
 
 
 def merged_usage(raw: bytes | None, usage: Usage, extra: Extra) -> bytes:
@@ -58,6 +61,7 @@ class Relay:
         self._started = self._begun = False
         self._events = 0
         self._bytes = 0
+        self._overhead = 0
 
     def feed(self, data: bytes) -> bytes:
         if self._tail:
@@ -92,9 +96,16 @@ class Relay:
             # own only takes the longer way.
             and data.count(b"{") == data.count(b"}")
         ):
-            self._events += data.count(b"\n\n")
-            self._bytes += len(data)
-            return data
+            events = data.count(b"\n\n")
+            if data.count(_TEXT) == events:
+                self._events += events
+                self._bytes += len(data)
+                return data
+            thinking, arguments = data.count(_THINKING), data.count(_ARGUMENTS)
+            if data.count(_TEXT) + thinking + arguments == events:
+                self._events += events
+                self._bytes += len(data) - thinking * _THINKING_BYTES - arguments * _ARGUMENTS_BYTES
+                return data
         return self._look(data)
 
     def _look(self, data: bytes) -> bytes:
@@ -124,8 +135,7 @@ class Relay:
                     # Clients cannot read content of a message that never began; nothing was sent yet, so another may answer.
                     raise MalformedStream("content without a `message_start`")
                 self.content_started = True
-                self._events += 1
-                self._bytes += len(event)
+                self._count(event, fields)
             case "message_start":
                 return self._message_start(fields)
             case "message_delta":
@@ -139,6 +149,18 @@ class Relay:
             case _:
                 pass
         return event + b"\n\n"
+
+    def _count(self, event: bytes, fields: dict[str, msgspec.Raw]) -> None:
+        """Take an event's output down; the first one shows what stands around it."""
+        thinking, arguments = _THINKING in event, _ARGUMENTS in event
+        if not (thinking or arguments or _TEXT in event):
+            return
+        size = len(event) + 2 - (_THINKING_BYTES if thinking else _ARGUMENTS_BYTES if arguments else 0)
+        if not self._events:
+            text = size_of_texts(msgspec.json.decode(fields["delta"])) if "delta" in fields else 0
+            self._overhead = size - text
+        self._events += 1
+        self._bytes += size
 
     def _message_start(self, fields: dict[str, msgspec.Raw]) -> bytes:
         if self._begun:
@@ -188,9 +210,10 @@ class Relay:
         """The final usage only: what `message_start` says of the output is no more than a beginning."""
         return self._usage.report() if self._final_usage else None
 
-    def observed_output_tokens(self) -> int:
-        text = self._bytes - self._events * _OVERHEAD_BYTES
-        return max(self._events, -(-text // ESTIMATE_BYTES_PER_TOKEN))
+    def observed_output_tokens(self, text_bytes: int | None = None) -> int:
+        return streamed_tokens(
+            self._events, self._bytes - self._events * self._overhead if text_bytes is None else text_bytes
+        )
 
     def observed_input(self) -> Usage | None:
         report = self._usage.report()

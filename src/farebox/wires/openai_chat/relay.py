@@ -14,7 +14,7 @@ from farebox.wires.neutral import UpstreamError
 from farebox.wires.openai_chat import errors
 from farebox.wires.openai_chat import usage as usages
 from farebox.wires.openai_chat.shapes import Chunk
-from farebox.wires.relay import BOM, ESTIMATE_BYTES_PER_TOKEN, TAIL_BYTES_MAX, Extra, MalformedStream, with_members
+from farebox.wires.relay import BOM, TAIL_BYTES_MAX, Extra, MalformedStream, streamed_tokens, with_members
 from farebox.wires.usage import Usage, UsageReport
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -269,11 +269,12 @@ class Relay:
         self._as_it_came = report.openai_totals
         return msgspec.structs.replace(report, service_tier=self._tier) if self._tier and report.service_tier is None else report
 
-    def observed_output_tokens(self) -> int:
+    def observed_output_tokens(self, text_bytes: int | None = None) -> int:
         if self._count_events_only:
             return self._events
-        text = self._bytes - self._events * self._overhead
-        return max(self._events, -(-text // ESTIMATE_BYTES_PER_TOKEN))
+        return streamed_tokens(
+            self._events, self._bytes - self._events * self._overhead if text_bytes is None else text_bytes
+        )
 
     def observed_input(self) -> Usage | None:
         return None
