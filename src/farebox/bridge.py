@@ -62,7 +62,15 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
         )
         if not lost:
             return Outgoing(body)
-        _refuse(lost, target, drop_unsupported)
+        if not drop_unsupported:
+            raise FareboxError(
+                Kind.UNSUPPORTED,
+                "`thinking` cannot be asked for by budget in this turn: another model began it, whose thoughts "
+                f"`{target.offer.provider}/{target.offer.id}` cannot read; ask for `adaptive` thinking, leave it out until the "
+                "tools' results are answered, or send `x-farebox-drop-unsupported: true`",
+                param="thinking",
+                details={"unsupported": lost},
+            )
         return Outgoing(body, tuple(lost))
     unsupported: list[str] = []
     body = WIRES[wire].request.from_neutral(
@@ -74,21 +82,16 @@ def outgoing(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> Out
         unsupported=unsupported,
         traits=_traits(candidate),
     )
-    if unsupported:
-        _refuse(unsupported, target, drop_unsupported)
-    return Outgoing(_with_fields(body, candidate), tuple(unsupported))
-
-
-def _refuse(unsupported: list[str], target: Target, drop_unsupported: bool) -> None:
-    if not drop_unsupported:
+    if unsupported and not drop_unsupported:
         names = ", ".join(f"`{name}`" for name in unsupported)
         raise FareboxError(
             Kind.UNSUPPORTED,
-            f"{names} cannot be expressed on `{target.wire}`, which `{target.offer.provider}/{target.offer.id}` speaks; remove "
-            "it, call a model that speaks this API, or send `x-farebox-drop-unsupported: true`",
+            f"{names} cannot be expressed on `{wire}`, which `{target.offer.provider}/{target.offer.id}` speaks; remove it, "
+            "call a model that speaks this API, or send `x-farebox-drop-unsupported: true`",
             param=unsupported[0],
             details={"unsupported": unsupported},
         )
+    return Outgoing(_with_fields(body, candidate), tuple(unsupported))
 
 
 def unsayable(call: Call, candidate: Candidate, *, drop_unsupported: bool) -> str | None:

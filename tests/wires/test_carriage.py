@@ -269,6 +269,7 @@ def test_thinking_by_budget_cannot_begin_in_the_middle_of_a_loop_that_gemini_beg
     with pytest.raises(FareboxError) as refused:
         request(fields, "claude")
     assert refused.value.kind is Kind.UNSUPPORTED and refused.value.param == "thinking"
+    assert "another model began it" in refused.value.message and refused.value.details == {"unsupported": ["thinking"]}
     assert "thinking" not in request(fields, "claude", drop=True)
     assert request(fields | {"thinking": {"type": "adaptive"}}, "claude")["thinking"] == {"type": "adaptive"}
     more = [{"role": "assistant", "content": "ok"}, {"role": "user", "content": "on"}]
