@@ -64,6 +64,7 @@ def begin(world: "World", upstream: "Upstream", how: How, length_us: int) -> Non
         return
     world.log(f"{upstream.vendor.name} is down for {length_us} µs: it {how}")
     outage = upstream.outage = Outage(how, world.scheduler.now_us, world.scheduler.leapt_us)
+    upstream.outages += 1
     world.network.host(f"{upstream.vendor.name}.test").down = how == "refuses"
     world.chaos.after(world.versions[0].failures_in_a_row * ROUND_US, partial(_is_out, world, upstream, outage))
     world.chaos.after(length_us, partial(_over, world, upstream, outage))
@@ -76,7 +77,7 @@ def end(world: "World", upstream: "Upstream") -> None:
         return
     world.log(f"{upstream.vendor.name} is up again")
     world.network.host(f"{upstream.vendor.name}.test").down = False
-    world.chaos.after(2 * ROUND_US, partial(_is_in, world, upstream, outage, world.scheduler.now_us))
+    world.chaos.after(2 * ROUND_US, partial(_is_in, world, upstream, outage, world.scheduler.now_us, upstream.outages))
 
 
 def _over(world: "World", upstream: "Upstream", outage: Outage) -> None:
@@ -96,9 +97,9 @@ def _is_out(world: "World", upstream: "Upstream", outage: Outage) -> None:
             world.problem(f"{process.name}: {place} is down since {outage.began_us} µs, and a call would still meet it first")
 
 
-def _is_in(world: "World", upstream: "Upstream", outage: Outage, back_us: int) -> None:
-    """By now every worker that has seen it down has seen it well, and the next call may try it."""
-    if upstream.outage is not None or not _timely(world, upstream, outage) or back_us - outage.began_us < 2 * ROUND_US:
+def _is_in(world: "World", upstream: "Upstream", outage: Outage, back_us: int, number: int) -> None:
+    """By now every worker that has seen it down has seen it well, and the next call may try it, if it has stayed well."""
+    if upstream.outages != number or not _timely(world, upstream, outage) or back_us - outage.began_us < 2 * ROUND_US:
         return
     for process, place, circuit in _circuits(world, upstream, outage):
         clock = process.outside.clock

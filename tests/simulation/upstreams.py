@@ -116,6 +116,7 @@ class Upstream(Simulator):
         self.loop = ProcessLoop(world.scheduler, world.network, vendor.name)
         self._connections: set[Connection] = set()
         self.outage: Outage | None = None
+        self.outages = 0
         world.network.listen(self.loop, self._connection, ListeningSocket(f"{vendor.name}.test"))
 
     def _connection(self) -> Connection:
