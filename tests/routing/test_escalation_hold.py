@@ -7,7 +7,7 @@ from tests.routing.conftest import call, model, offer, planned, rates, router
 
 from farebox import metering
 from farebox.quality.rules import Rules
-from farebox.routing.plan import lowered, without_first
+from farebox.routing.plan import TRANSLATION, lowered, passed_over, without
 from farebox.routing.policy import Policy
 
 MODELS = (
@@ -27,6 +27,10 @@ def test_a_plan_that_is_shortened_still_holds_for_both() -> None:
     principal = cast("Any", SimpleNamespace(tier=tier, account_name="acme"))
     assert metering.within_tier(principal, found, streamed=False).hold_nano == cheap + strong
     assert metering.within_tier(principal, found, streamed=True).hold_nano == strong
-    assert without_first(found, ["said so"], streamed=False).hold_nano == other + strong
+    made = router(*MODELS, policies=(POLICY,))
+    deaf = planned(made, asked, sayable=True, expresses=lambda _, one: "no" if one.target.model.slug == "v/cheap" else None)
+    assert deaf.hold_nano == other + strong and [one.rule for one in deaf.excluded] == [TRANSLATION]
+    told = without(found, {1: passed_over(found.candidates[1], TRANSLATION, "no")})
+    assert told.hold_nano == found.hold_nano and len(told.candidates) == 2, "what is held stays held"
     smaller = lowered(asked, found, 50)
     assert smaller.hold_nano == smaller.candidates[1].hold_nano + smaller.candidates[2].hold_nano
