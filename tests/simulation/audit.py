@@ -5,6 +5,7 @@ not know is corrected by the true bill first; after that nothing may differ.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from farebox.billing.accounts import adjustments
@@ -108,8 +109,8 @@ def after_the_end(world: "World") -> None:
     Audit(world, books, bill).run()
 
 
-def is_pieced(words: list[str], parts: list[list[str]]) -> bool:
-    """Whether a text is the beginnings of all parts but the last, in order, and then the last one whole."""
+def is_pieced(words: Sequence[str], parts: Sequence[Sequence[str]]) -> bool:
+    """Whether words, or characters, are the beginnings of all parts but the last, in order, and then the last one whole."""
     first, *others = parts
     if not others:
         return words == first
@@ -355,8 +356,7 @@ class Audit:
         # Who goes on with an answer goes on as the first would have; the output cap left to it is an estimate.
         if len(said) > 1 and any("repeat-prefill" in self.world.ordered[name] for name in parts[1:]):
             # Not recognised: one of a few characters, or one that the output cap cut short.
-            rest = "".join(said[1:])
-            said[0] = next((said[0][:k] + rest for k in range(len(said[0]) + 1) if got == said[0][:k] + rest), said[0])
+            said[0] = got if got is not None and is_pieced(got, said) else said[0]
         capped = len(said) > 1 and got is not None and said[0].startswith(got)
         if got != said[0] and not (capped and is_pieced(got.split(), [text.split() for text in said])):
             self.say(f"{where}: the provider said {said!r}, the caller got {got!r}")
