@@ -59,6 +59,23 @@ def test_a_suffix_comes_before_a_policys_own_wishes_and_never_before_its_filters
     assert names(planned(made, call("policy/listed:floor"), policy="key")) == ["middle", "dear"]
 
 
+def test_the_suffix_of_a_model_that_is_called_comes_before_its_keys_policy_too() -> None:
+    listed = Preferences(order=(ProviderRef("dear"), ProviderRef("middle")), allow_fallbacks=False)
+    made = of(
+        Policy("quick", preferences=Preferences(sort="latency")),
+        Policy("listed", preferences=listed),
+        Policy("desk", models=("v/m:floor",), preferences=Preferences(sort="latency")),
+    )
+    for _ in range(3):
+        assert names(planned(made, call("v/m:floor"), policy="quick", chance=(0.9, 0.1, 0.5))) == ["cheap", "middle", "dear"]
+    assert planned(made, call("v/m"), policy="quick").standing.groups[0].mode == "measured"
+    assert planned(made, call("v/n", models=["v/m:floor"]), policy="quick").standing.groups[1].mode == "price"
+    assert names(planned(made, call("v/m:floor"), policy="listed")) == ["middle", "dear"], "never past its filters"
+    asked = planned(made, call("v/m:floor", provider={"order": ["dear"]}), policy="quick")
+    assert names(asked)[0] == "dear", "an order in the request is more than a suffix"
+    assert planned(made, call("policy/desk")).standing.groups[0].mode == "measured", "what a policy names is no wish of the caller"
+
+
 def test_other_suffixes_are_errors_that_say_which_there_are() -> None:
     made = of(Policy("auto", models=("v/m",)), Policy("desk", models=("v/m",)))
     for name in ("auto:online", "openrouter/auto:free", "policy/desk:floor:nitro", "policy/desk:"):

@@ -91,6 +91,7 @@ def beyond(
 
 def prepare(
     chain: Sequence[tuple[str, str, Meaning]],
+    own_ways: Sequence[Preferences],
     targets: Mapping[str, tuple[Target, ...]],
     wanted: Preferences,
     *,
@@ -110,14 +111,14 @@ def prepare(
 ) -> Standing:
     """Filter and weigh the offers of a chain of models.
 
+    `own_ways` are the preferences for each model: `wanted`, with what the suffix of its name stands for.
     `own_keys` are the caller's own at providers, charged by `own_key_terms`: their offers come first.
     """
     excluded: list[Exclusion] = []
     groups: list[tuple[list[Entry], Preferences]] = []
     fleeting = False
-    for name, suffix, meaning in chain:
+    for (name, _, meaning), local in zip(chain, own_ways, strict=True):
         entries: list[Entry] = []
-        local = suffixed(wanted, suffix)
         fleeting = fleeting or local.sort in ("throughput", "latency")
         offered: Sequence[_Offered] = [
             _Offered(target) for target in targets[meaning.slug] if offer_key(target.offer) in meaning.offers

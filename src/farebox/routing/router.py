@@ -194,8 +194,18 @@ class Router:
                 raise model_refused(chain[0][2].slug, allowance)
             if allowance.price_max is not None:
                 both = msgspec.structs.replace(both, price_max=lower_cap(both.price_max, allowance.price_max))
+        by_name = {call.model, *wanted.fallbacks}
+        own_ways: list[Preferences] = []
+        for base, suffix, _ in chain:
+            if suffix and f"{base}:{suffix}" in by_name:
+                # The caller's wish, as a sort of its own is: before a policy's wishes, never past its filters.
+                way = combined(combined(suffixed(own_wishes, suffix), called), own)
+                own_ways.append(msgspec.structs.replace(way, price_max=both.price_max))
+            else:
+                own_ways.append(suffixed(both, suffix))
         standing = prepare(
             chain,
+            own_ways,
             self.by_wire[call.wire],
             both,
             asked=wanted,
