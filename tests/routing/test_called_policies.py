@@ -73,7 +73,7 @@ def test_the_suffix_of_a_model_that_is_called_comes_before_its_keys_policy_too()
     assert names(planned(made, call("v/m:floor"), policy="listed")) == ["middle", "dear"], "never past its filters"
     asked = planned(made, call("v/m:floor", provider={"order": ["dear"]}), policy="quick")
     assert names(asked)[0] == "dear", "an order in the request is more than a suffix"
-    assert planned(made, call("policy/desk")).standing.groups[0].mode == "measured", "what a policy names is no wish of the caller"
+    assert planned(made, call("policy/desk")).standing.groups[0].mode == "measured", "what a policy names is no caller's wish"
 
 
 def test_other_suffixes_are_errors_that_say_which_there_are() -> None:
