@@ -193,6 +193,18 @@ def test_what_the_quick_read_cannot_prove_is_read_closely(body: str) -> None:
     assert not call.plain and call.model_at < 0
 
 
+@pytest.mark.parametrize("name", ["Max_Tokens", "MAX_COMPLETION_TOKENS", "Model", "N", "Service_Tier", "max_toKens", "ſtream"])
+def test_a_name_in_another_case_is_no_second_cap(name: str) -> None:
+    """Parsers that do not mind case would take it for the field, and spend what nobody has held."""
+    body = json.dumps({"model": "m", "messages": HELLO, "max_tokens": 5, name: 9_000}, ensure_ascii=False).encode()
+    with pytest.raises(FareboxError, match="is not a field; write `") as refused:
+        chat_call.read_call(body)
+    assert refused.value.status == 400 and refused.value.param == name
+    if name.casefold() in ("max_tokens", "model", "service_tier", "stream"):
+        with pytest.raises(FareboxError, match="is not a field; write `"):
+            messages_call.read_call(body)
+
+
 def test_a_model_whose_name_is_spelled_another_way_than_ours_is_looked_for() -> None:
     call = chat_call.read_call(b'{"model":"a\\/b","messages":[{"role":"user","content":"hi"}]}')
     assert call.plain and call.model == "a/b" and call.model_at < 0

@@ -11,7 +11,7 @@ from farebox.wires.anthropic_messages import carriage
 from farebox.wires.anthropic_messages import hosted as hosted_tools
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
-from farebox.wires.hosted import NEED, HostedTool, search_like
+from farebox.wires.hosted import NEED, HostedTool, check_names, search_like
 from farebox.wires.media import survey
 from farebox.wires.splicing import is_plain_text, splice
 
@@ -26,6 +26,8 @@ EXTENSIONS = ROUTING_FIELDS | {"session_id", "trace", "plugins", "transforms", "
 
 _decode_map = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ROUTINE = frozenset({"model", "messages", "stream", "max_tokens", "temperature", "top_p", "system"})
+_WEIGHTY = _ROUTINE | {"service_tier", "speed", "inference_geo"}
+"""What of a request decides what it costs."""
 
 
 def read_call(body: bytes) -> Call:
@@ -49,6 +51,7 @@ def read_call(body: bytes) -> Call:
     tags: tuple[str, ...] = ()
     recovery: bool | None = None
     if not _ROUTINE.issuperset(fields):
+        check_names(fields, _WEIGHTY)
         if "tools" in fields and bytes(fields["tools"]) not in (calls.NULL, b"[]"):
             needs.add("tools")
         hosted = hosted_tools.read(fields)

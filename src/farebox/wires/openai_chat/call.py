@@ -10,7 +10,7 @@ from farebox.wires import call as calls
 from farebox.wires.call import Call, Fields, Media
 from farebox.wires.complaints import ROUTING_FIELDS
 from farebox.wires.dialect import Dialect
-from farebox.wires.hosted import NEED, HostedTool, search_like
+from farebox.wires.hosted import NEED, HostedTool, check_names, search_like
 from farebox.wires.media import survey
 from farebox.wires.openai_chat import hosted as hosted_tools
 from farebox.wires.openai_chat import signatures
@@ -37,6 +37,8 @@ _decode_strings: Final = msgspec.json.Decoder(list[str]).decode
 _ROUTINE: Final = frozenset(
     {"model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream_options"}
 )
+_WEIGHTY: Final = _ROUTINE | {"n", "service_tier"}
+"""What of a request decides what it costs."""
 _INCLUDE_USAGE: Final = b'{"include_usage":true}'
 
 
@@ -135,6 +137,7 @@ def _read_closely(body: bytes, fields: Fields, layout: bytes | None) -> Call:
     include_usage = False
     hosted: tuple[HostedTool, ...] = ()
     if not _ROUTINE.issuperset(fields):
+        check_names(fields, _WEIGHTY)
         choices = calls.integer(fields, "n", minimum=1, maximum=CHOICES_MAX) or 1
         tier = calls.text(fields, "service_tier", length_max=32)
         end_user = calls.text(fields, "user", length_max=calls.END_USER_CHARS_MAX)
