@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from farebox.billing import seams
@@ -100,6 +101,16 @@ async def test_what_is_above_the_hold_is_our_loss_never_the_customers() -> None:
     end = paper.lines[-1]
     assert isinstance(end, Settle) and end.charge_nano == 5_000
     assert end.attempts[0].loss_nano == 2_000 and "hold_exceeded" in end.attempts[0].flags and books.losses == 1
+
+
+@pytest.mark.parametrize("filters", [{"only": {"budget-1": ("elsewhere",)}}, {"only_models": {"budget-1": ("other/*",)}}])
+async def test_a_budget_for_others_alone_is_no_scope_of_the_end(filters: dict[str, Any]) -> None:
+    settlement, _, paper = await opened()
+    settlement._hold = msgspec.structs.replace(settlement._hold, scopes=(SCOPE.id, "budget-1"), **filters)
+    settlement.end_attempt("complete", reported(Usage(input=3, output=2)), outcome="ok")
+    settlement.settle()
+    end = paper.lines[-1]
+    assert isinstance(end, Settle) and end.charge_nano and end.scopes == (SCOPE.id,)
 
 
 async def test_a_second_settlement_is_a_bug_and_says_so() -> None:
